@@ -1,0 +1,290 @@
+//! Asking the client service for one object, and judging its answer.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
+use reqwest::Response;
+use reqwest::redirect::Policy;
+use serde::Deserialize;
+use shared::messages::ObjectId;
+use url::Url;
+
+use crate::config::Config;
+
+/// What is known of an object after it was looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To be stored.
+    Online,
+    /// Not to be stored.
+    Offline,
+    /// The client service does not know it (404, 410).
+    Gone,
+    /// Not known yet.
+    Failed(Failure),
+}
+
+/// Why a look-up failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong.
+    pub reason: Reason,
+    /// How long the client service asked to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+/// What went wrong with a look-up.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// No connection, or it broke.
+    Connection(String),
+    /// No whole answer in time.
+    Timeout,
+    /// A status that may pass: 408, 425, 429, 5xx, and what is not understood.
+    Status(u16),
+    /// A 4xx status that will not change.
+    Refused(u16),
+    /// Not the answer to what was asked.
+    Malformed(String),
+    /// A defect of this program.
+    Panicked,
+}
+
+impl Reason {
+    /// Whether another try may succeed.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
+
+    /// The kind of failure, as metrics name it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Connection(_) => "connection",
+            Self::Timeout => "timeout",
+            Self::Status(429) => "throttled",
+            Self::Status(_) => "status",
+            Self::Refused(_) => "refused",
+            Self::Malformed(_) => "malformed",
+            Self::Panicked => "panic",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection(error) => write!(formatter, "connection: {error}"),
+            Self::Timeout => formatter.write_str("no answer in time"),
+            Self::Status(status) | Self::Refused(status) => write!(formatter, "status {status}"),
+            Self::Malformed(error) => write!(formatter, "malformed answer: {error}"),
+            Self::Panicked => formatter.write_str("a panic, which the log describes"),
+        }
+    }
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self {
+            reason,
+            retry_after: None,
+        }
+    }
+}
+
+impl Answer {
+    /// The kind of answer, as metrics name it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Offline => "offline",
+            Self::Gone => "gone",
+            Self::Failed(failure) => failure.reason.kind(),
+        }
+    }
+}
+
+/// The body of an answer; other members are ignored.
+#[derive(Deserialize)]
+struct Object {
+    id: ObjectId,
+    online: bool,
+}
+
+/// The client service.
+#[derive(Clone, Debug)]
+pub struct ClientService {
+    http: reqwest::Client,
+    objects: Url,
+    answer_limit: usize,
+}
+
+impl ClientService {
+    /// Makes the connection pool; connections are made when they are needed.
+    ///
+    /// # Errors
+    /// `client_url` cannot have paths below it, or the TLS set-up fails.
+    pub fn new(config: &Config) -> anyhow::Result<Self> {
+        let mut objects = config.client_url.clone();
+        objects
+            .path_segments_mut()
+            .map_err(|()| anyhow::anyhow!("CLIENT_URL cannot have paths below it"))?
+            .pop_if_empty()
+            .push("objects");
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("callback-pipeline-fetcher/", env!("CARGO_PKG_VERSION")))
+            .timeout(config.fetch_timeout)
+            .pool_max_idle_per_host(config.fetch_concurrency.get())
+            // A redirect is not an answer, and a proxy of the environment is not the client service.
+            .redirect(Policy::none())
+            .no_proxy()
+            .build()
+            .context("setting up the HTTP client")?;
+        Ok(Self {
+            http,
+            objects,
+            answer_limit: config.answer_limit.bytes(),
+        })
+    }
+
+    /// Looks one object up, once.
+    pub async fn look_up(&self, id: ObjectId) -> Answer {
+        match self.ask(id).await {
+            Ok(answer) => answer,
+            Err(failure) => Answer::Failed(failure),
+        }
+    }
+
+    async fn ask(&self, id: ObjectId) -> Result<Answer, Failure> {
+        let url = format!("{}/{id}", self.objects);
+        let response = self
+            .http
+            .get(url)
+            .send()
+            .await
+            .map_err(|error| transport(&error))?;
+        match response.status() {
+            StatusCode::OK => self.judge(id, response).await,
+            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(Answer::Gone),
+            status => Err(Failure {
+                reason: refusal(status),
+                retry_after: retry_after(response.headers(), SystemTime::now()),
+            }),
+        }
+    }
+
+    /// An answer counts only when it is small, well-formed, and about the object asked for.
+    async fn judge(&self, id: ObjectId, response: Response) -> Result<Answer, Failure> {
+        let body = self.read(response).await?;
+        let object: Object =
+            serde_json::from_slice(&body).map_err(|error| Reason::Malformed(error.to_string()))?;
+        if object.id != id {
+            return Err(Reason::Malformed("it is about another object".to_owned()).into());
+        }
+        Ok(if object.online {
+            Answer::Online
+        } else {
+            Answer::Offline
+        })
+    }
+
+    async fn read(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        while let Some(part) = response.chunk().await.map_err(|error| transport(&error))? {
+            if body.len() + part.len() > self.answer_limit {
+                return Err(
+                    Reason::Malformed(format!("longer than {} bytes", self.answer_limit)).into(),
+                );
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(body)
+    }
+}
+
+fn transport(error: &reqwest::Error) -> Failure {
+    if error.is_timeout() {
+        return Reason::Timeout.into();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    if error.is_decode() {
+        return Reason::Malformed(cause.to_string()).into();
+    }
+    Reason::Connection(cause.to_string()).into()
+}
+
+fn refusal(status: StatusCode) -> Reason {
+    let passing = [
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::TOO_EARLY,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    if status.is_client_error() && !passing.contains(&status) {
+        Reason::Refused(status.as_u16())
+    } else {
+        Reason::Status(status.as_u16())
+    }
+}
+
+/// The header is a number of seconds or a date (RFC 9110, 10.2.3).
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    Some(
+        httpdate::parse_http_date(value)
+            .ok()?
+            .duration_since(now)
+            .unwrap_or_default(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn header(value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770);
+        let after = |value| retry_after(&header(value), now);
+        assert_eq!(after("90"), Some(Duration::from_secs(90)));
+        assert_eq!(
+            after("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some(Duration::from_secs(7))
+        );
+        assert_eq!(after("Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(after("soon"), None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn only_client_errors_that_will_not_change_are_final() {
+        for status in [400, 401, 403, 405, 451] {
+            assert!(
+                !refusal(StatusCode::from_u16(status).unwrap()).may_pass(),
+                "{status}"
+            );
+        }
+        for status in [204, 302, 408, 425, 429, 500, 503, 599] {
+            assert!(
+                refusal(StatusCode::from_u16(status).unwrap()).may_pass(),
+                "{status}"
+            );
+        }
+    }
+}

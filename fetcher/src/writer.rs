@@ -1,0 +1,186 @@
+//! Storing online objects: single ids are gathered into batches; each is one statement, and one
+//! message that arms the deletion of its rows.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shared::batch::{BatchLimits, next_batch};
+use shared::messages::{DeleteBatch, Headers, ObjectId};
+use shared::publisher::{Publication, Publisher};
+use shared::shutdown::{Shutdown, VitalTask};
+use shared::store::{Store, StoreError};
+use shared::topology::{Delay, Queue};
+use time::OffsetDateTime;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+
+/// How many ids may wait for a batch.
+const WAITING: usize = 10_000;
+
+/// Ids are sorted: two statements that lock the same rows in different orders deadlock. A row
+/// that was stored by a later statement already is left as it is, so `last_seen` never goes
+/// backwards; the message of that statement covers it.
+const UPSERT: &str = "
+    with stored as (
+        insert into objects as o (id, last_seen, expires_at)
+        select id, now(), now() + $2::bigint * interval '1 millisecond'
+        from unnest($1::bigint[]) as id
+        on conflict (id) do update
+            set last_seen = excluded.last_seen, expires_at = excluded.expires_at
+            where o.last_seen < excluded.last_seen
+        returning 1
+    )
+    select now(), count(*) from stored";
+
+/// An id to store, and who waits for it to be safe.
+struct Request {
+    id: ObjectId,
+    stored: oneshot::Sender<()>,
+}
+
+/// The writer has ended; what was to be stored is not.
+#[derive(Debug)]
+pub struct WriterEnded;
+
+/// Stores objects. Clones share batches.
+#[derive(Clone)]
+pub struct Writer {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Writer {
+    /// Starts the task that gathers batches. It ends when all clones are dropped and what they were
+    /// given is stored, or when the shut-down leaves no more time.
+    #[must_use]
+    pub fn start(
+        config: &Config,
+        store: Store,
+        publisher: Publisher,
+        shutdown: &Shutdown,
+    ) -> (Self, VitalTask) {
+        let (requests, receiver) = mpsc::channel(WAITING);
+        let limits = BatchLimits {
+            weight: config.write_batch.get(),
+            linger: config.write_linger,
+        };
+        let batches = Batches {
+            store,
+            publisher,
+            object_ttl: config.object_ttl,
+            publish_timeout: config.broker.broker_timeout,
+        };
+        let (concurrency, stop) = (config.write_concurrency, shutdown.clone());
+        let work = async move {
+            tokio::select! {
+                () = write_batches(receiver, limits, concurrency, batches) => {}
+                () = stop.closing() => {}
+            }
+        };
+        (
+            Self { requests },
+            VitalTask::spawn("writer", shutdown, work),
+        )
+    }
+
+    /// Returns when the object's row is committed and the message that deletes it is on the broker's
+    /// disk, however long that takes.
+    ///
+    /// # Errors
+    /// The writer has ended.
+    pub async fn store(&self, id: ObjectId) -> Result<(), WriterEnded> {
+        let (stored, safe) = oneshot::channel();
+        self.requests
+            .send(Request { id, stored })
+            .await
+            .map_err(|_| WriterEnded)?;
+        safe.await.map_err(|_| WriterEnded)
+    }
+}
+
+/// While all statements are at work the next batch grows, so that batches are as large as the load
+/// makes them and a lone row waits only for `linger`.
+async fn write_batches(
+    mut requests: mpsc::Receiver<Request>,
+    limits: BatchLimits,
+    concurrency: NonZeroUsize,
+    batches: Batches,
+) {
+    let slots = Arc::new(Semaphore::new(
+        concurrency.get().min(Semaphore::MAX_PERMITS),
+    ));
+    let mut work = JoinSet::new();
+    // The semaphore is never closed.
+    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+        let Some(batch) = next_batch(&mut requests, limits, |_| 1).await else {
+            break;
+        };
+        while work.try_join_next().is_some() {}
+        work.spawn(batches.clone().write(batch, slot));
+    }
+    work.join_all().await;
+}
+
+#[derive(Clone)]
+struct Batches {
+    store: Store,
+    publisher: Publisher,
+    object_ttl: Delay,
+    publish_timeout: Duration,
+}
+
+impl Batches {
+    async fn write(self, batch: Vec<Request>, slot: tokio::sync::OwnedSemaphorePermit) {
+        let mut ids: Vec<i64> = batch.iter().map(|request| request.id.0).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let started = Instant::now();
+        let last_seen = self.store.until_done(|| self.upsert(&ids)).await;
+        // The next statement need not wait for the broker.
+        drop(slot);
+        metrics::histogram!("upsert_duration_seconds").record(started.elapsed());
+        metrics::counter!("objects_stored_total").increment(ids.len() as u64);
+        self.arm(last_seen, &ids).await;
+        for request in batch {
+            if request.stored.send(()).is_err() {
+                tracing::trace!(id = %request.id, "stored after its message was given back");
+            }
+        }
+    }
+
+    /// Stores the rows and returns their `last_seen`.
+    async fn upsert(&self, ids: &[i64]) -> Result<OffsetDateTime, StoreError> {
+        let ttl = i64::from(self.object_ttl.as_millis());
+        self.store
+            .run(async |client| {
+                let statement = client.prepare_cached(UPSERT).await?;
+                client
+                    .query_one(&statement, &[&ids, &ttl])
+                    .await?
+                    .try_get(0)
+            })
+            .await
+    }
+
+    /// The time that the broker waits begins after the rows were committed, so that a row is never
+    /// deleted early.
+    async fn arm(&self, last_seen: OffsetDateTime, ids: &[i64]) {
+        let object_ids = ids.iter().copied().map(ObjectId).collect();
+        let batch = DeleteBatch {
+            last_seen,
+            object_ids,
+        };
+        let queue = Queue::DeleteDelay(self.object_ttl);
+        match Publication::new(queue, &batch, Headers::default()) {
+            Ok(publication) => {
+                self.publisher
+                    .publish_until_confirmed(publication, self.publish_timeout)
+                    .await;
+            }
+            // The sweep deletes the rows, a little late.
+            Err(error) => tracing::error!(%error, "no message deletes these rows"),
+        }
+    }
+}

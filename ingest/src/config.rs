@@ -1,0 +1,56 @@
+//! Settings of `ingest`.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::time::Duration;
+
+use shared::boot::{Process, ProcessSettings};
+use shared::broker::BrokerSettings;
+use shared::config::ByteSize;
+
+shared::settings! {
+    /// Settings of `ingest`.
+    pub struct Config {
+        /// Address that callbacks are accepted on.
+        pub listen_address: SocketAddr = "0.0.0.0:9090",
+        /// Address of /livez, /readyz and /metrics.
+        pub admin_address: SocketAddr = "127.0.0.1:6060",
+        /// Most ids in one message. 50 ids in a message move 25 times as many ids a second as
+        /// single ones; larger chunks spread less evenly over the fetchers.
+        pub chunk_size: NonZeroU16 = "50",
+        /// How long the broker may take to confirm a callback before the client is asked to send it
+        /// again. Less than the second after which clients give up.
+        pub publish_timeout: Duration = "500ms",
+        /// Largest body of a request; a larger one is answered 413.
+        pub body_limit: ByteSize = "1MiB",
+        /// Most ids in one callback, duplicates included; more are answered 413.
+        pub ids_limit: NonZeroUsize = "100000",
+        /// How long a client may take to send the header of a request, after which the connection
+        /// is closed. Also how long a connection may be idle: longer than clients keep theirs.
+        pub header_timeout: Duration = "30s",
+        /// How long a client may take to send the body of a request, after which it is answered 408.
+        pub body_timeout: Duration = "10s",
+        /// Most open connections; further ones are answered 503 and closed.
+        pub connections_limit: NonZeroUsize = "10000",
+        /// Most callbacks at work at once; further ones are answered 503.
+        pub requests_limit: NonZeroUsize = "1000",
+    } with {
+        /// Settings of the connection to the broker.
+        pub broker: BrokerSettings,
+        /// Settings that every process has.
+        pub process: ProcessSettings,
+    }
+}
+
+impl Process for Config {
+    const NAME: &'static str = "ingest";
+    const ABOUT: &'static str = "Accepts callbacks over HTTP and publishes their ids to the broker; answers 202 once they are safe.";
+
+    fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    fn process(&self) -> &ProcessSettings {
+        &self.process
+    }
+}

@@ -1,0 +1,191 @@
+//! The HTTP side: which request is answered how.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use serde_json::json;
+use shared::health::Health;
+use shared::http_server::Service;
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::error::{ApiError, json_response};
+use crate::publisher::CallbackPublisher;
+use crate::request::Callback;
+
+/// Answers requests.
+pub struct Server {
+    config: Config,
+    publisher: CallbackPublisher,
+    health: Health,
+    /// One for each callback that may be at work.
+    slots: Arc<Semaphore>,
+}
+
+/// A request that succeeded.
+enum Success {
+    /// The callback's distinct ids are safe.
+    Accepted(usize),
+    /// Everything that is needed is reachable.
+    Ready,
+}
+
+impl Server {
+    /// Answers within the limits of `config`.
+    #[must_use]
+    pub fn new(config: &Config, publisher: CallbackPublisher, health: Health) -> Self {
+        let slots = Arc::new(Semaphore::new(
+            config.requests_limit.get().min(Semaphore::MAX_PERMITS),
+        ));
+        Self {
+            config: config.clone(),
+            publisher,
+            health,
+            slots,
+        }
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Success, ApiError> {
+        match (request.uri().path(), request.method()) {
+            ("/callback", &Method::POST) => self.callback(request.into_body()).await,
+            ("/callback", _) => Err(ApiError::MethodNotAllowed("POST")),
+            ("/", &Method::GET | &Method::HEAD) => self.status(),
+            ("/", _) => Err(ApiError::MethodNotAllowed("GET, HEAD")),
+            _ => Err(ApiError::NotFound),
+        }
+    }
+
+    fn status(&self) -> Result<Success, ApiError> {
+        let down = self.health.down();
+        if down.is_empty() {
+            return Ok(Success::Ready);
+        }
+        let reasons: Vec<String> = down
+            .iter()
+            .map(|(name, reason)| format!("{name} is down ({reason})"))
+            .collect();
+        Err(ApiError::Unavailable(reasons.join(", ")))
+    }
+
+    async fn callback(&self, body: Incoming) -> Result<Success, ApiError> {
+        let slot = Arc::clone(&self.slots)
+            .try_acquire_owned()
+            .map_err(|_| ApiError::Overloaded)?;
+        let body = self.read(body).await?;
+        let callback = Callback::parse(&body, self.config.ids_limit.get())?;
+        let ids = callback.object_ids().len();
+        let publisher = self.publisher.clone();
+        // A task of its own: a callback that arrived whole is published also when its client hangs
+        // up before the answer, which ends this one.
+        let publishing = tokio::spawn(async move {
+            let _slot = slot;
+            publisher.publish(callback).await
+        });
+        match publishing.await {
+            Ok(Ok(())) => Ok(Success::Accepted(ids)),
+            Ok(Err(error)) => Err(ApiError::Unavailable(error.to_string())),
+            Err(_) => Err(ApiError::Internal),
+        }
+    }
+
+    async fn read(&self, body: Incoming) -> Result<Bytes, ApiError> {
+        let limit = self.config.body_limit.bytes();
+        if body.size_hint().lower() > limit as u64 {
+            return Err(ApiError::PayloadTooLarge(limit));
+        }
+        let reading = Limited::new(body, limit).collect();
+        match tokio::time::timeout(self.config.body_timeout, reading).await {
+            Err(_) => Err(ApiError::RequestTimeout),
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                Err(ApiError::PayloadTooLarge(limit))
+            }
+            Ok(Err(error)) => Err(ApiError::BrokenBody(cause(&*error))),
+        }
+    }
+}
+
+/// The innermost cause of an error, which says most.
+fn cause(error: &dyn Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+impl Service for Server {
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        remote: SocketAddr,
+    ) -> Response<Full<Bytes>> {
+        let started = Instant::now();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let http1 = request.version() < Version::HTTP_2;
+        // The hook that logs panics has described this one.
+        let result = AssertUnwindSafe(self.route(request))
+            .catch_unwind()
+            .await
+            .unwrap_or(Err(ApiError::Internal));
+        let response = match &result {
+            Ok(Success::Accepted(ids)) => {
+                json_response(StatusCode::ACCEPTED, &json!({ "accepted": ids }))
+            }
+            Ok(Success::Ready) => json_response(StatusCode::OK, &json!({ "status": "ok" })),
+            Err(error) => error.response(http1),
+        };
+        count(&path, &result);
+        let duration = started.elapsed();
+        log(&method, &path, remote, duration, response.status(), &result);
+        response
+    }
+}
+
+fn count(path: &str, result: &Result<Success, ApiError>) {
+    match result {
+        Ok(Success::Accepted(ids)) => {
+            metrics::counter!("callbacks_accepted_total").increment(1);
+            metrics::counter!("callback_ids_accepted_total").increment(*ids as u64);
+        }
+        Err(error) if path == "/callback" => {
+            let (_, code) = error.status_and_code();
+            metrics::counter!("callbacks_rejected_total", "reason" => code).increment(1);
+        }
+        Ok(Success::Ready) | Err(_) => {}
+    }
+}
+
+/// One line a request. What the client did wrong is no warning: it may do so at any rate.
+fn log(
+    method: &Method,
+    path: &str,
+    remote: SocketAddr,
+    duration: std::time::Duration,
+    status: StatusCode,
+    result: &Result<Success, ApiError>,
+) {
+    let (status, duration_ms) = (status.as_u16(), duration.as_secs_f64() * 1e3);
+    match result {
+        Ok(Success::Accepted(ids)) => {
+            tracing::info!(%method, path, status, ids, duration_ms, %remote, "request");
+        }
+        Ok(Success::Ready) => {
+            tracing::debug!(%method, path, status, duration_ms, %remote, "request")
+        }
+        Err(error) if status >= 500 => {
+            tracing::warn!(%method, path, status, duration_ms, %remote, %error, "request");
+        }
+        Err(error) => {
+            tracing::info!(%method, path, status, duration_ms, %remote, %error, "request")
+        }
+    }
+}

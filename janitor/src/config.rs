@@ -1,0 +1,51 @@
+//! Settings of `janitor`.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::time::Duration;
+
+use shared::boot::{Process, ProcessSettings};
+use shared::broker::BrokerSettings;
+use shared::store::DatabaseSettings;
+
+shared::settings! {
+    /// Settings of `janitor`.
+    pub struct Config {
+        /// Address of /livez, /readyz and /metrics.
+        pub admin_address: SocketAddr = "127.0.0.1:6062",
+        /// Most messages taken from the queue and not finished.
+        pub prefetch: NonZeroU16 = "1000",
+        /// Most rows in one statement.
+        pub delete_batch: NonZeroUsize = "2000",
+        /// How long a message waits for others to be deleted with. Every deletion is late by it.
+        pub delete_linger: Duration = "2ms",
+        /// How often rows are looked for that no message covers.
+        pub sweep_interval: Duration = "10s",
+        /// How long a row must be overdue before the sweep takes it, so that the sweep leaves alone
+        /// what a message is about to delete.
+        pub sweep_grace: Duration = "10s",
+        /// Most rows that the sweep deletes in one statement.
+        pub sweep_batch: NonZeroUsize = "1000",
+    } with {
+        /// Settings of the connection to the broker.
+        pub broker: BrokerSettings,
+        /// Settings of the access to the database.
+        pub database: DatabaseSettings,
+        /// Settings that every process has.
+        pub process: ProcessSettings,
+    }
+}
+
+impl Process for Config {
+    const NAME: &'static str = "janitor";
+    const ABOUT: &'static str =
+        "Deletes objects at their expiry, and sweeps up those that no message covers.";
+
+    fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    fn process(&self) -> &ProcessSettings {
+        &self.process
+    }
+}

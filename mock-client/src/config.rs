@@ -1,0 +1,66 @@
+//! Settings of `mock-client`.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use shared::boot::{Process, ProcessSettings};
+use shared::config::Ratio;
+use url::Url;
+
+shared::settings! {
+    /// Settings of `mock-client`.
+    pub struct Config {
+        /// Address that look-ups are answered on.
+        pub listen_address: SocketAddr = "0.0.0.0:9010",
+        /// Address of /livez, /readyz and /metrics.
+        pub admin_address: SocketAddr = "127.0.0.1:6063",
+        /// Address that callbacks are posted to.
+        pub callback_url: Url = "http://localhost:9090/callback",
+        /// How often a callback is sent.
+        pub callback_interval: Duration = "5s",
+        /// How long the receiver of a callback may take to answer.
+        pub callback_timeout: Duration = "1s",
+        /// Most ids in one callback; each callback has a random number of them, from none.
+        pub callback_ids: u64 = "199",
+        /// How many different ids there are, from 0.
+        pub object_count: NonZeroU16 = "100",
+        /// Shortest time that a look-up takes.
+        pub latency_min: Duration = "300ms",
+        /// Longest time that a look-up takes.
+        pub latency_max: Duration = "4300ms",
+        /// Share of look-ups that are answered 500.
+        pub error_ratio: Ratio = "0",
+        /// Share of look-ups that take as long as SLOW_LATENCY.
+        pub slow_ratio: Ratio = "0",
+        /// How long a slow look-up takes; longer than those who ask will wait.
+        pub slow_latency: Duration = "10s",
+        /// Seed of all random choices; with 0 each run has another.
+        pub seed: u64 = "0",
+    } with {
+        /// Settings that every process has.
+        pub process: ProcessSettings,
+    }
+}
+
+impl Config {
+    /// Bounds of the time that a look-up takes, in order whichever way they were given.
+    #[must_use]
+    pub fn latency(&self) -> std::ops::RangeInclusive<Duration> {
+        self.latency_min.min(self.latency_max)..=self.latency_max.max(self.latency_min)
+    }
+}
+
+impl Process for Config {
+    const NAME: &'static str = "mock-client";
+    const ABOUT: &'static str =
+        "A client service to try the pipeline with: answers look-ups slowly, and sends callbacks.";
+
+    fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    fn process(&self) -> &ProcessSettings {
+        &self.process
+    }
+}

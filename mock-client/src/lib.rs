@@ -1,0 +1,40 @@
+//! The client service of the task, to try the pipeline with and to put load on it: answers look-ups
+//! slowly, and sends callbacks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shared::boot::Context;
+use shared::http_server::{ServerLimits, serve};
+use tokio::net::TcpListener;
+
+pub mod callbacks;
+pub mod chance;
+pub mod config;
+pub mod objects;
+
+pub use config::Config;
+
+/// Answers look-ups on `listener`, and sends callbacks, until the shut-down.
+///
+/// # Errors
+/// The HTTP client cannot be set up.
+pub async fn run(config: Config, listener: TcpListener, context: Context) -> anyhow::Result<()> {
+    let shutdown = context.shutdown;
+    let chance = chance::Chance::new(config.seed);
+    let callbacks = callbacks::Callbacks::new(&config, chance.clone())?;
+    let objects = Arc::new(objects::Objects { config, chance });
+    let limits = ServerLimits {
+        connections: 20_000,
+        header_timeout: Duration::from_mins(1),
+        refusal: Bytes::from_static(
+            b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        ),
+    };
+    tokio::join!(
+        serve(listener, limits, objects, &shutdown),
+        callbacks.run(&shutdown)
+    );
+    Ok(())
+}

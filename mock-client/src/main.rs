@@ -1,0 +1,17 @@
+//! The `mock-client` process.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use mock_client::Config;
+use tokio::net::TcpListener;
+
+fn main() -> ExitCode {
+    shared::boot::start(|config: Config, context| async move {
+        let address = config.listen_address;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listening on {address}"))?;
+        mock_client::run(config, listener, context).await
+    })
+}

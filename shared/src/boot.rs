@@ -1,0 +1,217 @@
+//! The one boot order of every process: configuration, runtime, telemetry, signals, start-up log,
+//! admin server, work. Connections are made by the work, each with its own back-off, so the
+//! order in which processes and servers start does not matter.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use crate::admin::{Admin, ask};
+use crate::config::{ConfigError, Loaded, Settings, load};
+use crate::health::Health;
+use crate::shutdown::Shutdown;
+use crate::telemetry::{LogSettings, init_logs, init_metrics};
+
+crate::settings! {
+    /// Settings that every process has.
+    pub struct ProcessSettings {
+        /// How long the process may take to stop after SIGTERM or SIGINT. What is not finished by
+        /// then goes back to its queue.
+        pub shutdown_timeout: Duration = "5s",
+    } with {
+        /// Settings of logs.
+        pub logs: LogSettings,
+    }
+}
+
+/// Settings of a process as a whole.
+pub trait Process: Settings + Send + 'static {
+    /// Name of the process, as its binary is called.
+    const NAME: &'static str;
+    /// What the process does, in a sentence.
+    const ABOUT: &'static str;
+
+    /// Address that `/livez`, `/readyz` and `/metrics` are served on.
+    fn admin_address(&self) -> SocketAddr;
+
+    /// Settings that every process has.
+    fn process(&self) -> &ProcessSettings;
+}
+
+/// What a process gets besides its settings.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Where it says what it depends on.
+    pub health: Health,
+    /// What tells it to stop.
+    pub shutdown: Shutdown,
+}
+
+impl Context {
+    /// A context of its own, which ends `timeout` after [`Shutdown::begin`].
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        Self {
+            health: Health::default(),
+            shutdown: Shutdown::new(timeout),
+        }
+    }
+}
+
+/// Boots the process and runs `work` until it ends. The exit code is 0 if it ended in order.
+pub fn start<C, F>(work: impl FnOnce(C, Context) -> F) -> ExitCode
+where
+    C: Process,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let loaded = match load::<C>(C::NAME, C::ABOUT, std::env::args_os(), std::env::vars_os()) {
+        Ok(loaded) => loaded,
+        Err(error) => return refuse(C::NAME, &error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("starting the runtime")),
+    };
+    let result = match loaded {
+        Loaded {
+            settings,
+            ask: Some(path),
+        } => runtime.block_on(answer(settings.admin_address(), &path)),
+        Loaded {
+            settings,
+            ask: None,
+        } => runtime.block_on(run(settings, work)),
+    };
+    // Whatever still runs has had its time.
+    runtime.shutdown_background();
+    result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+}
+
+async fn run<C, F>(settings: C, work: impl FnOnce(C, Context) -> F) -> anyhow::Result<()>
+where
+    C: Process,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    init_logs(&settings.process().logs)?;
+    let metrics = init_metrics()?;
+    let shutdown = Shutdown::on_signals(settings.process().shutdown_timeout)?;
+    // Binaries differ in what they use; the ones that use TLS find the one provider installed.
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        tracing::debug!("a TLS provider is installed already");
+    }
+    let context = Context {
+        health: Health::default(),
+        shutdown,
+    };
+    let admin_address = settings.admin_address();
+    let listener = TcpListener::bind(admin_address)
+        .await
+        .with_context(|| format!("listening on the admin address {admin_address}"))?;
+    log_start(&settings, listener.local_addr()?);
+    let admin = Admin {
+        health: context.health.clone(),
+        metrics,
+    };
+    let shutdown = context.shutdown.clone();
+    let work = work(settings, context);
+    tokio::select! {
+        result = with_admin(admin, listener, &shutdown, work) => result,
+        () = overdue(&shutdown) => anyhow::bail!("did not stop within {:?}", shutdown.timeout()),
+    }
+}
+
+/// The admin port answers for as long as the work goes on, its end included.
+async fn with_admin(
+    admin: Admin,
+    listener: TcpListener,
+    shutdown: &Shutdown,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        result = work => {
+            anyhow::ensure!(result.is_err() || shutdown.has_begun(), "the work ended unasked");
+            tracing::info!("stopped");
+            result
+        }
+        () = async {
+            admin.serve(listener, shutdown).await;
+            std::future::pending::<()>().await;
+        } => Ok(()),
+    }
+}
+
+async fn overdue(shutdown: &Shutdown) {
+    shutdown.begun().await;
+    tokio::time::sleep(shutdown.timeout()).await;
+}
+
+fn log_start<C: Process>(settings: &C, admin_address: SocketAddr) {
+    let in_force: Vec<String> = settings
+        .show()
+        .into_iter()
+        .map(|(name, value)| format!("{}={value}", name.to_uppercase()))
+        .collect();
+    tracing::info!(
+        process = C::NAME,
+        version = env!("CARGO_PKG_VERSION"),
+        %admin_address,
+        settings = in_force.join(" "),
+        "starting"
+    );
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "the answer is what the command is for; no log is begun"
+)]
+async fn answer(address: SocketAddr, path: &str) -> anyhow::Result<()> {
+    let (status, body) = ask(address, path).await?;
+    print!("{body}");
+    anyhow::ensure!(status.is_success(), "{address}{path} answered {status}");
+    Ok(())
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "without a configuration no log is begun"
+)]
+fn refuse(name: &str, error: &ConfigError) -> ExitCode {
+    const EX_USAGE: u8 = 2;
+    match error {
+        ConfigError::Usage(usage) => {
+            let shown = usage.print();
+            if shown.is_ok() && !usage.use_stderr() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(EX_USAGE)
+            }
+        }
+        ConfigError::Invalid(_) => {
+            eprintln!("{name}: {error}");
+            ExitCode::from(EX_USAGE)
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the reason must be seen also where no log is begun"
+)]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    if tracing::event_enabled!(tracing::Level::ERROR) {
+        tracing::error!(error = format!("{error:#}"), "failed");
+    } else {
+        eprintln!("{error:#}");
+    }
+    ExitCode::FAILURE
+}

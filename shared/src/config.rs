@@ -1,0 +1,498 @@
+//! Settings: each exists once, typed, with its default and its help, and comes from the environment
+//! or from the flag of the same name (`OBJECT_TTL=30s`, `--object-ttl 30s`), the flag winning.
+//!
+//! A group of settings is declared with [`settings!`](crate::settings); the documentation of a field
+//! is what `--help` prints.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use clap::{Arg, Command};
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+/// A type that a setting can have.
+pub trait Value: Sized {
+    /// Whether the value, or a part of it, must not be shown.
+    const SECRET: bool = false;
+
+    /// Reads the value as it is written in the environment or after a flag.
+    ///
+    /// # Errors
+    /// Says what is wrong with `raw`.
+    fn parse(raw: &str) -> Result<Self, String>;
+
+    /// The value as the start-up log shows it; secrets are masked.
+    fn show(&self) -> String;
+}
+
+/// One setting, as `--help` and the README list it.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Name in snake case: `object_ttl`.
+    pub name: &'static str,
+    /// Value in force where none is given, written as a user would write it.
+    pub default: &'static str,
+    /// What it does and why one would change it.
+    pub help: String,
+}
+
+impl Spec {
+    /// Describes a setting; `help` is its documentation, line by line.
+    #[must_use]
+    pub fn new(name: &'static str, default: &'static str, help: &[&str]) -> Self {
+        let help = help
+            .iter()
+            .map(|line| line.trim())
+            .collect::<Vec<_>>()
+            .join(" ");
+        Self {
+            name,
+            default,
+            help,
+        }
+    }
+
+    /// Name of the environment variable: `OBJECT_TTL`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        self.name.to_uppercase()
+    }
+
+    /// Name of the flag, without its dashes: `object-ttl`.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+}
+
+/// A group of settings, made by [`settings!`](crate::settings).
+pub trait Settings: Sized {
+    /// Every setting of the group, in the order of `--help`.
+    fn specs() -> Vec<Spec>;
+
+    /// Takes the group's values. `None` where one is wrong; `values` then holds the reasons, those
+    /// of every other wrong setting included.
+    fn read(values: &mut Values) -> Option<Self>;
+
+    /// Name and masked value of every setting in force.
+    fn show(&self) -> Vec<(&'static str, String)>;
+}
+
+/// The raw values given by the user, and what turned out to be wrong with them.
+#[derive(Debug, Default)]
+pub struct Values {
+    raw: BTreeMap<&'static str, String>,
+    wrong: Vec<String>,
+}
+
+impl Values {
+    /// Reads one setting, falling back to its default.
+    pub fn read<T: Value>(&mut self, name: &'static str, default: &str) -> Option<T> {
+        let raw = self.raw.get(name).map_or(default, String::as_str);
+        T::parse(raw)
+            .map_err(|reason| {
+                let shown = if T::SECRET { "***" } else { raw };
+                self.wrong
+                    .push(format!("{}={shown}: {reason}", name.to_uppercase()));
+            })
+            .ok()
+    }
+}
+
+/// Declares a group of settings as a struct with [`Settings`]; `with` names the groups it includes.
+///
+/// ```
+/// shared::settings! {
+///     /// Settings of an example.
+///     pub struct Example {
+///         /// How many there are.
+///         pub count: std::num::NonZeroUsize = "3",
+///     } with {}
+/// }
+/// ```
+#[macro_export]
+macro_rules! settings {
+    (
+        $(#[$meta:meta])*
+        pub struct $Name:ident {
+            $( $(#[doc = $help:literal])+ pub $field:ident : $Type:ty = $default:literal, )*
+        } with {
+            $( $(#[doc = $about:literal])+ pub $group:ident : $Group:ty, )*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug)]
+        pub struct $Name {
+            $( $(#[doc = $help])+ pub $field: $Type, )*
+            $( $(#[doc = $about])+ pub $group: $Group, )*
+        }
+
+        impl $crate::config::Settings for $Name {
+            fn specs() -> Vec<$crate::config::Spec> {
+                let own = vec![
+                    $( $crate::config::Spec::new(stringify!($field), $default, &[$($help),+]), )*
+                ];
+                let groups: Vec<Vec<$crate::config::Spec>> =
+                    vec![$( <$Group as $crate::config::Settings>::specs() ),*];
+                own.into_iter().chain(groups.into_iter().flatten()).collect()
+            }
+
+            fn read(values: &mut $crate::config::Values) -> Option<Self> {
+                // Every setting is read before the first `?`, so that all errors are found.
+                $( let $field = values.read::<$Type>(stringify!($field), $default); )*
+                $( let $group = <$Group as $crate::config::Settings>::read(values); )*
+                Some(Self { $( $field: $field?, )* $( $group: $group?, )* })
+            }
+
+            fn show(&self) -> Vec<(&'static str, String)> {
+                let own = vec![
+                    $( (stringify!($field), $crate::config::Value::show(&self.$field)), )*
+                ];
+                let groups: Vec<Vec<(&'static str, String)>> =
+                    vec![$( $crate::config::Settings::show(&self.$group) ),*];
+                own.into_iter().chain(groups.into_iter().flatten()).collect()
+            }
+        }
+    };
+}
+
+/// Why a process has no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The flags could not be understood, or were `--help` or `--version`.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// One line for each wrong setting, naming it.
+    #[error("{} wrong setting(s):\n  {}", .0.len(), .0.join("\n  "))]
+    Invalid(Vec<String>),
+}
+
+/// What the command line and the environment ask for.
+#[derive(Debug)]
+pub struct Loaded<C> {
+    /// The settings in force.
+    pub settings: C,
+    /// Path that a running instance is to be asked for (`--ask /readyz`), in place of a start.
+    pub ask: Option<String>,
+}
+
+/// Reads the settings of the process `name` from `arguments` (program name first) and `environment`.
+///
+/// # Errors
+/// [`ConfigError::Usage`] for flags that do not exist and for `--help`;
+/// [`ConfigError::Invalid`] with all wrong settings at once.
+pub fn load<C: Settings>(
+    name: &'static str,
+    about: &'static str,
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Loaded<C>, ConfigError> {
+    let specs = C::specs();
+    let mut values = from_environment(&specs, environment);
+    let mut matches = command(name, about, &specs).try_get_matches_from(arguments)?;
+    for spec in &specs {
+        if let Some(raw) = matches.remove_one::<String>(spec.name) {
+            values.raw.insert(spec.name, raw);
+        }
+    }
+    let ask = matches.remove_one::<String>(ASK);
+    match C::read(&mut values) {
+        Some(settings) if values.wrong.is_empty() => Ok(Loaded { settings, ask }),
+        _ => Err(ConfigError::Invalid(values.wrong)),
+    }
+}
+
+const ASK: &str = "ask";
+
+/// An empty variable counts as not set: compose files write `${NAME:-}` for what is optional.
+fn from_environment(
+    specs: &[Spec],
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Values {
+    let by_variable: BTreeMap<OsString, &'static str> = specs
+        .iter()
+        .map(|spec| (spec.variable().into(), spec.name))
+        .collect();
+    let mut values = Values::default();
+    for (variable, raw) in environment {
+        let Some(name) = by_variable.get(&variable) else {
+            continue;
+        };
+        match raw.into_string() {
+            Ok(raw) if raw.is_empty() => {}
+            Ok(raw) => drop(values.raw.insert(name, raw)),
+            Err(_) => values
+                .wrong
+                .push(format!("{}: not valid UTF-8", name.to_uppercase())),
+        }
+    }
+    values
+}
+
+fn command(name: &'static str, about: &'static str, specs: &[Spec]) -> Command {
+    let flags = specs.iter().map(|spec| {
+        Arg::new(spec.name)
+            .long(spec.flag())
+            .value_name("VALUE")
+            .allow_hyphen_values(true)
+            .help(format!(
+                "{} [{}, default: {:?}]",
+                spec.help,
+                spec.variable(),
+                spec.default
+            ))
+    });
+    let ask = Arg::new(ASK).long(ASK).value_name("PATH").help(
+        "Ask the instance that runs on the admin address for PATH (/livez, /readyz, /metrics), \
+         print the answer, and exit 0 if it is a success",
+    );
+    Command::new(name)
+        .about(about)
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(
+            "Every setting can be given as the environment variable named with it; a flag wins.",
+        )
+        .args(flags)
+        .arg(ask)
+}
+
+/// Parses `raw` as envy does: numbers, booleans, units, and lists separated by commas.
+///
+/// # Errors
+/// Says why `raw` is not a `T`.
+pub fn parse_with_envy<T: DeserializeOwned>(raw: &str) -> Result<T, String> {
+    const KEY: &str = "value";
+    let pair = [(KEY.to_owned(), raw.trim().to_owned())];
+    let mut parsed: BTreeMap<String, T> = envy::from_iter(pair).map_err(|error| {
+        let reason = error.to_string();
+        reason
+            .split(" while parsing")
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    })?;
+    parsed.remove(KEY).ok_or_else(|| "no value".to_owned())
+}
+
+macro_rules! value_with_envy {
+    ($($Type:ty),*) => {$(
+        impl Value for $Type {
+            fn parse(raw: &str) -> Result<Self, String> {
+                parse_with_envy(raw)
+            }
+
+            fn show(&self) -> String {
+                self.to_string()
+            }
+        }
+    )*};
+}
+value_with_envy!(u64, i64, NonZeroU16, NonZeroU32, NonZeroUsize, SocketAddr);
+
+impl Value for Duration {
+    fn parse(raw: &str) -> Result<Self, String> {
+        humantime::parse_duration(raw.trim())
+            .map_err(|error| format!("{error}; write it as 30s or 250ms"))
+    }
+
+    fn show(&self) -> String {
+        humantime::format_duration(*self).to_string()
+    }
+}
+
+impl Value for url::Url {
+    fn parse(raw: &str) -> Result<Self, String> {
+        let url = Self::parse(raw.trim()).map_err(|error| error.to_string())?;
+        match url.scheme() {
+            "http" | "https" => Ok(url),
+            scheme => Err(format!("scheme {scheme:?} is not http or https")),
+        }
+    }
+
+    fn show(&self) -> String {
+        mask_password(self)
+    }
+}
+
+/// The URL with `***` in place of its password.
+#[must_use]
+pub fn mask_password(url: &url::Url) -> String {
+    let mut url = url.clone();
+    if url.password().is_some() && url.set_password(Some("***")).is_err() {
+        return format!("{}://***", url.scheme());
+    }
+    url.to_string()
+}
+
+/// A number from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio(f64);
+
+impl Ratio {
+    /// The number itself.
+    #[must_use]
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl Value for Ratio {
+    fn parse(raw: &str) -> Result<Self, String> {
+        let ratio = parse_with_envy::<f64>(raw)?;
+        if (0.0..=1.0).contains(&ratio) {
+            Ok(Self(ratio))
+        } else {
+            Err("not from 0 to 1".to_owned())
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// A number of bytes, written plain or with `KiB`, `MiB`, `GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteSize(usize);
+
+impl ByteSize {
+    /// The number of bytes.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        self.0
+    }
+}
+
+impl Value for ByteSize {
+    fn parse(raw: &str) -> Result<Self, String> {
+        let raw = raw.trim();
+        let digits = raw.find(|c: char| !c.is_ascii_digit()).unwrap_or(raw.len());
+        let unit = match raw[digits..].trim() {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            unit => return Err(format!("{unit:?} is not B, KiB, MiB or GiB")),
+        };
+        let number: usize = parse_with_envy(&raw[..digits])?;
+        number
+            .checked_mul(unit)
+            .map(Self)
+            .ok_or_else(|| "too large".to_owned())
+    }
+
+    fn show(&self) -> String {
+        match self.0 {
+            n if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{}MiB", n >> 20),
+            n if n >= 1 << 10 && n % (1 << 10) == 0 => format!("{}KiB", n >> 10),
+            n => n.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(unreachable_pub)]
+
+    use super::*;
+
+    crate::settings! {
+        /// Settings of the tests.
+        pub struct Inner {
+            /// A period.
+            pub period: Duration = "30s",
+        } with {}
+    }
+
+    crate::settings! {
+        /// Settings of the tests, with a group.
+        pub struct Outer {
+            /// How many,
+            /// at the most.
+            pub count: NonZeroUsize = "3",
+            /// A size.
+            pub size: ByteSize = "1MiB",
+        } with {
+            /// A group.
+            pub inner: Inner,
+        }
+    }
+
+    fn load_from(
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Loaded<Outer>, ConfigError> {
+        let arguments = std::iter::once("test")
+            .chain(arguments.iter().copied())
+            .map(OsString::from);
+        let environment = environment
+            .iter()
+            .map(|(name, raw)| (name.into(), raw.into()));
+        load("test", "A test.", arguments, environment)
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_which_wins_over_the_default() {
+        let settings = load_from(&["--count", "5"], &[("COUNT", "4"), ("PERIOD", "250ms")])
+            .unwrap()
+            .settings;
+        assert_eq!(settings.count.get(), 5);
+        assert_eq!(settings.inner.period, Duration::from_millis(250));
+        assert_eq!(settings.size.bytes(), 1 << 20);
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_not_set() {
+        assert_eq!(
+            load_from(&[], &[("COUNT", "")])
+                .unwrap()
+                .settings
+                .count
+                .get(),
+            3
+        );
+    }
+
+    #[test]
+    fn every_wrong_setting_is_named_at_once() {
+        let environment = [("COUNT", "0"), ("SIZE", "1 furlong"), ("PERIOD", "soon")];
+        let message = load_from(&[], &environment).unwrap_err().to_string();
+        for name in ["COUNT=0", "SIZE=1 furlong", "PERIOD=soon"] {
+            assert!(message.contains(name), "{name} is missing in: {message}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_variable_that_is_not_utf8_is_an_error_and_not_a_panic() {
+        use std::os::unix::ffi::OsStringExt;
+        let environment = [("COUNT".into(), OsString::from_vec(vec![0xff]))];
+        let loaded = load::<Outer>("test", "A test.", ["test".into()], environment);
+        assert!(loaded.unwrap_err().to_string().contains("COUNT"));
+    }
+
+    #[test]
+    fn help_lists_every_setting_with_its_variable_and_default() {
+        let help = load_from(&["--help"], &[]).unwrap_err().to_string();
+        for part in [
+            "--count",
+            "COUNT",
+            "\"3\"",
+            "How many, at the most.",
+            "--period",
+            "--size",
+        ] {
+            assert!(help.contains(part), "{part} is missing in: {help}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_masked() {
+        let url = <url::Url as Value>::parse("http://user:secret@host/path").unwrap();
+        assert_eq!(Value::show(&url), "http://user:***@host/path");
+    }
+}

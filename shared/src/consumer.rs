@@ -1,0 +1,201 @@
+//! Consuming with manual acks: the loop that turns the outcome of each message into ack, requeue or
+//! dead letter.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::{FutureExt, StreamExt};
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection};
+use tokio::task::JoinSet;
+
+use crate::broker::{Broker, BrokerError, Session};
+use crate::health::Dependency;
+use crate::messages::{Attempt, Headers, Message, decode};
+use crate::publisher::{Publication, Publisher};
+use crate::shutdown::Shutdown;
+use crate::topology::Queue;
+
+/// Name of the consumer on its channel, which has only this one.
+const TAG: &str = "work";
+
+/// What becomes of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its work is done and safe.
+    Done,
+    /// It cannot be finished here; another consumer may.
+    Requeue,
+    /// It will never be finished; an operator finds it in `objects.dead` with this reason.
+    Dead(String),
+}
+
+/// The step that is done for each message.
+pub trait Handler<M>: Send + Sync + 'static {
+    /// Does the work of one message. When it returns [`Outcome::Done`], a kill -9 loses nothing.
+    fn handle(&self, message: M, attempt: Attempt) -> impl Future<Output = Outcome> + Send;
+}
+
+/// Consumes one queue with a handler.
+pub struct Consumer<M, H> {
+    /// Where the queue is.
+    pub broker: Broker,
+    /// The queue.
+    pub queue: Queue,
+    /// How many messages may be unacked, and so at work, at once.
+    pub prefetch: u16,
+    /// What is done for each message.
+    pub handler: Arc<H>,
+    /// Way to `objects.dead`.
+    pub publisher: Publisher,
+    /// When to stop.
+    pub shutdown: Shutdown,
+    /// Type of the messages.
+    pub message: PhantomData<fn(M)>,
+}
+
+impl<M, H> Clone for Consumer<M, H> {
+    fn clone(&self) -> Self {
+        Self {
+            broker: self.broker.clone(),
+            queue: self.queue,
+            prefetch: self.prefetch,
+            handler: Arc::clone(&self.handler),
+            publisher: self.publisher.clone(),
+            shutdown: self.shutdown.clone(),
+            message: self.message,
+        }
+    }
+}
+
+impl<M: Message + Send + 'static, H: Handler<M>> Consumer<M, H> {
+    /// Consumes until the shut-down, over as many connections as it takes. Then no more messages
+    /// are taken, those at work may finish for as long as the shut-down leaves time, and the rest
+    /// goes back to the queue.
+    pub async fn run(mut self, dependency: &Dependency) {
+        let (broker, shutdown) = (self.broker.clone(), self.shutdown.clone());
+        broker
+            .supervise("consumer", dependency, &shutdown, &mut self)
+            .await;
+    }
+
+    async fn open(
+        &self,
+        connection: &Connection,
+    ) -> Result<(Channel, lapin::Consumer), BrokerError> {
+        let channel = self.broker.channel(connection).await?;
+        let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default());
+        self.broker.bounded("setting the prefetch", qos).await?;
+        let consume = channel.basic_consume(
+            self.broker.topology().name(self.queue).into(),
+            TAG.into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let deliveries = self.broker.bounded("consuming", consume).await?;
+        Ok((channel, deliveries))
+    }
+
+    /// Takes messages until the shut-down begins; fails when no more can come.
+    async fn take(
+        &self,
+        deliveries: &mut lapin::Consumer,
+        work: &mut JoinSet<()>,
+    ) -> Result<(), BrokerError> {
+        loop {
+            tokio::select! {
+                delivery = deliveries.next() => match delivery {
+                    Some(delivery) => drop(work.spawn(self.clone().work(delivery?))),
+                    None => return Err(BrokerError::ConsumerEnded),
+                },
+                Some(_) = work.join_next(), if !work.is_empty() => {}
+                () = self.shutdown.begun() => return Ok(()),
+            }
+        }
+    }
+
+    async fn work(self, delivery: Delivery) {
+        let outcome = self.outcome(&delivery).await;
+        if let Outcome::Dead(reason) = &outcome {
+            self.bury(&delivery, reason).await;
+        }
+        let settled = if outcome == Outcome::Requeue {
+            let requeue = BasicNackOptions {
+                requeue: true,
+                ..Default::default()
+            };
+            self.broker
+                .bounded("requeueing", delivery.nack(requeue))
+                .await
+        } else {
+            self.broker
+                .bounded("acking", delivery.ack(BasicAckOptions::default()))
+                .await
+        };
+        // Otherwise the channel is lost and the message comes again: what was done is done twice.
+        if !matches!(settled, Ok(true)) {
+            tracing::debug!(?settled, queue = ?self.queue, "message was not settled");
+        }
+    }
+
+    /// A panic is the message's own: it goes to `objects.dead`, and the process goes on.
+    async fn outcome(&self, delivery: &Delivery) -> Outcome {
+        let message = match decode::<M>(&delivery.data) {
+            Ok(message) => message,
+            Err(error) => return Outcome::Dead(error.to_string()),
+        };
+        let step = self.handler.handle(message, attempt(delivery));
+        match AssertUnwindSafe(step).catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(_) => Outcome::Dead("a panic, which the log describes".to_owned()),
+        }
+    }
+
+    async fn bury(&self, delivery: &Delivery, reason: &str) {
+        tracing::error!(queue = ?self.queue, reason, "message goes to objects.dead");
+        metrics::counter!("dead_letters_total", "reason" => "unprocessable").increment(1);
+        let publication = Publication {
+            queue: Queue::Dead,
+            kind: M::KIND,
+            payload: delivery.data.clone().into(),
+            headers: Headers {
+                attempt: attempt(delivery),
+                reason: Some(reason.to_owned()),
+            },
+        };
+        self.publisher
+            .publish_until_confirmed(publication, self.broker.timeout())
+            .await;
+    }
+}
+
+fn attempt(delivery: &Delivery) -> Attempt {
+    Headers::from_table(delivery.properties.headers().as_ref()).attempt
+}
+
+impl<M: Message + Send + 'static, H: Handler<M>> Session for Consumer<M, H> {
+    async fn run(&mut self, connection: &Connection) -> Result<(), BrokerError> {
+        let (channel, mut deliveries) = self.open(connection).await?;
+        // Dropped with the session: the broker gives its messages to another one.
+        let mut work = JoinSet::new();
+        self.take(&mut deliveries, &mut work).await?;
+        let cancel = channel.basic_cancel(TAG.into(), BasicCancelOptions::default());
+        self.broker
+            .bounded("cancelling the consumer", cancel)
+            .await?;
+        let finish = async { while work.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.shutdown.drain_timeout(), finish)
+            .await
+            .is_err()
+        {
+            tracing::info!(queue = ?self.queue, messages = work.len(), "unfinished messages return to the queue");
+        }
+        Ok(())
+    }
+}

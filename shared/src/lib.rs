@@ -1,0 +1,19 @@
+//! What two or more of the pipeline's processes use.
+//!
+//! Reading order: [`topology`] and [`messages`] say what travels through the broker; [`publisher`]
+//! and [`consumer`] how; [`boot`] how a process starts.
+
+pub mod admin;
+pub mod batch;
+pub mod boot;
+pub mod broker;
+pub mod config;
+pub mod consumer;
+pub mod health;
+pub mod http_server;
+pub mod messages;
+pub mod publisher;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;
+pub mod topology;

@@ -1,0 +1,297 @@
+//! What travels through the broker: versioned JSON bodies, and headers for what is about a message
+//! rather than in it.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use lapin::types::{AMQPValue, FieldTable};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use time::OffsetDateTime;
+
+/// Id of an object of the client service. Every 64-bit signed integer is one, 0 and negatives too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ObjectId(pub i64);
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// A chunk of ids to look up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchChunk {
+    /// Distinct ids, in no particular order.
+    pub object_ids: Vec<ObjectId>,
+}
+
+/// A batch of rows to delete, unless they were seen again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteBatch {
+    /// When the rows were stored, by the database's clock: rows with a later `last_seen` stay.
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_seen: OffsetDateTime,
+    /// Distinct ids, in no particular order.
+    pub object_ids: Vec<ObjectId>,
+}
+
+/// A body that travels through the broker.
+pub trait Message: Serialize + DeserializeOwned {
+    /// Version of the body's shape. A reader refuses the versions that it does not know.
+    const VERSION: u32;
+    /// Name of the body's type, as the AMQP property `type` gives it.
+    const KIND: &'static str;
+}
+
+impl Message for FetchChunk {
+    const VERSION: u32 = 1;
+    const KIND: &'static str = "fetch_chunk";
+}
+
+impl Message for DeleteBatch {
+    const VERSION: u32 = 1;
+    const KIND: &'static str = "delete_batch";
+}
+
+/// Why a body cannot be read.
+#[derive(Debug, Error)]
+pub enum MessageError {
+    /// Not the JSON of this message.
+    #[error("unreadable {kind}: {source}")]
+    Malformed {
+        /// Type of message that was expected.
+        kind: &'static str,
+        /// What the parser found.
+        source: serde_json::Error,
+    },
+    /// Written by a version that this binary does not know.
+    #[error("{kind} has version {found}, this binary reads version {known}")]
+    Version {
+        /// Type of message that was expected.
+        kind: &'static str,
+        /// The version in the body.
+        found: u32,
+        /// The version that this binary reads.
+        known: u32,
+    },
+}
+
+#[derive(Serialize)]
+struct Versioned<'a, M> {
+    version: u32,
+    #[serde(flatten)]
+    body: &'a M,
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    version: u32,
+}
+
+/// Writes a body.
+///
+/// # Errors
+/// A field cannot be written as JSON, such as a year with five digits.
+pub fn encode<M: Message>(body: &M) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&Versioned {
+        version: M::VERSION,
+        body,
+    })
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// [`MessageError`] for what is not the JSON of an `M` in its known version.
+pub fn decode<M: Message>(payload: &[u8]) -> Result<M, MessageError> {
+    let malformed = |source| MessageError::Malformed {
+        kind: M::KIND,
+        source,
+    };
+    let VersionOnly { version } = serde_json::from_slice(payload).map_err(malformed)?;
+    if version != M::VERSION {
+        return Err(MessageError::Version {
+            kind: M::KIND,
+            found: version,
+            known: M::VERSION,
+        });
+    }
+    serde_json::from_slice(payload).map_err(malformed)
+}
+
+/// Which try at a chunk this is, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attempt(pub NonZeroU32);
+
+impl Attempt {
+    /// The first try.
+    pub const FIRST: Self = Self(NonZeroU32::MIN);
+
+    /// The try after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// What travels beside a body, as AMQP headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// Which try this is; a message without the header is at its first.
+    pub attempt: Attempt,
+    /// Why the try before failed, or why the message was given up.
+    pub reason: Option<String>,
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        Self {
+            attempt: Attempt::FIRST,
+            reason: None,
+        }
+    }
+}
+
+/// Header that holds [`Headers::attempt`].
+pub const ATTEMPT_HEADER: &str = "x-attempt";
+/// Header that holds [`Headers::reason`].
+pub const REASON_HEADER: &str = "x-reason";
+
+impl Headers {
+    /// Reads the headers of a message; what is missing or of another type is as if not set.
+    #[must_use]
+    pub fn from_table(table: Option<&FieldTable>) -> Self {
+        let value = |name| table.and_then(|table| table.inner().get(name));
+        let attempt = value(ATTEMPT_HEADER)
+            .and_then(as_u32)
+            .and_then(NonZeroU32::new)
+            .map_or(Attempt::FIRST, Attempt);
+        let reason = match value(REASON_HEADER) {
+            Some(AMQPValue::LongString(text)) => Some(text.to_string()),
+            _ => None,
+        };
+        Self { attempt, reason }
+    }
+
+    /// The headers as AMQP carries them.
+    #[must_use]
+    pub fn to_table(&self) -> FieldTable {
+        let mut table = FieldTable::default();
+        table.insert(
+            ATTEMPT_HEADER.into(),
+            AMQPValue::LongLongInt(i64::from(self.attempt.0.get())),
+        );
+        if let Some(reason) = &self.reason {
+            table.insert(
+                REASON_HEADER.into(),
+                AMQPValue::LongString(reason.as_str().into()),
+            );
+        }
+        table
+    }
+}
+
+/// Other clients and operators may write the number in any of AMQP's integer types.
+fn as_u32(value: &AMQPValue) -> Option<u32> {
+    match *value {
+        AMQPValue::ShortShortInt(n) => n.try_into().ok(),
+        AMQPValue::ShortShortUInt(n) => Some(n.into()),
+        AMQPValue::ShortInt(n) => n.try_into().ok(),
+        AMQPValue::ShortUInt(n) => Some(n.into()),
+        AMQPValue::LongInt(n) => n.try_into().ok(),
+        AMQPValue::LongUInt(n) => Some(n),
+        AMQPValue::LongLongInt(n) => n.try_into().ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn ids(ids: &[i64]) -> Vec<ObjectId> {
+        ids.iter().copied().map(ObjectId).collect()
+    }
+
+    #[test]
+    fn a_fetch_chunk_is_written_as_it_always_was() {
+        let chunk = FetchChunk {
+            object_ids: ids(&[0, -1, i64::MAX, i64::MIN]),
+        };
+        let golden =
+            br#"{"version":1,"object_ids":[0,-1,9223372036854775807,-9223372036854775808]}"#;
+        assert_eq!(encode(&chunk).unwrap(), golden);
+        assert_eq!(decode::<FetchChunk>(golden).unwrap(), chunk);
+    }
+
+    #[test]
+    fn a_delete_batch_is_written_as_it_always_was() {
+        let last_seen = datetime!(2026-11-21 12:34:56.123456 UTC);
+        let batch = DeleteBatch {
+            last_seen,
+            object_ids: ids(&[7]),
+        };
+        let golden = br#"{"version":1,"last_seen":"2026-11-21T12:34:56.123456Z","object_ids":[7]}"#;
+        assert_eq!(encode(&batch).unwrap(), golden);
+        assert_eq!(decode::<DeleteBatch>(golden).unwrap(), batch);
+    }
+
+    #[test]
+    fn a_body_of_another_version_is_refused_by_its_number() {
+        let error = decode::<FetchChunk>(br#"{"version":2,"ids":[]}"#).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                MessageError::Version {
+                    found: 2,
+                    known: 1,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn headers_survive_the_round_trip() {
+        let headers = Headers {
+            attempt: Attempt::FIRST.next(),
+            reason: Some("status 503".into()),
+        };
+        assert_eq!(Headers::from_table(Some(&headers.to_table())), headers);
+        assert_eq!(Headers::from_table(None), Headers::default());
+    }
+
+    #[test]
+    fn a_nonsensical_attempt_header_counts_as_the_first_attempt() {
+        let mut table = FieldTable::default();
+        table.insert(ATTEMPT_HEADER.into(), AMQPValue::LongLongInt(-3));
+        assert_eq!(Headers::from_table(Some(&table)).attempt, Attempt::FIRST);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(payload: Vec<u8>) {
+            prop_assert!(decode::<FetchChunk>(&payload).is_err());
+            prop_assert!(decode::<DeleteBatch>(&payload).is_err());
+        }
+
+        #[test]
+        fn every_id_survives_the_round_trip(raw: Vec<i64>) {
+            let chunk = FetchChunk { object_ids: ids(&raw) };
+            prop_assert_eq!(decode::<FetchChunk>(&encode(&chunk).unwrap()).unwrap(), chunk);
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Access to the database: the pool, the migrations, and the watch over its health.
+
+use std::fmt;
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use deadpool_postgres::{
+    Client, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
+};
+use thiserror::Error;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::config::{Value, mask_password};
+use crate::health::Dependency;
+use crate::shutdown::Shutdown;
+
+/// Address and credentials of the database.
+#[derive(Clone)]
+pub struct DatabaseUrl {
+    config: Config,
+    masked: String,
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.masked)
+    }
+}
+
+impl Value for DatabaseUrl {
+    const SECRET: bool = true;
+
+    fn parse(raw: &str) -> Result<Self, String> {
+        let url = url::Url::parse(raw.trim()).map_err(|error| error.to_string())?;
+        let config = raw
+            .trim()
+            .parse()
+            .map_err(|error: tokio_postgres::Error| error.to_string())?;
+        Ok(Self {
+            config,
+            masked: mask_password(&url),
+        })
+    }
+
+    fn show(&self) -> String {
+        self.masked.clone()
+    }
+}
+
+crate::settings! {
+    /// Settings of the access to the database.
+    pub struct DatabaseSettings {
+        /// Address and credentials of PostgreSQL: postgres://user:password@host:port/database.
+        /// With ?sslmode=require the connection is encrypted and the server's certificate checked
+        /// against the system's authorities.
+        pub database_url: DatabaseUrl = "postgres://postgres:postgres@localhost:5432/postgres",
+        /// How many connections to the database there may be.
+        pub database_pool_size: NonZeroUsize = "4",
+        /// How long one statement, or getting a connection for it, may take before it is given up
+        /// and tried again.
+        pub database_timeout: Duration = "5s",
+    } with {}
+}
+
+/// Why a statement was not carried out, or is not known to have been.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// No connection.
+    #[error("no connection to the database: {0}")]
+    Pool(#[from] PoolError),
+    /// The statement failed. The library's own text says only "db error".
+    #[error("{}", describe(.0))]
+    Statement(#[from] tokio_postgres::Error),
+    /// The statement took longer than `database_timeout`.
+    #[error("the database took too long")]
+    Timeout,
+}
+
+fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(error) => format!(
+            "{}: {} ({})",
+            error.severity(),
+            error.message(),
+            error.code().code()
+        ),
+        None => error.to_string(),
+    }
+}
+
+impl StoreError {
+    /// Whether the statement lost against a concurrent one, and is worth trying again at once.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        let Self::Statement(error) = self else {
+            return false;
+        };
+        matches!(
+            error.code(),
+            Some(&SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE)
+        )
+    }
+}
+
+/// The database. Clones share one pool.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+    timeout: Duration,
+    dependency: Dependency,
+}
+
+impl Store {
+    /// Makes the pool; connections are made when they are needed.
+    ///
+    /// # Errors
+    /// The system's certificate authorities cannot be used.
+    pub fn new(
+        process: &str,
+        settings: &DatabaseSettings,
+        dependency: Dependency,
+    ) -> anyhow::Result<Self> {
+        let timeout = settings.database_timeout;
+        let mut config = settings.database_url.config.clone();
+        config.application_name(process).connect_timeout(timeout);
+        let pool = Pool::builder(manager(config)?)
+            .max_size(settings.database_pool_size.get())
+            .runtime(Runtime::Tokio1)
+            .timeouts(deadpool_postgres::Timeouts {
+                wait: Some(timeout),
+                create: Some(timeout),
+                recycle: Some(timeout),
+            })
+            .post_create(limit_statements(timeout))
+            .build()
+            .context("building the database pool")?;
+        Ok(Self {
+            pool,
+            timeout,
+            dependency,
+        })
+    }
+
+    /// Runs `work` on a connection of the pool, bounded in time, and notes whether the database
+    /// is up. A connection that did not answer in time is not used again.
+    ///
+    /// # Errors
+    /// [`StoreError`]; after any but a conflict it is unknown whether the work was carried out.
+    pub async fn run<T>(
+        &self,
+        work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let result = self.run_unwatched(work).await;
+        match &result {
+            Ok(_) => self.dependency.up(),
+            Err(error) if error.is_conflict() => {}
+            Err(error) => self.dependency.down(error),
+        }
+        result
+    }
+
+    async fn run_unwatched<T>(
+        &self,
+        work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let client = self.pool.get().await?;
+        if let Ok(result) = tokio::time::timeout(self.timeout, work(&client)).await {
+            return Ok(result?);
+        }
+        drop(Client::take(client));
+        Err(StoreError::Timeout)
+    }
+
+    /// Tries `statement` until it is carried out, however long the database is away.
+    pub async fn until_done<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        mut statement: impl FnMut() -> F,
+    ) -> T {
+        const PAUSE: Duration = Duration::from_millis(250);
+        loop {
+            match statement().await {
+                Ok(value) => return value,
+                Err(error) if error.is_conflict() => {
+                    metrics::counter!("database_conflicts_total").increment(1);
+                }
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// Brings the schema up to date, waiting for the database where it is away. Any number of
+    /// processes may do so at once.
+    ///
+    /// # Errors
+    /// A migration failed, or differs from the one that was applied; not the lack of a connection.
+    pub async fn migrate(&self, shutdown: &Shutdown) -> anyhow::Result<()> {
+        const PAUSE: Duration = Duration::from_millis(500);
+        loop {
+            let error = match self.pool.get().await {
+                Ok(client) => match migrate(client).await {
+                    Ok(()) => {
+                        self.dependency.up();
+                        return Ok(());
+                    }
+                    Err(MigrationError::Failed(error)) => return Err(error),
+                    Err(MigrationError::Disconnected(error)) => error.to_string(),
+                },
+                Err(error) => StoreError::Pool(error).to_string(),
+            };
+            self.dependency.down(&error);
+            if !shutdown.sleep(PAUSE).await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Asks the database every two seconds whether it is there, until the shut-down, so that
+    /// `/readyz` is right also when nothing is stored.
+    pub async fn watch(&self, shutdown: &Shutdown) {
+        const INTERVAL: Duration = Duration::from_secs(2);
+        while shutdown.sleep(INTERVAL).await {
+            let answer = self
+                .run(async |client| client.simple_query("select 1").await)
+                .await;
+            if let Err(error) = answer {
+                tracing::debug!(%error, "the database did not answer");
+            }
+        }
+    }
+}
+
+fn manager(config: Config) -> anyhow::Result<Manager> {
+    let recycling = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
+    if config.get_ssl_mode() != SslMode::Require {
+        return Ok(Manager::from_config(config, NoTls, recycling));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .context("choosing TLS versions")?
+        .with_root_certificates(system_authorities()?)
+        .with_no_client_auth();
+    Ok(Manager::from_config(
+        config,
+        MakeRustlsConnect::new(tls),
+        recycling,
+    ))
+}
+
+fn system_authorities() -> anyhow::Result<rustls::RootCertStore> {
+    let mut roots = rustls::RootCertStore::empty();
+    let (added, _) =
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    anyhow::ensure!(
+        added > 0,
+        "the system has no certificate authorities to check the database with"
+    );
+    Ok(roots)
+}
+
+/// The server, too, gives a statement up: one that was abandoned here must not go on there.
+fn limit_statements(timeout: Duration) -> Hook {
+    Hook::async_fn(move |client, _| {
+        Box::pin(async move {
+            let limit = format!("set statement_timeout = {}", timeout.as_millis());
+            client
+                .batch_execute(&limit)
+                .await
+                .map_err(HookError::Backend)
+        })
+    })
+}
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// Key of the advisory lock that lets one process migrate at a time.
+const MIGRATION_LOCK: i64 = 0x6f62_6a65_6374_7301;
+
+enum MigrationError {
+    Disconnected(tokio_postgres::Error),
+    Failed(anyhow::Error),
+}
+
+impl From<tokio_postgres::Error> for MigrationError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if error.as_db_error().is_some() {
+            Self::Failed(anyhow::Error::new(StoreError::Statement(error)))
+        } else {
+            Self::Disconnected(error)
+        }
+    }
+}
+
+/// The connection is closed afterwards, which frees the lock whatever happened.
+async fn migrate(client: Client) -> Result<(), MigrationError> {
+    let mut client = Client::take(client);
+    client.batch_execute("set statement_timeout = 0").await?;
+    client
+        .execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK])
+        .await?;
+    let report = embedded::migrations::runner()
+        .run_async(&mut *client)
+        .await
+        .map_err(|error| {
+            MigrationError::Failed(anyhow::Error::new(error).context("migrating the database"))
+        })?;
+    for migration in report.applied_migrations() {
+        tracing::info!(%migration, "migrated the database");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_is_shown_nowhere() {
+        let url = <DatabaseUrl as Value>::parse("postgres://user:secret@host/objects").unwrap();
+        assert!(!url.show().contains("secret"));
+        assert!(!format!("{url:?}").contains("secret"));
+    }
+
+    #[test]
+    fn what_is_no_database_address_is_refused() {
+        for raw in ["http://host/db", "postgres://host:port", "nonsense"] {
+            assert!(
+                <DatabaseUrl as Value>::parse(raw).is_err(),
+                "{raw} was accepted"
+            );
+        }
+    }
+}

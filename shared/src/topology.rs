@@ -1,0 +1,338 @@
+//! Every exchange and queue of the pipeline: its name, its arguments, and the reason for each.
+//!
+//! ```text
+//! ingest -> (objects) -> [objects.fetch] -> fetcher -> (objects) -> [objects.delete.delay.<N ms>]
+//!                 -> after N ms -> [objects.delete] -> janitor
+//! failed look-ups -> (objects) -> [objects.retry.<ms>] -> after the delay -> [objects.fetch]
+//! given up        -> (objects) -> [objects.dead]
+//! unroutable      -> (objects.unroutable) -> [objects.unroutable]
+//! ```
+
+use std::time::Duration;
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, ExchangeKind};
+use serde::Deserialize;
+
+use crate::config::{Value, parse_with_envy};
+
+/// How often a message may come back to a work queue before the broker gives it up to
+/// `objects.dead`. Only a message that again and again kills its consumer, or loses its
+/// connection, comes that far; what merely fails is retried by a message of its own. The limit is
+/// set because RabbitMQ 4 otherwise drops a message after 20 deliveries.
+const WORK_DELIVERY_LIMIT: i64 = 1_000;
+
+/// The same for queues that only operators read: looking at a message in the management UI counts
+/// as a delivery, and no look may make it vanish.
+const KEPT_DELIVERY_LIMIT: i64 = 1_000_000_000;
+
+/// How long messages stay in a delay queue: whole milliseconds, 1 ms to 49 days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Delay(u32);
+
+impl Delay {
+    /// In milliseconds, as the broker takes it.
+    #[must_use]
+    pub fn as_millis(self) -> u32 {
+        self.0
+    }
+
+    /// As a duration.
+    #[must_use]
+    pub fn as_duration(self) -> Duration {
+        Duration::from_millis(self.0.into())
+    }
+}
+
+impl TryFrom<String> for Delay {
+    type Error = String;
+
+    fn try_from(raw: String) -> Result<Self, String> {
+        let duration = <Duration as Value>::parse(&raw)?;
+        let millis =
+            u32::try_from(duration.as_millis()).map_err(|_| "longer than 49 days".to_owned())?;
+        if millis == 0 || duration.subsec_nanos() % 1_000_000 != 0 {
+            return Err("not a whole number of milliseconds, from 1ms".to_owned());
+        }
+        Ok(Self(millis))
+    }
+}
+
+impl Value for Delay {
+    fn parse(raw: &str) -> Result<Self, String> {
+        parse_with_envy(raw)
+    }
+
+    fn show(&self) -> String {
+        self.as_duration().show()
+    }
+}
+
+/// What the names of exchanges and queues begin with: nothing, or a word that keeps several
+/// pipelines on one broker apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueuePrefix(String);
+
+impl Value for QueuePrefix {
+    fn parse(raw: &str) -> Result<Self, String> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if raw.len() <= 100 && raw.chars().all(allowed) {
+            Ok(Self(raw.to_owned()))
+        } else {
+            Err("not at most 100 letters, digits, dots, dashes and underscores".to_owned())
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// The queue that a message is for. The routing key is the queue's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Queue {
+    /// Chunks of ids to look up.
+    Fetch,
+    /// Chunks to look up again after a delay.
+    Retry(Delay),
+    /// Batches of rows that have expired.
+    Delete,
+    /// Batches of rows that expire after a delay.
+    DeleteDelay(Delay),
+    /// What was given up, with its reason, for an operator.
+    Dead,
+    /// What was published while its queue did not exist, for an operator.
+    Unroutable,
+}
+
+/// The queues every process declares.
+const CORE: [Queue; 4] = [Queue::Fetch, Queue::Delete, Queue::Dead, Queue::Unroutable];
+
+/// Names of the pipeline's exchanges and queues on a broker.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    prefix: String,
+    queues: Vec<Queue>,
+}
+
+impl Topology {
+    /// The queues that every process needs.
+    #[must_use]
+    pub fn new(prefix: &QueuePrefix) -> Self {
+        Self {
+            prefix: prefix.0.clone(),
+            queues: CORE.to_vec(),
+        }
+    }
+
+    /// Adds the delay queues that a process publishes to. A queue is named by its delay, so a
+    /// changed setting makes another queue, meets no mismatched declaration, and what waits in the
+    /// old queue still leaves it at its own time.
+    #[must_use]
+    pub fn with(mut self, queues: impl IntoIterator<Item = Queue>) -> Self {
+        self.queues.extend(queues);
+        self
+    }
+
+    /// Name of a queue.
+    #[must_use]
+    pub fn name(&self, queue: Queue) -> String {
+        let name = match queue {
+            Queue::Fetch => "objects.fetch".to_owned(),
+            Queue::Retry(delay) => format!("objects.retry.{}", delay.as_millis()),
+            Queue::Delete => "objects.delete".to_owned(),
+            Queue::DeleteDelay(delay) => format!("objects.delete.delay.{}", delay.as_millis()),
+            Queue::Dead => "objects.dead".to_owned(),
+            Queue::Unroutable => "objects.unroutable".to_owned(),
+        };
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Names of the queues that this process declares.
+    #[must_use]
+    pub fn queue_names(&self) -> Vec<String> {
+        self.queues.iter().map(|queue| self.name(*queue)).collect()
+    }
+
+    /// Name of the exchange that everything is published to.
+    #[must_use]
+    pub fn exchange(&self) -> String {
+        format!("{}objects", self.prefix)
+    }
+
+    /// Name of the exchange that gets what `objects` cannot route. The confirm of such a message
+    /// says that it is safe in `objects.unroutable`; a `mandatory` return could not be trusted to
+    /// name the message it belongs to.
+    #[must_use]
+    pub fn alternate_exchange(&self) -> String {
+        format!("{}objects.unroutable", self.prefix)
+    }
+
+    /// Declares what is missing. Doing so again, or from several processes at once, changes nothing.
+    ///
+    /// # Errors
+    /// The broker refuses a declaration (406 where a queue exists with other arguments), or the
+    /// connection is lost.
+    pub async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
+        self.declare_exchanges(channel).await?;
+        for queue in &self.queues {
+            self.declare_queue(channel, *queue).await?;
+        }
+        Ok(())
+    }
+
+    async fn declare_exchanges(&self, channel: &Channel) -> lapin::Result<()> {
+        let durable = ExchangeDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        let none = FieldTable::default();
+        let alternate = self.alternate_exchange();
+        channel
+            .exchange_declare(
+                alternate.as_str().into(),
+                ExchangeKind::Fanout,
+                durable,
+                none,
+            )
+            .await?;
+        let mut arguments = FieldTable::default();
+        arguments.insert("alternate-exchange".into(), text(&alternate));
+        channel
+            .exchange_declare(
+                self.exchange().into(),
+                ExchangeKind::Direct,
+                durable,
+                arguments,
+            )
+            .await
+    }
+
+    async fn declare_queue(&self, channel: &Channel, queue: Queue) -> lapin::Result<()> {
+        let name = self.name(queue);
+        let durable = QueueDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        channel
+            .queue_declare(name.as_str().into(), durable, self.arguments(queue))
+            .await?;
+        let exchange = match queue {
+            Queue::Unroutable => self.alternate_exchange(),
+            _ => self.exchange(),
+        };
+        let options = QueueBindOptions::default();
+        channel
+            .queue_bind(
+                name.as_str().into(),
+                exchange.into(),
+                name.into(),
+                options,
+                FieldTable::default(),
+            )
+            .await
+    }
+
+    fn arguments(&self, queue: Queue) -> FieldTable {
+        let mut arguments = FieldTable::default();
+        // Quorum queues fsync before they confirm; classic queues do not.
+        arguments.insert("x-queue-type".into(), text("quorum"));
+        match queue {
+            Queue::Fetch | Queue::Delete => {
+                self.dead_letter_to(&mut arguments, Queue::Dead);
+                arguments.insert(
+                    "x-delivery-limit".into(),
+                    AMQPValue::LongLongInt(WORK_DELIVERY_LIMIT),
+                );
+            }
+            Queue::Retry(delay) => self.wait_then(&mut arguments, delay, Queue::Fetch),
+            Queue::DeleteDelay(delay) => self.wait_then(&mut arguments, delay, Queue::Delete),
+            Queue::Dead | Queue::Unroutable => {
+                arguments.insert(
+                    "x-delivery-limit".into(),
+                    AMQPValue::LongLongInt(KEPT_DELIVERY_LIMIT),
+                );
+            }
+        }
+        arguments
+    }
+
+    /// One uniform TTL for the whole queue: messages expire at its head only, so a longer one would
+    /// hold up the shorter ones behind it. There is no `x-expires`, which deletes a queue without
+    /// dead-lettering what is in it.
+    fn wait_then(&self, arguments: &mut FieldTable, delay: Delay, target: Queue) {
+        arguments.insert(
+            "x-message-ttl".into(),
+            AMQPValue::LongLongInt(delay.as_millis().into()),
+        );
+        self.dead_letter_to(arguments, target);
+    }
+
+    /// At-least-once: the default strategy forgets messages when the broker dies between two queues.
+    /// It demands `reject-publish`; the queues have no length limit, so nothing is rejected.
+    fn dead_letter_to(&self, arguments: &mut FieldTable, target: Queue) {
+        arguments.insert("x-dead-letter-exchange".into(), text(&self.exchange()));
+        arguments.insert("x-dead-letter-routing-key".into(), text(&self.name(target)));
+        arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+        arguments.insert("x-overflow".into(), text("reject-publish"));
+    }
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delay(raw: &str) -> Delay {
+        <Delay as Value>::parse(raw).unwrap()
+    }
+
+    #[test]
+    fn queues_are_named_by_prefix_and_delay() {
+        let topology = Topology::new(&QueuePrefix("test.".into()));
+        assert_eq!(topology.name(Queue::Fetch), "test.objects.fetch");
+        assert_eq!(
+            topology.name(Queue::DeleteDelay(delay("30s"))),
+            "test.objects.delete.delay.30000"
+        );
+        assert_eq!(
+            topology.name(Queue::Retry(delay("2m"))),
+            "test.objects.retry.120000"
+        );
+    }
+
+    #[test]
+    fn a_delay_that_the_broker_cannot_hold_is_refused() {
+        for raw in ["0s", "1500us", "50days", "soon", "-1s"] {
+            assert!(<Delay as Value>::parse(raw).is_err(), "{raw} was accepted");
+        }
+    }
+
+    #[test]
+    fn every_queue_that_dead_letters_does_so_at_least_once_and_every_other_keeps_its_messages() {
+        let topology = Topology::new(&QueuePrefix::default());
+        let queues = CORE
+            .into_iter()
+            .chain([Queue::Retry(delay("1s")), Queue::DeleteDelay(delay("30s"))]);
+        for queue in queues {
+            let arguments = topology.arguments(queue);
+            let strategy = arguments.inner().get("x-dead-letter-strategy");
+            let limit = arguments.inner().get("x-delivery-limit");
+            assert!(
+                strategy == Some(&text("at-least-once")) || limit.is_some(),
+                "{queue:?}"
+            );
+            assert_eq!(
+                arguments.inner().get("x-queue-type"),
+                Some(&text("quorum")),
+                "{queue:?}"
+            );
+            assert!(!arguments.contains_key("x-expires"), "{queue:?}");
+        }
+    }
+}
