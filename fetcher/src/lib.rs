@@ -69,7 +69,9 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn topology(config: &Config) -> Topology {
+/// The queues that `fetcher` publishes to and consumes.
+#[must_use]
+pub fn topology(config: &Config) -> Topology {
     let delete = Queue::DeleteDelay(config.object_ttl);
     Topology::new(&config.broker.queue_prefix)
         .with([delete])

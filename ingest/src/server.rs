@@ -179,13 +179,13 @@ fn log(
             tracing::info!(%method, path, status, ids, duration_ms, %remote, "request");
         }
         Ok(Success::Ready) => {
-            tracing::debug!(%method, path, status, duration_ms, %remote, "request")
+            tracing::debug!(%method, path, status, duration_ms, %remote, "request");
         }
         Err(error) if status >= 500 => {
             tracing::warn!(%method, path, status, duration_ms, %remote, %error, "request");
         }
         Err(error) => {
-            tracing::info!(%method, path, status, duration_ms, %remote, %error, "request")
+            tracing::info!(%method, path, status, duration_ms, %remote, %error, "request");
         }
     }
 }

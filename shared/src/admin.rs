@@ -42,7 +42,7 @@ impl Admin {
         // Histograms keep their samples until someone asks: without upkeep they would grow.
         let upkeep = async {
             while ticking.sleep(Duration::from_secs(5)).await {
-                handle.run_upkeep()
+                handle.run_upkeep();
             }
         };
         tokio::join!(serve(listener, limits, admin, shutdown), upkeep);

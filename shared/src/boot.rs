@@ -101,6 +101,8 @@ where
 {
     init_logs(&settings.process().logs)?;
     let metrics = init_metrics()?;
+    let version = env!("CARGO_PKG_VERSION");
+    metrics::gauge!("build_info", "process" => C::NAME, "version" => version).set(1);
     let shutdown = Shutdown::on_signals(settings.process().shutdown_timeout)?;
     // Binaries differ in what they use; the ones that use TLS find the one provider installed.
     if rustls::crypto::ring::default_provider()

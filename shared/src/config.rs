@@ -253,6 +253,7 @@ fn command(name: &'static str, about: &'static str, specs: &[Spec]) -> Command {
     Command::new(name)
         .about(about)
         .version(env!("CARGO_PKG_VERSION"))
+        .args_override_self(true)
         .after_help(
             "Every setting can be given as the environment variable named with it; a flag wins.",
         )

@@ -72,6 +72,8 @@ fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
+        // A client that closes once it has sent its request has sent it nevertheless.
+        .half_close(true)
         .pipeline_flush(true);
     builder
         .http2()

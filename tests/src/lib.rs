@@ -1,1 +1,18 @@
-//! Stub.
+//! The harness of the end-to-end tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "in a test a panic is how a failed expectation is reported"
+)]
+
+pub mod binaries;
+pub mod broker;
+pub mod client_service;
+pub mod database;
+pub mod http_client;
+pub mod run;
+pub mod servers;
+pub mod wait;
+pub mod world;

@@ -1,0 +1,119 @@
+//! The binaries as an operator starts them.
+
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::sync::OnceLock;
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::wait::BOUND;
+
+/// The folder of the binaries, which are built when it is first asked for.
+fn folder() -> &'static PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        // The test itself lies in `deps`, below the folder of its profile.
+        let test = std::env::current_exe().unwrap();
+        let folder = test.ancestors().nth(2).unwrap().to_owned();
+        let mut build = std::process::Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--locked", "--bins", "--workspace"]);
+        build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(
+            build.status().unwrap().success(),
+            "the binaries could not be built"
+        );
+        folder
+    })
+}
+
+fn command(binary: &str, arguments: &[String]) -> Command {
+    let mut command = Command::new(folder().join(binary));
+    // The environment of whoever runs the tests is not to be read as settings.
+    command
+        .env_clear()
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs a binary to its end.
+pub async fn output(binary: &str, arguments: &[String], environment: &[(&str, &str)]) -> Output {
+    let mut command = command(binary, arguments);
+    timeout(BOUND, command.envs(environment.iter().copied()).output())
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+/// A binary that runs. It is killed when dropped.
+pub struct Started {
+    child: Child,
+    log: Lines<BufReader<ChildStdout>>,
+    /// The lines of its log that have been read.
+    pub lines: Vec<String>,
+}
+
+impl Started {
+    /// Starts a binary.
+    #[must_use]
+    pub fn new(binary: &str, arguments: &[String]) -> Self {
+        let mut child = command(binary, arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self {
+            child,
+            log,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Reads the log up to a line with `text`, and returns that line.
+    pub async fn until_logged(&mut self, text: &str) -> String {
+        let found = async {
+            loop {
+                let line = self.log.next_line().await.unwrap();
+                let line =
+                    line.unwrap_or_else(|| panic!("no {text:?} in the log {:#?}", self.lines));
+                self.lines.push(line.clone());
+                if line.contains(text) {
+                    return line;
+                }
+            }
+        };
+        timeout(BOUND, found)
+            .await
+            .unwrap_or_else(|_| panic!("no {text:?} in the log in time"))
+    }
+
+    /// Sends a signal: `TERM`, `INT` or `KILL`.
+    pub async fn signal(&self, signal: &str) {
+        let pid = self.child.id().expect("the process runs").to_string();
+        let sent = Command::new("kill")
+            .args(["-s", signal, &pid])
+            .status()
+            .await
+            .unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the end, reading the rest of the log; returns the exit code.
+    pub async fn end(&mut self) -> Option<i32> {
+        let rest = async {
+            while let Some(line) = self.log.next_line().await.unwrap() {
+                self.lines.push(line);
+            }
+            self.child.wait().await.unwrap().code()
+        };
+        timeout(BOUND, rest)
+            .await
+            .expect("the process ends in time")
+    }
+}

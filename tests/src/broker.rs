@@ -1,0 +1,165 @@
+//! The tests' own view of the broker.
+
+use std::time::Duration;
+
+use lapin::message::BasicGetMessage;
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use shared::messages::{Headers, Message, encode};
+use shared::topology::{Queue, Topology};
+
+use crate::wait::eventually;
+
+/// Connects.
+///
+/// # Errors
+/// Nobody answers, or it does not let the user in.
+pub async fn connect(amqp_url: &str) -> anyhow::Result<Connection> {
+    let uri = amqp_url.parse().map_err(anyhow::Error::msg)?;
+    let connecting = Connection::connect_uri(uri, ConnectionProperties::default());
+    Ok(tokio::time::timeout(Duration::from_secs(5), connecting).await??)
+}
+
+/// A channel of the tests' own, and the names of a test's queues.
+pub struct Broker {
+    /// Names of the test's queues.
+    pub topology: Topology,
+    channel: Channel,
+    connection: Connection,
+}
+
+impl Broker {
+    /// Opens a channel to the broker at `amqp_url`.
+    pub async fn new(amqp_url: &str, topology: Topology) -> Self {
+        let connection = connect(amqp_url).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .unwrap();
+        Self {
+            topology,
+            channel,
+            connection,
+        }
+    }
+
+    /// Publishes a message as the pipeline would.
+    pub async fn publish<M: Message>(&self, queue: Queue, body: &M, headers: &Headers) {
+        self.publish_bytes(queue, &encode(body).unwrap(), headers)
+            .await;
+    }
+
+    /// Publishes a body of any kind, and waits until the broker has it.
+    pub async fn publish_bytes(&self, queue: Queue, body: &[u8], headers: &Headers) {
+        let properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_headers(headers.to_table());
+        let confirm = self
+            .channel
+            .basic_publish(
+                self.topology.exchange().into(),
+                self.topology.name(queue).into(),
+                BasicPublishOptions::default(),
+                body,
+                properties,
+            )
+            .await
+            .unwrap();
+        assert!(confirm.await.unwrap().is_ack());
+    }
+
+    /// How many messages are in the queue and not with a consumer.
+    pub async fn ready(&self, queue: Queue) -> u32 {
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
+        let name = self.topology.name(queue).into();
+        self.channel
+            .queue_declare(name, passive, FieldTable::default())
+            .await
+            .unwrap()
+            .message_count()
+    }
+
+    /// Waits until the queue holds `count` messages that are not with a consumer.
+    pub async fn until_ready(&self, queue: Queue, count: u32) {
+        let what = format!("{count} messages in {queue:?}");
+        eventually(&what, async || {
+            (self.ready(queue).await == count).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits for a message and takes it off the queue.
+    pub async fn take(&self, queue: Queue) -> BasicGetMessage {
+        let name = self.topology.name(queue);
+        let take = async || {
+            let no_ack = BasicGetOptions { no_ack: true };
+            self.channel
+                .basic_get(name.as_str().into(), no_ack)
+                .await
+                .unwrap()
+        };
+        eventually(&format!("a message in {queue:?}"), take).await
+    }
+
+    /// Whether a queue exists. Asked on a channel of its own, which a "no" closes.
+    pub async fn exists(&self, queue_name: &str) -> bool {
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
+        let channel = self.connection.create_channel().await.unwrap();
+        channel
+            .queue_declare(queue_name.into(), passive, FieldTable::default())
+            .await
+            .is_ok()
+    }
+
+    /// Declares a queue as the pipeline would not.
+    pub async fn declare_classic(&self, queue_name: &str) {
+        let durable = QueueDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        self.channel
+            .queue_declare(queue_name.into(), durable, FieldTable::default())
+            .await
+            .unwrap();
+    }
+
+    /// Declares the test's queues.
+    pub async fn declare(&self) {
+        self.topology.declare(&self.channel).await.unwrap();
+    }
+
+    /// Deletes a queue, with all that is in it.
+    pub async fn delete(&self, queue_name: &str) {
+        self.channel
+            .queue_delete(queue_name.into(), QueueDeleteOptions::default())
+            .await
+            .unwrap();
+    }
+
+    /// Deletes the test's exchanges.
+    pub async fn delete_exchanges(&self) {
+        for exchange in [self.topology.exchange(), self.topology.alternate_exchange()] {
+            self.channel
+                .exchange_delete(exchange.into(), ExchangeDeleteOptions::default())
+                .await
+                .unwrap();
+        }
+    }
+}
+
+/// The headers of a message that was taken.
+#[must_use]
+pub fn headers(message: &BasicGetMessage) -> Headers {
+    Headers::from_table(message.properties.headers().as_ref())
+}

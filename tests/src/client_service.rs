@@ -1,0 +1,192 @@
+//! A client service that answers as a test tells it to.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use shared::http_server::{ServerLimits, Service, serve};
+use shared::shutdown::Shutdown;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::wait::eventually;
+
+/// How one look-up is answered.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// The object is online.
+    Online,
+    /// The object is offline.
+    Offline,
+    /// A status, with a `Retry-After` header where there is one.
+    Status(u16, Option<&'static str>),
+    /// Status 200 with this body.
+    Body(String),
+    /// No answer, for as long as anybody would wait.
+    Silence,
+}
+
+impl Reply {
+    fn response(self, id: i64) -> Response<Full<Bytes>> {
+        let online = |online: bool| serde_json::json!({ "id": id, "online": online }).to_string();
+        let (status, retry_after, body) = match self {
+            Self::Online => (200, None, online(true)),
+            Self::Offline => (200, None, online(false)),
+            Self::Body(body) => (200, None, body),
+            Self::Status(status, retry_after) => (status, retry_after, "{}".to_owned()),
+            Self::Silence => (500, None, String::new()),
+        };
+        let mut response = Response::builder().status(status);
+        if let Some(retry_after) = retry_after {
+            response = response.header("retry-after", retry_after);
+        }
+        response.body(Full::from(body)).unwrap()
+    }
+}
+
+/// Chooses the reply to the `n`th look-up (from 1) of an id.
+pub type Script = dyn Fn(i64, usize) -> Reply + Send + Sync;
+
+#[derive(Default)]
+struct Record {
+    looked_up: HashMap<i64, Vec<Instant>>,
+    in_flight: usize,
+    most_in_flight: usize,
+}
+
+struct Scripted {
+    script: Box<Script>,
+    record: Mutex<Record>,
+    held: watch::Receiver<bool>,
+}
+
+/// A client service of a test's own. It ends with the test's runtime.
+pub struct ClientService {
+    /// Address for `CLIENT_URL`.
+    pub url: String,
+    scripted: Arc<Scripted>,
+    hold: watch::Sender<bool>,
+}
+
+impl ClientService {
+    /// Starts to answer.
+    pub async fn start(script: impl Fn(i64, usize) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (hold, watched) = watch::channel(false);
+        let scripted = Arc::new(Scripted {
+            script: Box::new(script),
+            record: Mutex::default(),
+            held: watched,
+        });
+        let limits = ServerLimits {
+            connections: 10_000,
+            header_timeout: Duration::from_mins(1),
+            refusal: Bytes::new(),
+        };
+        let service = Arc::clone(&scripted);
+        tokio::spawn(async move {
+            serve(
+                listener,
+                limits,
+                service,
+                &Shutdown::new(Duration::from_secs(1)),
+            )
+            .await;
+        });
+        Self {
+            url,
+            scripted,
+            hold,
+        }
+    }
+
+    /// Holds back all answers until [`Self::release`].
+    pub fn hold(&self) {
+        self.hold.send_replace(true);
+    }
+
+    /// Gives the answers that were held back, and further ones at once.
+    pub fn release(&self) {
+        self.hold.send_replace(false);
+    }
+
+    /// When an id was looked up.
+    #[must_use]
+    pub fn look_ups(&self, id: i64) -> Vec<Instant> {
+        self.scripted
+            .record
+            .lock()
+            .unwrap()
+            .looked_up
+            .get(&id)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// How many look-ups there were in all.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.scripted
+            .record
+            .lock()
+            .unwrap()
+            .looked_up
+            .values()
+            .map(Vec::len)
+            .sum()
+    }
+
+    /// Most look-ups that were in flight at once.
+    #[must_use]
+    pub fn most_in_flight(&self) -> usize {
+        self.scripted.record.lock().unwrap().most_in_flight
+    }
+
+    /// Waits until `count` look-ups are in flight.
+    pub async fn until_in_flight(&self, count: usize) {
+        let in_flight =
+            async || (self.scripted.record.lock().unwrap().in_flight == count).then_some(());
+        eventually(&format!("{count} look-ups in flight"), in_flight).await;
+    }
+}
+
+impl Service for Scripted {
+    async fn respond(&self, request: Request<Incoming>, _: SocketAddr) -> Response<Full<Bytes>> {
+        let id: i64 = request
+            .uri()
+            .path()
+            .strip_prefix("/objects/")
+            .unwrap()
+            .parse()
+            .unwrap();
+        let reply = {
+            let mut record = self.record.lock().unwrap();
+            record.in_flight += 1;
+            record.most_in_flight = record.most_in_flight.max(record.in_flight);
+            let looked_up = record.looked_up.entry(id).or_default();
+            looked_up.push(Instant::now());
+            (self.script)(id, looked_up.len())
+        };
+        let _in_flight = InFlight(self);
+        let mut held = self.held.clone();
+        if held.wait_for(|held| !held).await.is_err() || matches!(reply, Reply::Silence) {
+            std::future::pending::<()>().await;
+        }
+        reply.response(id)
+    }
+}
+
+struct InFlight<'a>(&'a Scripted);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.record.lock().unwrap().in_flight -= 1;
+    }
+}

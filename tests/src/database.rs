@@ -1,0 +1,99 @@
+//! The tests' own view of the database.
+
+use std::time::Duration;
+
+use tokio_postgres::{Client, NoTls};
+
+use crate::wait::eventually;
+
+/// Connects.
+///
+/// # Errors
+/// Nobody answers, or it does not let the user in.
+pub async fn connect(database_url: &str) -> anyhow::Result<Client> {
+    let config: tokio_postgres::Config = database_url.parse()?;
+    let (client, connection) =
+        tokio::time::timeout(Duration::from_secs(5), config.connect(NoTls)).await??;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// A database of one test's own.
+pub struct Database {
+    /// Address for the pipeline's processes.
+    pub url: String,
+    /// A connection of the tests' own.
+    pub client: Client,
+}
+
+impl Database {
+    /// Creates the database `name` on the server at `server_url`.
+    pub async fn create(server_url: &str, name: &str) -> Self {
+        let admin = connect(server_url).await.unwrap();
+        admin
+            .batch_execute(&format!("create database {name}"))
+            .await
+            .unwrap();
+        let (server, _) = server_url.rsplit_once('/').unwrap();
+        let url = format!("{server}/{name}");
+        let client = connect(&url).await.unwrap();
+        Self { url, client }
+    }
+
+    /// Drops the database `name`, whoever is connected to it.
+    pub async fn drop(server_url: &str, name: &str) {
+        let admin = connect(server_url).await.unwrap();
+        admin
+            .batch_execute(&format!("drop database if exists {name} with (force)"))
+            .await
+            .unwrap();
+    }
+
+    /// The stored ids, in ascending order. None as long as there is no table.
+    pub async fn ids(&self) -> Vec<i64> {
+        match self
+            .client
+            .query("select id from objects order by id", &[])
+            .await
+        {
+            Ok(rows) => rows.iter().map(|row| row.get(0)).collect(),
+            Err(error)
+                if error.code() == Some(&tokio_postgres::error::SqlState::UNDEFINED_TABLE) =>
+            {
+                Vec::new()
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    /// Waits until exactly these ids are stored.
+    pub async fn until_ids(&self, ids: &[i64]) {
+        eventually(&format!("the rows {ids:?}"), async || {
+            (self.ids().await == ids).then_some(())
+        })
+        .await;
+    }
+
+    /// The one number that a query returns.
+    pub async fn number(&self, query: &str) -> i64 {
+        self.client.query_one(query, &[]).await.unwrap().get(0)
+    }
+
+    /// Records each deletion with its lateness, at its commit, by the database's clock.
+    pub async fn record_deletions(&self) {
+        self.client
+            .batch_execute(
+                "create table deletions (id bigint, late double precision);
+                 create function record_deletion() returns trigger language plpgsql as $$
+                 begin
+                     insert into deletions
+                     values (old.id, extract(epoch from clock_timestamp() - old.expires_at));
+                     return null;
+                 end $$;
+                 create constraint trigger record_deletion after delete on objects
+                 deferrable initially deferred for each row execute function record_deletion();",
+            )
+            .await
+            .unwrap();
+    }
+}

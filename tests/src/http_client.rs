@@ -1,0 +1,130 @@
+//! A client as exact as the tests need it.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::wait::BOUND;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, if that is JSON.
+    pub body: Value,
+}
+
+impl Answer {
+    /// The error code in the body.
+    #[must_use]
+    pub fn error(&self) -> &str {
+        self.body["error"].as_str().unwrap_or_default()
+    }
+
+    /// The message in the body.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        self.body["message"].as_str().unwrap_or_default()
+    }
+}
+
+/// One kept connection.
+pub struct HttpClient {
+    address: SocketAddr,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl HttpClient {
+    /// Connects.
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self { address, sender }
+    }
+
+    /// Sends a request and waits for the answer.
+    pub async fn send(&mut self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", self.address.to_string())
+            .body(Full::new(body.into()))
+            .unwrap();
+        let response = timeout(BOUND, self.sender.send_request(request))
+            .await
+            .unwrap()
+            .unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = timeout(BOUND, body.collect())
+            .await
+            .unwrap()
+            .unwrap()
+            .to_bytes();
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
+    }
+
+    /// Waits until the connection can take another request; false if it is closed.
+    pub async fn reusable(&mut self) -> bool {
+        timeout(BOUND, self.sender.ready()).await.unwrap().is_ok()
+    }
+}
+
+/// Sends one request on a connection of its own.
+pub async fn send(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    body: impl Into<Bytes>,
+) -> Answer {
+    HttpClient::connect(address)
+        .await
+        .send(method, path, body)
+        .await
+}
+
+/// Posts a callback.
+pub async fn post(address: SocketAddr, body: impl Into<Bytes>) -> Answer {
+    send(address, Method::POST, "/callback", body).await
+}
+
+/// Posts ids and expects them to be accepted.
+pub async fn post_ids(address: SocketAddr, ids: &[i64]) {
+    let answer = post(
+        address,
+        serde_json::json!({ "object_ids": ids }).to_string(),
+    )
+    .await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+}
+
+/// Sends bytes as they are, and returns what comes back until the other side closes.
+pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    // A reset after the answer is as good as a close.
+    if let Err(error) = timeout(BOUND, stream.read_to_end(&mut answer))
+        .await
+        .unwrap()
+    {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}

@@ -1,0 +1,265 @@
+//! The world of one test: a database and a queue prefix of its own on the run's servers, and the
+//! processes that it starts there. Nothing of it is left behind, also when the test fails.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use shared::boot::{Context, Process};
+use shared::config::{Value, load};
+use shared::health::Health;
+use shared::shutdown::Shutdown;
+use shared::topology::{QueuePrefix, Topology};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::broker::Broker;
+use crate::client_service::ClientService;
+use crate::database::Database;
+use crate::servers::Servers;
+use crate::wait::{BOUND, eventually};
+
+/// The world of one test.
+pub struct World {
+    /// Address of the broker.
+    pub amqp_url: String,
+    /// The test's database.
+    pub database: Database,
+    /// The test's view of the broker.
+    pub broker: Broker,
+    server_url: String,
+    name: String,
+    queues: BTreeSet<String>,
+    running: Vec<Running>,
+}
+
+/// A process that runs inside of the test, on a runtime of its own so that it can be killed whole.
+pub struct Running {
+    health: Health,
+    shutdown: Shutdown,
+    task: JoinHandle<anyhow::Result<()>>,
+    runtime: Option<Runtime>,
+}
+
+impl World {
+    /// Creates a database and picks a queue prefix.
+    pub async fn create(servers: &Servers) -> Self {
+        let name = unique_name();
+        let database = Database::create(&servers.database_url, &name).await;
+        let prefix = <QueuePrefix as Value>::parse(&format!("{name}.")).unwrap();
+        let broker = Broker::new(&servers.amqp_url, Topology::new(&prefix)).await;
+        Self {
+            amqp_url: servers.amqp_url.clone(),
+            server_url: servers.database_url.clone(),
+            queues: broker.topology.queue_names().into_iter().collect(),
+            running: Vec::new(),
+            name,
+            database,
+            broker,
+        }
+    }
+
+    /// Stops what runs and removes the database, the queues and the exchanges.
+    pub async fn destroy(mut self) {
+        for running in &mut self.running {
+            running.kill().await;
+        }
+        for queue in &self.queues {
+            self.broker.delete(queue).await;
+        }
+        self.broker.delete_exchanges().await;
+        Database::drop(&self.server_url, &self.name).await;
+    }
+
+    /// What the names of the test's queues begin with.
+    #[must_use]
+    pub fn prefix(&self) -> String {
+        format!("{}.", self.name)
+    }
+
+    /// Flags that lead a process to the test's queues.
+    #[must_use]
+    pub fn broker_flags(&self) -> Vec<String> {
+        vec![
+            format!("--amqp-url={}", self.amqp_url),
+            format!("--queue-prefix={}", self.prefix()),
+        ]
+    }
+
+    /// Flags that lead a process to the test's queues and database.
+    #[must_use]
+    pub fn flags(&self) -> Vec<String> {
+        let mut flags = self.broker_flags();
+        flags.push(format!("--database-url={}", self.database.url));
+        flags
+    }
+
+    /// Notes the queues of `topology`, so that they are deleted in the end.
+    pub fn will_use(&mut self, topology: &Topology) {
+        self.queues.extend(topology.queue_names());
+    }
+
+    /// Starts `ingest` and waits until it is ready; returns its address.
+    pub async fn ingest(&mut self, flags: &[&str]) -> SocketAddr {
+        let (address, started) = self.start_ingest(flags).await;
+        self.running[started].ready().await;
+        address
+    }
+
+    /// Starts `ingest`; returns its address, and its place among what runs.
+    pub async fn start_ingest(&mut self, flags: &[&str]) -> (SocketAddr, usize) {
+        let config = configure::<ingest::Config>(self.broker_flags(), flags);
+        let (listener, address) = listen().await;
+        let started = self.start(&config, |config, context| {
+            ingest::run(config, listener, context)
+        });
+        (address, started)
+    }
+
+    /// Starts `fetcher` on a client service and waits until it is ready; returns its place among
+    /// what runs.
+    pub async fn fetcher(&mut self, client: &ClientService, flags: &[&str]) -> usize {
+        let started = self.start_fetcher(client, flags);
+        self.running[started].ready().await;
+        started
+    }
+
+    /// Starts `fetcher` on a client service; returns its place among what runs.
+    pub fn start_fetcher(&mut self, client: &ClientService, flags: &[&str]) -> usize {
+        let mut own = self.flags();
+        own.push(format!("--client-url={}", client.url));
+        let config = configure::<fetcher::Config>(own, flags);
+        self.will_use(&fetcher::topology(&config));
+        self.start(&config, fetcher::run)
+    }
+
+    /// Starts `janitor` and waits until it is ready; returns its place among what runs.
+    pub async fn janitor(&mut self, flags: &[&str]) -> usize {
+        let started = self.start_janitor(flags);
+        self.running[started].ready().await;
+        started
+    }
+
+    /// Starts `janitor`; returns its place among what runs.
+    pub fn start_janitor(&mut self, flags: &[&str]) -> usize {
+        let config = configure::<janitor::Config>(self.flags(), flags);
+        self.start(&config, janitor::run)
+    }
+
+    /// Starts `mock-client`; returns its address.
+    pub async fn mock_client(&mut self, flags: &[&str]) -> SocketAddr {
+        let config = configure::<mock_client::Config>(Vec::new(), flags);
+        let (listener, address) = listen().await;
+        self.start(&config, |config, context| {
+            mock_client::run(config, listener, context)
+        });
+        address
+    }
+
+    fn start<C, F>(&mut self, config: &C, run: impl FnOnce(C, Context) -> F) -> usize
+    where
+        C: Process + Clone,
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let context = Context::new(config.process().shutdown_timeout);
+        let (health, shutdown) = (context.health.clone(), context.shutdown.clone());
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let task = runtime.spawn(run(config.clone(), context));
+        self.running.push(Running {
+            health,
+            shutdown,
+            task,
+            runtime: Some(runtime),
+        });
+        self.running.len() - 1
+    }
+
+    /// What is at the `started`th place among what runs.
+    #[must_use]
+    pub fn running(&mut self, started: usize) -> &mut Running {
+        &mut self.running[started]
+    }
+}
+
+/// A listener on a port that the system chooses.
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+impl Running {
+    /// What the process depends on and is down, with the reasons.
+    #[must_use]
+    pub fn down(&self) -> Vec<(&'static str, String)> {
+        self.health.down()
+    }
+
+    /// Waits until everything that the process depends on is up.
+    pub async fn ready(&mut self) {
+        eventually("the process to be ready", async || {
+            assert!(
+                !self.task.is_finished(),
+                "the process ended: {}",
+                self.health.lines()
+            );
+            let lines = self.health.lines();
+            (!lines.is_empty() && self.health.down().is_empty()).then_some(())
+        })
+        .await;
+    }
+
+    /// Stops the process in order.
+    ///
+    /// # Panics
+    /// It fails, or does not end.
+    pub async fn stop(&mut self) {
+        self.shutdown.begin();
+        tokio::time::timeout(BOUND, &mut self.task)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+    }
+
+    /// Ends the process, if it has not ended, as a crash would: without a goodbye.
+    pub async fn kill(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            let killing = spawn_blocking(move || runtime.shutdown_timeout(BOUND));
+            killing.await.unwrap();
+        }
+    }
+}
+
+/// Settings as the process itself would read them.
+pub fn configure<C: Process>(own: Vec<String>, flags: &[&str]) -> C {
+    let flags = own
+        .into_iter()
+        .chain(flags.iter().map(|flag| (*flag).to_owned()));
+    let arguments = std::iter::once(C::NAME.to_owned())
+        .chain(flags)
+        .map(OsString::from);
+    load(C::NAME, C::ABOUT, arguments, [])
+        .unwrap_or_else(|error| panic!("{error}"))
+        .settings
+}
+
+fn unique_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!(
+        "test_{}_{}_{count}",
+        std::process::id(),
+        elapsed.as_micros()
+    )
+}

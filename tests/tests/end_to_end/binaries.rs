@@ -1,0 +1,248 @@
+//! The binaries as an operator meets them: their settings, their signals, their logs.
+
+use serde_json::Value;
+use shared::boot::Process;
+use shared::config::Spec;
+use tests::binaries::{Started, output};
+use tests::world::World;
+
+tests::tests![
+    every_binary_stops_on_sigterm_and_on_sigint_with_exit_code_0,
+    every_binary_stops_also_while_nothing_is_reachable,
+    wrong_settings_are_all_named_and_the_exit_code_is_not_0,
+    help_lists_every_setting,
+    secrets_are_masked_in_the_start_up_log,
+    a_running_instance_can_be_asked_whether_it_is_ready,
+    logs_for_machines_are_one_json_object_a_line,
+    an_address_in_use_is_a_clear_error,
+];
+
+fn binaries() -> [(&'static str, Vec<Spec>); 4] {
+    use shared::config::Settings;
+    [
+        (ingest::Config::NAME, ingest::Config::specs()),
+        (fetcher::Config::NAME, fetcher::Config::specs()),
+        (janitor::Config::NAME, janitor::Config::specs()),
+        (mock_client::Config::NAME, mock_client::Config::specs()),
+    ]
+}
+
+/// Flags with which a binary runs in the test's world, on ports that the system chooses.
+fn flags(world: &World, binary: &str) -> Vec<String> {
+    let mut flags = vec!["--admin-address=127.0.0.1:0".to_owned()];
+    match binary {
+        "ingest" => {
+            flags.extend(world.broker_flags());
+            flags.push("--listen-address=127.0.0.1:0".to_owned());
+        }
+        "mock-client" => {
+            flags.push("--listen-address=127.0.0.1:0".to_owned());
+            flags.push("--callback-url=http://127.0.0.1:1/".to_owned());
+        }
+        _ => flags.extend(world.flags()),
+    }
+    flags
+}
+
+async fn started(world: &mut World, binary: &str, more: &[&str]) -> Started {
+    if binary == "fetcher" {
+        let config = tests::world::configure::<fetcher::Config>(world.flags(), &[]);
+        world.will_use(&fetcher::topology(&config));
+    }
+    let mut flags = flags(world, binary);
+    flags.extend(more.iter().map(|flag| (*flag).to_owned()));
+    let mut started = Started::new(binary, &flags);
+    started.until_logged("starting").await;
+    started
+}
+
+async fn every_binary_stops_on_sigterm_and_on_sigint_with_exit_code_0(world: &mut World) {
+    for (binary, _) in binaries() {
+        for signal in ["TERM", "INT"] {
+            let mut process = started(world, binary, &[]).await;
+            let up = match binary {
+                "fetcher" | "janitor" => "broker (consuming)",
+                "ingest" => "dependency is up",
+                _ => "callback",
+            };
+            process.until_logged(up).await;
+            process.signal(signal).await;
+            assert_eq!(
+                process.end().await,
+                Some(0),
+                "{binary} on {signal}: {:#?}",
+                process.lines
+            );
+        }
+    }
+}
+
+async fn every_binary_stops_also_while_nothing_is_reachable(world: &mut World) {
+    for (binary, _) in binaries() {
+        let nowhere = [
+            "--amqp-url=amqp://nobody:x@127.0.0.1:1/%2f",
+            "--database-url=postgres://nobody:x@127.0.0.1:1/none",
+        ];
+        let more = match binary {
+            "mock-client" => &nowhere[..0],
+            "ingest" => &nowhere[..1],
+            _ => &nowhere[..],
+        };
+        let mut process = Started::new(binary, &replaced(flags(world, binary), more));
+        let waiting = if binary == "mock-client" {
+            "callback failed"
+        } else {
+            "dependency is down"
+        };
+        process.until_logged(waiting).await;
+        process.signal("TERM").await;
+        assert_eq!(
+            process.end().await,
+            Some(0),
+            "{binary}: {:#?}",
+            process.lines
+        );
+    }
+}
+
+/// `flags` without those that `more` gives anew, and with `more`.
+fn replaced(flags: Vec<String>, more: &[&str]) -> Vec<String> {
+    let name = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
+    let given: Vec<String> = more.iter().map(|flag| name(flag)).collect();
+    let kept = flags
+        .into_iter()
+        .filter(|flag| !given.contains(&name(flag)));
+    kept.chain(more.iter().map(|flag| (*flag).to_owned()))
+        .collect()
+}
+
+async fn wrong_settings_are_all_named_and_the_exit_code_is_not_0(_: &mut World) {
+    let wrong = [
+        ("ADMIN_ADDRESS", "nowhere"),
+        ("SHUTDOWN_TIMEOUT", "soon"),
+        ("LOG_FORMAT", "xml"),
+        ("AMQP_URL", "http://user:secret@host"),
+        ("DATABASE_URL", "mysql://user:secret@host"),
+        ("OBJECT_TTL", "0s"),
+        ("FETCH_CONCURRENCY", "0"),
+        ("BODY_LIMIT", "1 furlong"),
+        ("ERROR_RATIO", "2"),
+    ];
+    for (binary, specs) in binaries() {
+        let output = output(binary, &[], &wrong).await;
+        let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{binary}: {shown}");
+        for (name, _) in wrong {
+            let is_setting = specs.iter().any(|spec| spec.variable() == name);
+            assert_eq!(
+                shown.contains(name),
+                is_setting,
+                "{binary}, {name}: {shown}"
+            );
+        }
+        assert!(!shown.contains("secret"), "{binary}: {shown}");
+    }
+}
+
+async fn help_lists_every_setting(_: &mut World) {
+    for (binary, specs) in binaries() {
+        let output = output(binary, &["--help".to_owned()], &[]).await;
+        let help = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0));
+        for spec in specs {
+            let flag = format!("--{} <VALUE>", spec.flag());
+            assert!(
+                help.contains(&flag) && help.contains(&spec.variable()),
+                "{binary}: {flag} in {help}"
+            );
+        }
+    }
+}
+
+async fn secrets_are_masked_in_the_start_up_log(world: &mut World) {
+    let flags = [
+        "--amqp-url=amqp://user:hidden-word@127.0.0.1:1/%2f",
+        "--database-url=postgres://user:hidden-word@127.0.0.1:1/none",
+    ];
+    let mut process = Started::new("janitor", &replaced(flags_of_janitor(world), &flags));
+    let line = process.until_logged("starting").await;
+    assert!(
+        line.contains("AMQP_URL=amqp://user:***@127.0.0.1:1/%2f"),
+        "{line}"
+    );
+    process.signal("TERM").await;
+    process.end().await;
+    assert!(
+        !process.lines.concat().contains("hidden-word"),
+        "{:#?}",
+        process.lines
+    );
+}
+
+fn flags_of_janitor(world: &World) -> Vec<String> {
+    flags(world, "janitor")
+}
+
+async fn a_running_instance_can_be_asked_whether_it_is_ready(world: &mut World) {
+    let mut process = started(world, "janitor", &["--log-format=json"]).await;
+    let start: Value = serde_json::from_str(&process.lines[0]).unwrap();
+    let address = format!(
+        "--admin-address={}",
+        start["admin_address"].as_str().unwrap()
+    );
+    process.until_logged("broker (consuming)").await;
+    let ask = async |path: &str| {
+        let answer = output("janitor", &[address.clone(), format!("--ask={path}")], &[]).await;
+        (
+            answer.status.code(),
+            String::from_utf8_lossy(&answer.stdout).into_owned(),
+        )
+    };
+    assert_eq!(ask("/livez").await, (Some(0), "ok\n".to_owned()));
+    tests::wait::eventually("readiness", async || {
+        (ask("/readyz").await.0 == Some(0)).then_some(())
+    })
+    .await;
+    let (_, lines) = ask("/readyz").await;
+    assert!(
+        lines.contains("database: ok\n") && lines.contains("broker (consuming): ok\n"),
+        "{lines}"
+    );
+    let (code, metrics) = ask("/metrics").await;
+    assert!(code == Some(0) && metrics.contains("# TYPE "), "{metrics}");
+    assert_eq!(ask("/nothing").await.0, Some(1));
+    process.signal("TERM").await;
+    assert_eq!(process.end().await, Some(0));
+    assert_eq!(ask("/livez").await.0, Some(1));
+}
+
+async fn logs_for_machines_are_one_json_object_a_line(world: &mut World) {
+    for (binary, _) in binaries() {
+        let mut process = started(world, binary, &["--log-format=json"]).await;
+        process.signal("TERM").await;
+        assert_eq!(process.end().await, Some(0), "{:#?}", process.lines);
+        for line in &process.lines {
+            let line: Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            assert!(
+                line["timestamp"].is_string()
+                    && line["level"].is_string()
+                    && line["message"].is_string()
+            );
+        }
+    }
+}
+
+async fn an_address_in_use_is_a_clear_error(_: &mut World) {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    for (binary, _) in binaries() {
+        let output = output(binary, &[format!("--admin-address={address}")], &[]).await;
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{binary}");
+        assert!(
+            shown.contains(&address.to_string()) && shown.contains("in use"),
+            "{binary}: {shown}"
+        );
+    }
+}

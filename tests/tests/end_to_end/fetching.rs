@@ -1,0 +1,401 @@
+//! What becomes of the ids in the queue: `fetcher` against a client service that lies, stalls and fails.
+
+use std::time::Duration;
+
+use serde_json::json;
+use shared::messages::{DeleteBatch, FetchChunk, Headers, ObjectId, decode};
+use shared::topology::Queue;
+use tests::broker::headers;
+use tests::client_service::{ClientService, Reply};
+use tests::wait::eventually;
+use tests::world::World;
+
+tests::tests![
+    only_online_objects_are_stored_whatever_their_id,
+    a_row_expires_its_ttl_after_it_was_last_seen,
+    the_deletion_is_armed_for_exactly_the_stored_rows,
+    objects_that_are_gone_are_neither_stored_nor_asked_for_again,
+    answers_that_do_not_count_are_asked_for_again_until_they_do,
+    a_look_up_without_an_answer_is_given_up_and_tried_again,
+    an_id_that_keeps_failing_ends_among_the_dead_with_its_reason,
+    a_refused_id_goes_to_the_dead_at_once_and_holds_up_no_other,
+    a_client_service_that_asks_for_rest_is_left_alone,
+    an_id_that_is_being_looked_up_is_not_asked_for_again,
+    look_ups_in_flight_are_bounded,
+    an_unreadable_message_goes_to_the_dead_and_the_next_is_worked_on,
+    a_message_that_comes_twice_changes_nothing,
+    a_message_is_acked_only_when_its_rows_are_stored,
+    a_killed_fetcher_loses_nothing,
+    a_stopping_fetcher_returns_what_it_cannot_finish,
+    two_fetchers_on_overlapping_ids_do_not_deadlock,
+    a_deleted_queue_is_declared_again,
+];
+
+/// Delays so short that a test does not wait for them.
+const FAST: &str = "--retry-delays=20ms,40ms";
+
+fn chunk(ids: &[i64]) -> FetchChunk {
+    FetchChunk {
+        object_ids: ids.iter().copied().map(ObjectId).collect(),
+    }
+}
+
+fn even_is_online(id: i64, _: usize) -> Reply {
+    if id % 2 == 0 {
+        Reply::Online
+    } else {
+        Reply::Offline
+    }
+}
+
+async fn publish(world: &World, ids: &[i64]) {
+    world
+        .broker
+        .publish(Queue::Fetch, &chunk(ids), &Headers::default())
+        .await;
+}
+
+async fn until_worked_off(world: &World) {
+    world.broker.until_ready(Queue::Fetch, 0).await;
+}
+
+async fn only_online_objects_are_stored_whatever_their_id(world: &mut World) {
+    let client = ClientService::start(even_is_online).await;
+    world.fetcher(&client, &[]).await;
+    publish(world, &[0, 1, -1, -2, i64::MIN, i64::MAX]).await;
+    world.database.until_ids(&[i64::MIN, -2, 0]).await;
+    eventually("all look-ups", async || (client.total() == 6).then_some(())).await;
+}
+
+async fn a_row_expires_its_ttl_after_it_was_last_seen(world: &mut World) {
+    let client = ClientService::start(even_is_online).await;
+    world.fetcher(&client, &["--object-ttl=90s"]).await;
+    publish(world, &[2, 4, 6]).await;
+    world.database.until_ids(&[2, 4, 6]).await;
+    let others = "select count(*) from objects where expires_at - last_seen <> interval '90 s'";
+    assert_eq!(world.database.number(others).await, 0);
+    let skewed = "select count(*) from objects where last_seen not between now() - interval '1 min' and now()";
+    assert_eq!(world.database.number(skewed).await, 0);
+    assert_eq!(
+        world
+            .database
+            .number("select count(*) from live_objects")
+            .await,
+        3
+    );
+}
+
+async fn the_deletion_is_armed_for_exactly_the_stored_rows(world: &mut World) {
+    let client = ClientService::start(even_is_online).await;
+    // Without a janitor the messages stay where they are dead-lettered to.
+    world
+        .fetcher(
+            &client,
+            &["--object-ttl=1ms", "--write-linger=1s", "--write-batch=2"],
+        )
+        .await;
+    publish(world, &[1, 2, 3, 4]).await;
+    let batch: DeleteBatch = decode(&world.broker.take(Queue::Delete).await.data).unwrap();
+    assert_eq!(batch.object_ids, [ObjectId(2), ObjectId(4)]);
+    let rows = "select count(*) from objects where last_seen = $1";
+    let rows: i64 = world
+        .database
+        .client
+        .query_one(rows, &[&batch.last_seen])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(rows, 2);
+}
+
+async fn objects_that_are_gone_are_neither_stored_nor_asked_for_again(world: &mut World) {
+    let client = ClientService::start(|id, _| match id {
+        1 => Reply::Status(404, None),
+        2 => Reply::Status(410, None),
+        _ => Reply::Online,
+    })
+    .await;
+    let fetcher = world.fetcher(&client, &[FAST]).await;
+    publish(world, &[1, 2, 3]).await;
+    world.database.until_ids(&[3]).await;
+    // A stop in order finishes what is at work: from then on nothing more can happen.
+    world.running(fetcher).stop().await;
+    assert_eq!((client.look_ups(1).len(), client.look_ups(2).len()), (1, 1));
+    assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
+    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+}
+
+async fn answers_that_do_not_count_are_asked_for_again_until_they_do(world: &mut World) {
+    let oversized = format!(
+        r#"{{"id":7,"online":true,"more":"{}"}}"#,
+        "x".repeat(20_000)
+    );
+    let client = ClientService::start(move |id, n| match (id, n) {
+        (_, 2..) => Reply::Online,
+        (1, _) => Reply::Body(json!({ "id": 2, "online": true }).to_string()),
+        (2, _) => Reply::Status(500, None),
+        (3, _) => Reply::Status(429, None),
+        (4, _) => Reply::Body("{\"id\":4,".to_owned()),
+        (5, _) => Reply::Body(json!({ "id": 5 }).to_string()),
+        (6, _) => Reply::Status(204, None),
+        (7, _) => Reply::Body(oversized.clone()),
+        (8, _) => Reply::Status(503, None),
+        (9, _) => Reply::Body(json!({ "id": "9", "online": true }).to_string()),
+        _ => Reply::Status(302, None),
+    })
+    .await;
+    let ids: Vec<i64> = (1..=10).collect();
+    world.fetcher(&client, &[FAST]).await;
+    publish(world, &ids).await;
+    world.database.until_ids(&ids).await;
+    for id in ids {
+        assert_eq!(client.look_ups(id).len(), 2, "id {id}");
+    }
+    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+}
+
+async fn a_look_up_without_an_answer_is_given_up_and_tried_again(world: &mut World) {
+    let client = ClientService::start(|_, n| {
+        if n == 1 {
+            Reply::Silence
+        } else {
+            Reply::Online
+        }
+    })
+    .await;
+    world
+        .fetcher(&client, &[FAST, "--fetch-timeout=200ms"])
+        .await;
+    publish(world, &[1]).await;
+    world.database.until_ids(&[1]).await;
+    assert_eq!(client.look_ups(1).len(), 2);
+}
+
+async fn an_id_that_keeps_failing_ends_among_the_dead_with_its_reason(world: &mut World) {
+    let client = ClientService::start(|id, _| {
+        if id == 1 {
+            Reply::Status(500, None)
+        } else {
+            Reply::Online
+        }
+    })
+    .await;
+    world.fetcher(&client, &[FAST]).await;
+    publish(world, &[1, 2]).await;
+    let dead = world.broker.take(Queue::Dead).await;
+    assert_eq!(decode::<FetchChunk>(&dead.data).unwrap(), chunk(&[1]));
+    assert_eq!(headers(&dead).reason.as_deref(), Some("status 500"));
+    assert_eq!(headers(&dead).attempt.0.get(), 3);
+    assert_eq!(client.look_ups(1).len(), 3);
+    assert_eq!(client.look_ups(2).len(), 1);
+    assert_eq!(world.database.ids().await, [2]);
+}
+
+async fn a_refused_id_goes_to_the_dead_at_once_and_holds_up_no_other(world: &mut World) {
+    let client = ClientService::start(|id, _| {
+        if id == 1 {
+            Reply::Status(403, None)
+        } else {
+            Reply::Online
+        }
+    })
+    .await;
+    world.fetcher(&client, &[]).await;
+    publish(world, &[1, 2, 3]).await;
+    let dead = world.broker.take(Queue::Dead).await;
+    assert_eq!(decode::<FetchChunk>(&dead.data).unwrap(), chunk(&[1]));
+    assert_eq!(headers(&dead).reason.as_deref(), Some("status 403"));
+    world.database.until_ids(&[2, 3]).await;
+    assert_eq!(client.look_ups(1).len(), 1);
+}
+
+async fn a_client_service_that_asks_for_rest_is_left_alone(world: &mut World) {
+    let client = ClientService::start(|_, n| {
+        if n == 1 {
+            Reply::Status(429, Some("1"))
+        } else {
+            Reply::Online
+        }
+    })
+    .await;
+    world
+        .fetcher(&client, &["--retry-delays=20ms,1100ms"])
+        .await;
+    publish(world, &[1]).await;
+    world.database.until_ids(&[1]).await;
+    let times = client.look_ups(1);
+    assert_eq!(times.len(), 2);
+    assert!(
+        times[1] - times[0] >= Duration::from_secs(1),
+        "{:?}",
+        times[1] - times[0]
+    );
+}
+
+async fn an_id_that_is_being_looked_up_is_not_asked_for_again(world: &mut World) {
+    let client = ClientService::start(even_is_online).await;
+    let fetcher = world.fetcher(&client, &[]).await;
+    client.hold();
+    for other in [10, 20, 30] {
+        publish(world, &[2, other]).await;
+    }
+    client.until_in_flight(4).await;
+    client.release();
+    world.database.until_ids(&[2, 10, 20, 30]).await;
+    world.running(fetcher).stop().await;
+    assert_eq!(client.look_ups(2).len(), 1);
+    assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
+}
+
+async fn look_ups_in_flight_are_bounded(world: &mut World) {
+    let client = ClientService::start(even_is_online).await;
+    world.fetcher(&client, &["--fetch-concurrency=3"]).await;
+    client.hold();
+    publish(world, &(0..40).collect::<Vec<_>>()).await;
+    client.until_in_flight(3).await;
+    client.release();
+    world
+        .database
+        .until_ids(&(0..40).step_by(2).collect::<Vec<_>>())
+        .await;
+    assert_eq!(client.most_in_flight(), 3);
+}
+
+async fn an_unreadable_message_goes_to_the_dead_and_the_next_is_worked_on(world: &mut World) {
+    let client = ClientService::start(even_is_online).await;
+    world.fetcher(&client, &[]).await;
+    for body in [
+        &b"\xff\xfe nonsense"[..],
+        br#"{"version":99,"object_ids":[1]}"#,
+    ] {
+        world
+            .broker
+            .publish_bytes(Queue::Fetch, body, &Headers::default())
+            .await;
+        let dead = world.broker.take(Queue::Dead).await;
+        assert_eq!(dead.data, body);
+        assert!(headers(&dead).reason.unwrap().contains("fetch_chunk"));
+    }
+    publish(world, &[2]).await;
+    world.database.until_ids(&[2]).await;
+}
+
+async fn a_message_that_comes_twice_changes_nothing(world: &mut World) {
+    let client = ClientService::start(even_is_online).await;
+    let fetcher = world.fetcher(&client, &[]).await;
+    for _ in 0..2 {
+        publish(world, &[2, 3, 4]).await;
+        until_worked_off(world).await;
+    }
+    world.database.until_ids(&[2, 4]).await;
+    world.running(fetcher).stop().await;
+    assert_eq!(world.database.ids().await, [2, 4]);
+    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+}
+
+async fn a_message_is_acked_only_when_its_rows_are_stored(world: &mut World) {
+    let client = ClientService::start(even_is_online).await;
+    let fetcher = world.fetcher(&client, &["--database-timeout=1s"]).await;
+    let lock = "begin; lock table objects in access exclusive mode";
+    world.database.client.batch_execute(lock).await.unwrap();
+    publish(world, &[2]).await;
+    eventually("the look-up", async || (client.total() == 1).then_some(())).await;
+    eventually("the statement to wait for the lock", async || {
+        let waiting =
+            "select count(*) from pg_locks where not granted and relation = 'objects'::regclass";
+        (world.database.number(waiting).await > 0).then_some(())
+    })
+    .await;
+    world.running(fetcher).kill().await;
+    world.broker.until_ready(Queue::Fetch, 1).await;
+    world
+        .database
+        .client
+        .batch_execute("rollback")
+        .await
+        .unwrap();
+}
+
+async fn a_killed_fetcher_loses_nothing(world: &mut World) {
+    let client = ClientService::start(even_is_online).await;
+    let first = world.fetcher(&client, &[]).await;
+    client.hold();
+    for start in [0, 100, 200] {
+        publish(world, &(start..start + 50).collect::<Vec<_>>()).await;
+    }
+    client.until_in_flight(150).await;
+    world.running(first).kill().await;
+    client.release();
+    world.fetcher(&client, &[]).await;
+    let expected: Vec<i64> = [0, 100, 200]
+        .into_iter()
+        .flat_map(|start| (start..start + 50).step_by(2))
+        .collect();
+    world.database.until_ids(&expected).await;
+    until_worked_off(world).await;
+}
+
+async fn a_stopping_fetcher_returns_what_it_cannot_finish(world: &mut World) {
+    let client = ClientService::start(|id, _| {
+        if id == 1 {
+            Reply::Silence
+        } else {
+            Reply::Online
+        }
+    })
+    .await;
+    let fetcher = world.fetcher(&client, &["--shutdown-timeout=1s"]).await;
+    publish(world, &[1, 2]).await;
+    world.database.until_ids(&[2]).await;
+    world.running(fetcher).stop().await;
+    world.broker.until_ready(Queue::Fetch, 1).await;
+    assert_eq!(
+        decode::<FetchChunk>(&world.broker.take(Queue::Fetch).await.data).unwrap(),
+        chunk(&[1, 2])
+    );
+}
+
+async fn two_fetchers_on_overlapping_ids_do_not_deadlock(world: &mut World) {
+    const ROUNDS: u64 = 60;
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    let flags = ["--write-linger=20ms", "--object-ttl=1h"];
+    let fetchers = [
+        world.fetcher(&client, &flags).await,
+        world.fetcher(&client, &flags).await,
+    ];
+    for round in 0..ROUNDS {
+        // The same 200 ids, each time in another order.
+        let shuffled: Vec<i64> = (0..200_u64)
+            .map(|n| ((n * 37 + round * 101) % 200).cast_signed())
+            .collect();
+        publish(world, &shuffled).await;
+    }
+    world
+        .database
+        .until_ids(&(0..200).collect::<Vec<_>>())
+        .await;
+    until_worked_off(world).await;
+    for fetcher in fetchers {
+        world.running(fetcher).stop().await;
+    }
+    assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
+    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+    assert_eq!(world.database.number(deadlocks).await, 0);
+}
+
+async fn a_deleted_queue_is_declared_again(world: &mut World) {
+    let client = ClientService::start(even_is_online).await;
+    let fetcher = world.fetcher(&client, &[]).await;
+    world
+        .broker
+        .delete(&world.broker.topology.name(Queue::Fetch))
+        .await;
+    let name = world.broker.topology.name(Queue::Fetch);
+    eventually("the queue to be back", async || {
+        world.broker.exists(&name).await.then_some(())
+    })
+    .await;
+    world.running(fetcher).ready().await;
+    publish(world, &[2]).await;
+    world.database.until_ids(&[2]).await;
+}

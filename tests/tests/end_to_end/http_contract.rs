@@ -1,0 +1,378 @@
+//! Every row of the HTTP contract, asked of `ingest` as clients would.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+use serde_json::json;
+use shared::messages::{FetchChunk, decode};
+use shared::topology::Queue;
+use tests::http_client::{HttpClient, exchange, post, post_ids, send};
+use tests::world::World;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+tests::tests![
+    a_callback_is_answered_with_its_number_of_distinct_ids,
+    an_accepted_callback_is_in_the_queue_in_persistent_chunks,
+    bodies_that_are_no_callback_are_refused_with_code_and_position,
+    paths_and_methods_that_do_not_exist_are_refused,
+    arbitrary_bodies_are_refused_and_never_an_error_of_the_server,
+    a_body_above_the_limit_is_refused_whether_its_length_is_told_or_not,
+    more_ids_than_allowed_are_refused_and_none_is_published,
+    a_body_that_does_not_arrive_is_answered_408,
+    a_header_that_does_not_arrive_ends_the_connection,
+    requests_above_the_limit_are_shed_at_once,
+    connections_above_the_limit_are_shed_at_once,
+    without_a_broker_the_client_is_asked_to_come_back_within_a_second,
+    the_root_says_whether_the_service_works,
+    one_connection_serves_many_requests_also_when_pipelined,
+    a_client_may_speak_http2_without_tls,
+    a_length_together_with_chunks_ends_the_connection,
+    a_callback_is_published_also_when_its_client_hangs_up,
+    what_cannot_be_routed_is_kept,
+];
+
+async fn a_callback_is_answered_with_its_number_of_distinct_ids(world: &mut World) {
+    let address = world.ingest(&[]).await;
+    for (body, accepted) in [
+        (r#"{"object_ids":[1,2,3]}"#, 3),
+        (r#"{"object_ids":[]}"#, 0),
+        (r#"{"object_ids":[7,7,7,0,-1]}"#, 3),
+        (
+            r#"{"object_ids":[9223372036854775807,-9223372036854775808]}"#,
+            2,
+        ),
+        (r#" {"more":{"deep":[[]]},"object_ids":[5],"x":null} "#, 1),
+    ] {
+        let answer = post(address, body).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{body}: {answer:?}");
+        assert_eq!(answer.body, json!({ "accepted": accepted }), "{body}");
+        assert_eq!(answer.headers["content-type"], "application/json");
+    }
+}
+
+async fn an_accepted_callback_is_in_the_queue_in_persistent_chunks(world: &mut World) {
+    let address = world.ingest(&["--chunk-size=2"]).await;
+    post_ids(address, &[0, i64::MIN, i64::MAX, 0, 5]).await;
+    let mut ids = BTreeSet::new();
+    for _ in 0..2 {
+        let message = world.broker.take(Queue::Fetch).await;
+        assert_eq!(*message.properties.delivery_mode(), Some(2));
+        let chunk: FetchChunk = decode(&message.data).unwrap();
+        assert_eq!(chunk.object_ids.len(), 2);
+        ids.extend(chunk.object_ids.iter().map(|id| id.0));
+    }
+    assert_eq!(ids, BTreeSet::from([0, i64::MIN, i64::MAX, 5]));
+    assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
+}
+
+async fn bodies_that_are_no_callback_are_refused_with_code_and_position(world: &mut World) {
+    let address = world.ingest(&[]).await;
+    for (body, code, message) in [
+        ("", "invalid_json", ""),
+        ("{", "invalid_json", "line 1"),
+        ("{\"object_ids\":[1]} x", "invalid_json", "trailing"),
+        ("\u{feff}{\"object_ids\":[1]}", "invalid_json", ""),
+        ("null", "invalid_request", "object_ids"),
+        ("[1]", "invalid_request", "object_ids"),
+        ("{}", "invalid_request", "object_ids is missing"),
+        (r#"{"object_ids":7}"#, "invalid_request", "object_ids"),
+        (
+            r#"{"object_ids":[1,"2"]}"#,
+            "invalid_request",
+            "object_ids[1]",
+        ),
+        (
+            r#"{"object_ids":[1,2.5]}"#,
+            "invalid_request",
+            "object_ids[1]",
+        ),
+        (
+            r#"{"object_ids":[9223372036854775808]}"#,
+            "invalid_request",
+            "object_ids[0]",
+        ),
+    ] {
+        let answer = post(address, body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}: {answer:?}");
+        assert_eq!(answer.error(), code, "{body}: {answer:?}");
+        assert!(answer.message().contains(message), "{body}: {answer:?}");
+    }
+    assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
+}
+
+async fn paths_and_methods_that_do_not_exist_are_refused(world: &mut World) {
+    let address = world.ingest(&[]).await;
+    for (method, path) in [
+        (Method::POST, "/"),
+        (Method::GET, "/callback"),
+        (Method::DELETE, "/callback"),
+    ] {
+        let answer = send(address, method.clone(), path, "").await;
+        assert_eq!(
+            answer.status,
+            StatusCode::METHOD_NOT_ALLOWED,
+            "{method} {path}"
+        );
+        assert_eq!(answer.error(), "method_not_allowed");
+        let allow = if path == "/" { "GET, HEAD" } else { "POST" };
+        assert_eq!(answer.headers["allow"], allow);
+    }
+    for path in ["/callbacks", "/callback/", "//", "/livez"] {
+        let answer = send(address, Method::POST, path, r#"{"object_ids":[1]}"#).await;
+        assert_eq!(
+            (answer.status, answer.error()),
+            (StatusCode::NOT_FOUND, "not_found"),
+            "{path}"
+        );
+    }
+    assert_eq!(post(address, "{").await.status, StatusCode::BAD_REQUEST);
+}
+
+async fn arbitrary_bodies_are_refused_and_never_an_error_of_the_server(world: &mut World) {
+    const BODIES: usize = 300;
+    let address = world.ingest(&[]).await;
+    let mut runner = TestRunner::default();
+    let noise = proptest::collection::vec(proptest::num::u8::ANY, 0..200);
+    let near_json = r#"[\[\]{}":,0-9eE+. -]{0,60}|\{"object_ids":[\[\],0-9eE"-]{0,40}\}?"#;
+    let mut client = HttpClient::connect(address).await;
+    for round in 0..BODIES {
+        let body: Vec<u8> = if round % 2 == 0 {
+            noise.new_tree(&mut runner).unwrap().current()
+        } else {
+            let text = proptest::string::string_regex(near_json).unwrap();
+            text.new_tree(&mut runner).unwrap().current().into_bytes()
+        };
+        let answer = client.send(Method::POST, "/callback", body.clone()).await;
+        let expected = [StatusCode::BAD_REQUEST, StatusCode::ACCEPTED];
+        assert!(
+            expected.contains(&answer.status),
+            "{:?}: {answer:?}",
+            String::from_utf8_lossy(&body)
+        );
+        assert!(client.reusable().await);
+    }
+}
+
+async fn a_body_above_the_limit_is_refused_whether_its_length_is_told_or_not(world: &mut World) {
+    let address = world.ingest(&["--body-limit=1KiB"]).await;
+    let told = exchange(
+        address,
+        b"POST /callback HTTP/1.1\r\nhost: x\r\ncontent-length: 5000000\r\n\r\n{",
+    )
+    .await;
+    let chunk = format!("400\r\n{}\r\n", " ".repeat(0x400));
+    let untold = format!(
+        "POST /callback HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{chunk}{chunk}"
+    );
+    let untold = exchange(address, untold.as_bytes()).await;
+    for answer in [told, untold] {
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        assert!(
+            answer.contains("payload_too_large") && answer.contains("connection: close"),
+            "{answer}"
+        );
+    }
+    let fits = format!(r#"{{"object_ids":[1]}}{}"#, " ".repeat(1_000));
+    assert_eq!(post(address, fits).await.status, StatusCode::ACCEPTED);
+}
+
+async fn more_ids_than_allowed_are_refused_and_none_is_published(world: &mut World) {
+    let address = world.ingest(&["--ids-limit=3"]).await;
+    let answer = post(address, r#"{"object_ids":[1,2,3,4]}"#).await;
+    assert_eq!(
+        (answer.status, answer.error()),
+        (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large")
+    );
+    assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
+}
+
+async fn a_body_that_does_not_arrive_is_answered_408(world: &mut World) {
+    let address = world.ingest(&["--body-timeout=200ms"]).await;
+    let answer = exchange(
+        address,
+        b"POST /callback HTTP/1.1\r\nhost: x\r\ncontent-length: 20\r\n\r\n{\"object",
+    )
+    .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 408") && answer.contains("request_timeout"),
+        "{answer}"
+    );
+}
+
+async fn a_header_that_does_not_arrive_ends_the_connection(world: &mut World) {
+    let address = world.ingest(&["--header-timeout=200ms"]).await;
+    for part in [
+        "",
+        "POST /call",
+        "PRI * HTTP/2.0",
+        "POST /callback HTTP/1.1\r\nhost: x\r\n",
+    ] {
+        let answer = exchange(address, part.as_bytes()).await;
+        assert!(
+            !answer.contains(" 202 "),
+            "{part:?} was answered {answer:?}"
+        );
+    }
+}
+
+async fn requests_above_the_limit_are_shed_at_once(world: &mut World) {
+    let address = world.ingest(&["--requests-limit=1"]).await;
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    let body = r#"{"object_ids":[1]}"#;
+    let head = format!(
+        "POST /callback HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    // Its body is asked for when it has been let in.
+    let mut go_on = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    slow.read_exact(&mut go_on).await.unwrap();
+    let shed = post(address, body).await;
+    assert_eq!(
+        (shed.status, shed.error()),
+        (StatusCode::SERVICE_UNAVAILABLE, "overloaded")
+    );
+    assert_eq!(shed.headers["retry-after"], "1");
+    slow.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    slow.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 202");
+}
+
+async fn connections_above_the_limit_are_shed_at_once(world: &mut World) {
+    let address = world.ingest(&["--connections-limit=1"]).await;
+    let mut first = HttpClient::connect(address).await;
+    assert_eq!(
+        first.send(Method::GET, "/", "").await.status,
+        StatusCode::OK
+    );
+    let answer = exchange(address, b"").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"),
+        "{answer}"
+    );
+    assert!(answer.contains("\"overloaded\""), "{answer}");
+}
+
+async fn without_a_broker_the_client_is_asked_to_come_back_within_a_second(world: &mut World) {
+    let (address, _) = world
+        .start_ingest(&["--amqp-url=amqp://nobody:secret@127.0.0.1:1/%2f"])
+        .await;
+    let started = std::time::Instant::now();
+    let answer = post(address, r#"{"object_ids":[1]}"#).await;
+    assert!(
+        started.elapsed().as_secs_f64() < 1.0,
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(
+        (answer.status, answer.error()),
+        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+    );
+    assert_eq!(answer.headers["retry-after"], "1");
+    let answer = send(address, Method::GET, "/", "").await;
+    assert_eq!(
+        (answer.status, answer.error()),
+        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+    );
+    assert!(
+        answer.message().contains("broker") && !answer.message().contains("secret"),
+        "{answer:?}"
+    );
+}
+
+async fn the_root_says_whether_the_service_works(world: &mut World) {
+    let address = world.ingest(&[]).await;
+    let answer = send(address, Method::GET, "/?x=1", "").await;
+    assert_eq!(
+        (answer.status, answer.body),
+        (StatusCode::OK, json!({ "status": "ok" }))
+    );
+    assert_eq!(
+        send(address, Method::HEAD, "/", "").await.status,
+        StatusCode::OK
+    );
+}
+
+async fn one_connection_serves_many_requests_also_when_pipelined(world: &mut World) {
+    let address = world.ingest(&[]).await;
+    let body = r#"{"object_ids":[1]}"#;
+    let request = |close: &str| {
+        format!(
+            "POST /callback HTTP/1.1\r\nhost: x\r\n{close}content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let pipelined = [request(""), request(""), request("connection: close\r\n")].concat();
+    let answers = exchange(address, pipelined.as_bytes()).await;
+    assert_eq!(answers.matches("HTTP/1.1 202").count(), 3, "{answers}");
+}
+
+async fn a_client_may_speak_http2_without_tls(world: &mut World) {
+    let address = world.ingest(&[]).await;
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::post(format!("http://{address}/callback"))
+        .body(Full::new(Bytes::from_static(b"{\"object_ids\":[1,2]}")))
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        r#"{"accepted":2}"#
+    );
+}
+
+/// A proxy in front may have taken the length for true: nothing may follow on the connection.
+async fn a_length_together_with_chunks_ends_the_connection(world: &mut World) {
+    let address = world.ingest(&[]).await;
+    let body = r#"{"object_ids":[]}"#;
+    let request = format!(
+        "POST /callback HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n\
+         {:x}\r\n{body}\r\n0\r\n\r\n",
+        body.len()
+    );
+    // Returns when the other side has closed.
+    let answer = exchange(address, request.as_bytes()).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 202") && answer.contains("connection: close"),
+        "{answer}"
+    );
+}
+
+async fn a_callback_is_published_also_when_its_client_hangs_up(world: &mut World) {
+    let address = world.ingest(&[]).await;
+    let body = r#"{"object_ids":[1]}"#;
+    let request = format!(
+        "POST /callback HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    drop(stream);
+    world.broker.until_ready(Queue::Fetch, 1).await;
+}
+
+async fn what_cannot_be_routed_is_kept(world: &mut World) {
+    let address = world.ingest(&[]).await;
+    world
+        .broker
+        .delete(&world.broker.topology.name(Queue::Fetch))
+        .await;
+    post_ids(address, &[1]).await;
+    let message = world.broker.take(Queue::Unroutable).await;
+    assert_eq!(
+        message.routing_key.as_str(),
+        world.broker.topology.name(Queue::Fetch)
+    );
+}

@@ -1,0 +1,63 @@
+//! The end-to-end tests: one process, one pair of servers, and a world of its own for each test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test a panic is how a failed expectation is reported"
+)]
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::Arguments;
+use tests::servers::Servers;
+
+mod binaries;
+mod deletion;
+mod fetching;
+mod http_contract;
+mod mock_client;
+mod pipeline;
+mod topology;
+
+/// Tests mostly wait: more of them than processors can run at once.
+const THREADS: usize = 6;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(THREADS));
+    // The process is shared with the processes under test, which find their TLS provider installed.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let servers = if arguments.list {
+        None
+    } else {
+        match Servers::find_or_start() {
+            Ok(servers) => Some(Arc::new(servers)),
+            Err(error) => return refuse(&error),
+        }
+    };
+    let tests = [
+        http_contract::tests(),
+        fetching::tests(),
+        deletion::tests(),
+        topology::tests(),
+        pipeline::tests(),
+        mock_client::tests(),
+        binaries::tests(),
+    ];
+    let trials = tests
+        .into_iter()
+        .flatten()
+        .map(|test| test.trial(servers.clone()))
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // The last one standing: this removes the containers.
+    drop(servers);
+    conclusion.exit_code()
+}
+
+#[expect(clippy::print_stderr, reason = "the tests' own output")]
+fn refuse(error: &anyhow::Error) -> ExitCode {
+    eprintln!("the tests cannot run: {error:#}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,75 @@
+//! The client service that is part of the repository.
+
+use http::{Method, StatusCode};
+use serde_json::json;
+use shared::topology::Queue;
+use tests::http_client::send;
+use tests::wait::eventually;
+use tests::world::World;
+
+tests::tests![
+    look_ups_are_answered_by_parity_and_refused_for_what_is_no_id,
+    errors_come_at_the_ratio_asked_for,
+    callbacks_arrive_at_ingest,
+];
+
+/// No callbacks, and answers without delay.
+const QUIET: [&str; 4] = [
+    "--callback-interval=1h",
+    "--callback-url=http://127.0.0.1:1/",
+    "--latency-min=1ms",
+    "--latency-max=1ms",
+];
+
+async fn look_ups_are_answered_by_parity_and_refused_for_what_is_no_id(world: &mut World) {
+    let address = world.mock_client(&QUIET).await;
+    for (id, online) in [
+        (0, true),
+        (1, false),
+        (-2, true),
+        (i64::MAX, false),
+        (i64::MIN, true),
+    ] {
+        let answer = send(address, Method::GET, &format!("/objects/{id}"), "").await;
+        assert_eq!(
+            (answer.status, answer.body),
+            (StatusCode::OK, json!({ "id": id, "online": online }))
+        );
+    }
+    for id in ["x", "", "1.5", "9223372036854775808", "1/2"] {
+        let answer = send(address, Method::GET, &format!("/objects/{id}"), "").await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{id}");
+    }
+    assert_eq!(
+        send(address, Method::GET, "/", "").await.status,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(
+        send(address, Method::POST, "/objects/1", "").await.status,
+        StatusCode::METHOD_NOT_ALLOWED
+    );
+}
+
+async fn errors_come_at_the_ratio_asked_for(world: &mut World) {
+    let mut flags = QUIET.to_vec();
+    flags.extend(["--error-ratio=0.5", "--seed=7"]);
+    let address = world.mock_client(&flags).await;
+    let mut errors = 0;
+    for id in 0..100 {
+        let answer = send(address, Method::GET, &format!("/objects/{id}"), "").await;
+        errors += usize::from(answer.status == StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    assert!((25..=75).contains(&errors), "{errors} of 100");
+}
+
+async fn callbacks_arrive_at_ingest(world: &mut World) {
+    let ingest = world.ingest(&[]).await;
+    let url = format!("--callback-url=http://{ingest}/callback");
+    world
+        .mock_client(&["--callback-interval=20ms", &url, "--callback-ids=10"])
+        .await;
+    eventually("callbacks", async || {
+        (world.broker.ready(Queue::Fetch).await >= 3).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,58 @@
+//! The whole way of a callback, from the client service's post to the row's deletion.
+
+use shared::topology::Queue;
+use tests::client_service::{ClientService, Reply};
+use tests::http_client::post_ids;
+use tests::wait::eventually;
+use tests::world::World;
+
+tests::tests![
+    callbacks_become_rows_that_vanish,
+    several_fetchers_share_the_work
+];
+
+async fn callbacks_become_rows_that_vanish(world: &mut World) {
+    let client = ClientService::start(|id, _| {
+        if id % 2 == 0 {
+            Reply::Online
+        } else {
+            Reply::Offline
+        }
+    })
+    .await;
+    world.janitor(&["--sweep-interval=1h"]).await;
+    world.database.record_deletions().await;
+    world.fetcher(&client, &["--object-ttl=1s"]).await;
+    let ingest = world.ingest(&[]).await;
+    post_ids(ingest, &(0..200).collect::<Vec<_>>()).await;
+    let gone = "select count(distinct id) from deletions";
+    eventually("all deletions", async || {
+        (world.database.number(gone).await == 100).then_some(())
+    })
+    .await;
+    assert_eq!(
+        world
+            .database
+            .number("select count(*) from deletions where id % 2 <> 0 or late < 0")
+            .await,
+        0
+    );
+    for queue in [Queue::Fetch, Queue::Delete, Queue::Dead, Queue::Unroutable] {
+        assert_eq!(world.broker.ready(queue).await, 0, "{queue:?}");
+    }
+}
+
+async fn several_fetchers_share_the_work(world: &mut World) {
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    client.hold();
+    for _ in 0..3 {
+        world
+            .fetcher(&client, &["--fetch-concurrency=10", "--prefetch=1"])
+            .await;
+    }
+    let ingest = world.ingest(&["--chunk-size=10"]).await;
+    post_ids(ingest, &(0..30).collect::<Vec<_>>()).await;
+    client.until_in_flight(30).await;
+    client.release();
+    world.database.until_ids(&(0..30).collect::<Vec<_>>()).await;
+}
