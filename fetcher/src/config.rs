@@ -32,7 +32,7 @@ shared::settings! {
         pub answer_limit: ByteSize = "16KiB",
         /// Most messages taken from the queue and not finished. Enough to keep all look-ups busy
         /// with small chunks, and not so many that other replicas go without.
-        pub prefetch: NonZeroU16 = "128",
+        pub fetch_prefetch: NonZeroU16 = "128",
         /// How long to wait before each further try of a look-up that failed. When all are used
         /// up, the id goes to objects.dead.
         pub retry_delays: RetryDelays = "1s,5s,30s,2m",

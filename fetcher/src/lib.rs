@@ -52,7 +52,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let consumer: Consumer<FetchChunk, _> = Consumer {
         broker,
         queue: Queue::Fetch,
-        prefetch: config.prefetch.get(),
+        prefetch: config.fetch_prefetch.get(),
         handler: Arc::new(fetch),
         publisher,
         shutdown: shutdown.clone(),

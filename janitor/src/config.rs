@@ -14,7 +14,7 @@ shared::settings! {
         /// Address of /livez, /readyz and /metrics.
         pub admin_address: SocketAddr = "127.0.0.1:6062",
         /// Most messages taken from the queue and not finished.
-        pub prefetch: NonZeroU16 = "1000",
+        pub delete_prefetch: NonZeroU16 = "1000",
         /// Most rows in one statement.
         pub delete_batch: NonZeroUsize = "2000",
         /// How long a message waits for others to be deleted with. Every deletion is late by it.

@@ -41,7 +41,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let consumer: Consumer<DeleteBatch, _> = Consumer {
         broker,
         queue: Queue::Delete,
-        prefetch: config.prefetch.get(),
+        prefetch: config.delete_prefetch.get(),
         handler: Arc::new(expirer),
         publisher,
         shutdown: shutdown.clone(),

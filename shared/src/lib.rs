@@ -12,6 +12,7 @@ pub mod consumer;
 pub mod health;
 pub mod http_server;
 pub mod messages;
+mod migration;
 pub mod publisher;
 pub mod shutdown;
 pub mod store;

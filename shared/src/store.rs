@@ -18,6 +18,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{Value, mask_password};
 use crate::health::Dependency;
+use crate::migration::{MigrationError, migrate};
 use crate::shutdown::Shutdown;
 
 /// Address and credentials of the database.
@@ -277,47 +278,6 @@ fn limit_statements(timeout: Duration) -> Hook {
                 .map_err(HookError::Backend)
         })
     })
-}
-
-mod embedded {
-    refinery::embed_migrations!("migrations");
-}
-
-/// Key of the advisory lock that lets one process migrate at a time.
-const MIGRATION_LOCK: i64 = 0x6f62_6a65_6374_7301;
-
-enum MigrationError {
-    Disconnected(tokio_postgres::Error),
-    Failed(anyhow::Error),
-}
-
-impl From<tokio_postgres::Error> for MigrationError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        if error.as_db_error().is_some() {
-            Self::Failed(anyhow::Error::new(StoreError::Statement(error)))
-        } else {
-            Self::Disconnected(error)
-        }
-    }
-}
-
-/// The connection is closed afterwards, which frees the lock whatever happened.
-async fn migrate(client: Client) -> Result<(), MigrationError> {
-    let mut client = Client::take(client);
-    client.batch_execute("set statement_timeout = 0").await?;
-    client
-        .execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK])
-        .await?;
-    let report = embedded::migrations::runner()
-        .run_async(&mut *client)
-        .await
-        .map_err(|error| {
-            MigrationError::Failed(anyhow::Error::new(error).context("migrating the database"))
-        })?;
-    for migration in report.applied_migrations() {
-        tracing::info!(%migration, "migrated the database");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

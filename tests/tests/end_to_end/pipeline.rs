@@ -47,7 +47,7 @@ async fn several_fetchers_share_the_work(world: &mut World) {
     client.hold();
     for _ in 0..3 {
         world
-            .fetcher(&client, &["--fetch-concurrency=10", "--prefetch=1"])
+            .fetcher(&client, &["--fetch-concurrency=10", "--fetch-prefetch=1"])
             .await;
     }
     let ingest = world.ingest(&["--chunk-size=10"]).await;

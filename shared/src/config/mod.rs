@@ -6,28 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::SocketAddr;
-use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
-use std::time::Duration;
 
 use clap::{Arg, Command};
-use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-/// A type that a setting can have.
-pub trait Value: Sized {
-    /// Whether the value, or a part of it, must not be shown.
-    const SECRET: bool = false;
+mod value;
 
-    /// Reads the value as it is written in the environment or after a flag.
-    ///
-    /// # Errors
-    /// Says what is wrong with `raw`.
-    fn parse(raw: &str) -> Result<Self, String>;
-
-    /// The value as the start-up log shows it; secrets are masked.
-    fn show(&self) -> String;
-}
+pub use value::{ByteSize, Ratio, Value, mask_password, parse_with_envy};
 
 /// One setting, as `--help` and the README list it.
 #[derive(Clone, Debug)]
@@ -261,143 +246,12 @@ fn command(name: &'static str, about: &'static str, specs: &[Spec]) -> Command {
         .arg(ask)
 }
 
-/// Parses `raw` as envy does: numbers, booleans, units, and lists separated by commas.
-///
-/// # Errors
-/// Says why `raw` is not a `T`.
-pub fn parse_with_envy<T: DeserializeOwned>(raw: &str) -> Result<T, String> {
-    const KEY: &str = "value";
-    let pair = [(KEY.to_owned(), raw.trim().to_owned())];
-    let mut parsed: BTreeMap<String, T> = envy::from_iter(pair).map_err(|error| {
-        let reason = error.to_string();
-        reason
-            .split(" while parsing")
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    })?;
-    parsed.remove(KEY).ok_or_else(|| "no value".to_owned())
-}
-
-macro_rules! value_with_envy {
-    ($($Type:ty),*) => {$(
-        impl Value for $Type {
-            fn parse(raw: &str) -> Result<Self, String> {
-                parse_with_envy(raw)
-            }
-
-            fn show(&self) -> String {
-                self.to_string()
-            }
-        }
-    )*};
-}
-value_with_envy!(u64, i64, NonZeroU16, NonZeroU32, NonZeroUsize, SocketAddr);
-
-impl Value for Duration {
-    fn parse(raw: &str) -> Result<Self, String> {
-        humantime::parse_duration(raw.trim())
-            .map_err(|error| format!("{error}; write it as 30s or 250ms"))
-    }
-
-    fn show(&self) -> String {
-        humantime::format_duration(*self).to_string()
-    }
-}
-
-impl Value for url::Url {
-    fn parse(raw: &str) -> Result<Self, String> {
-        let url = Self::parse(raw.trim()).map_err(|error| error.to_string())?;
-        match url.scheme() {
-            "http" | "https" => Ok(url),
-            scheme => Err(format!("scheme {scheme:?} is not http or https")),
-        }
-    }
-
-    fn show(&self) -> String {
-        mask_password(self)
-    }
-}
-
-/// The URL with `***` in place of its password.
-#[must_use]
-pub fn mask_password(url: &url::Url) -> String {
-    let mut url = url.clone();
-    if url.password().is_some() && url.set_password(Some("***")).is_err() {
-        return format!("{}://***", url.scheme());
-    }
-    url.to_string()
-}
-
-/// A number from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ratio(f64);
-
-impl Ratio {
-    /// The number itself.
-    #[must_use]
-    pub fn get(self) -> f64 {
-        self.0
-    }
-}
-
-impl Value for Ratio {
-    fn parse(raw: &str) -> Result<Self, String> {
-        let ratio = parse_with_envy::<f64>(raw)?;
-        if (0.0..=1.0).contains(&ratio) {
-            Ok(Self(ratio))
-        } else {
-            Err("not from 0 to 1".to_owned())
-        }
-    }
-
-    fn show(&self) -> String {
-        self.0.to_string()
-    }
-}
-
-/// A number of bytes, written plain or with `KiB`, `MiB`, `GiB`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ByteSize(usize);
-
-impl ByteSize {
-    /// The number of bytes.
-    #[must_use]
-    pub fn bytes(self) -> usize {
-        self.0
-    }
-}
-
-impl Value for ByteSize {
-    fn parse(raw: &str) -> Result<Self, String> {
-        let raw = raw.trim();
-        let digits = raw.find(|c: char| !c.is_ascii_digit()).unwrap_or(raw.len());
-        let unit = match raw[digits..].trim() {
-            "" | "B" => 1,
-            "KiB" => 1 << 10,
-            "MiB" => 1 << 20,
-            "GiB" => 1 << 30,
-            unit => return Err(format!("{unit:?} is not B, KiB, MiB or GiB")),
-        };
-        let number: usize = parse_with_envy(&raw[..digits])?;
-        number
-            .checked_mul(unit)
-            .map(Self)
-            .ok_or_else(|| "too large".to_owned())
-    }
-
-    fn show(&self) -> String {
-        match self.0 {
-            n if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{}MiB", n >> 20),
-            n if n >= 1 << 10 && n % (1 << 10) == 0 => format!("{}KiB", n >> 10),
-            n => n.to_string(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(unreachable_pub)]
+
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
 
     use super::*;
 
@@ -489,11 +343,5 @@ mod tests {
         ] {
             assert!(help.contains(part), "{part} is missing in: {help}");
         }
-    }
-
-    #[test]
-    fn a_password_in_a_url_is_masked() {
-        let url = <url::Url as Value>::parse("http://user:secret@host/path").unwrap();
-        assert_eq!(Value::show(&url), "http://user:***@host/path");
     }
 }

@@ -1,0 +1,50 @@
+//! The schema, embedded in the binaries that need it and brought up to date when they start.
+
+use deadpool_postgres::Client;
+
+use crate::store::StoreError;
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// Key of the advisory lock that lets one process migrate at a time.
+const MIGRATION_LOCK: i64 = 0x6f62_6a65_6374_7301;
+
+/// Why the schema is not known to be up to date.
+pub(crate) enum MigrationError {
+    /// The connection was lost; to be tried again.
+    Disconnected(tokio_postgres::Error),
+    /// The database refused; trying again would not help.
+    Failed(anyhow::Error),
+}
+
+impl From<tokio_postgres::Error> for MigrationError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if error.as_db_error().is_some() {
+            Self::Failed(anyhow::Error::new(StoreError::Statement(error)))
+        } else {
+            Self::Disconnected(error)
+        }
+    }
+}
+
+/// Applies the migrations that are missing, one process at a time. The connection is closed
+/// afterwards, which frees the lock whatever happened.
+pub(crate) async fn migrate(client: Client) -> Result<(), MigrationError> {
+    let mut client = Client::take(client);
+    client.batch_execute("set statement_timeout = 0").await?;
+    client
+        .execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK])
+        .await?;
+    let report = embedded::migrations::runner()
+        .run_async(&mut *client)
+        .await
+        .map_err(|error| {
+            MigrationError::Failed(anyhow::Error::new(error).context("migrating the database"))
+        })?;
+    for migration in report.applied_migrations() {
+        tracing::info!(%migration, "migrated the database");
+    }
+    Ok(())
+}

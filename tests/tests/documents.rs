@@ -1,0 +1,114 @@
+//! The documents say what the code does.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::Path;
+
+use shared::boot::Process;
+use shared::config::{Settings, Spec};
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn specs() -> Vec<(&'static str, Vec<Spec>)> {
+    vec![
+        (ingest::Config::NAME, ingest::Config::specs()),
+        (fetcher::Config::NAME, fetcher::Config::specs()),
+        (janitor::Config::NAME, janitor::Config::specs()),
+        (mock_client::Config::NAME, mock_client::Config::specs()),
+    ]
+}
+
+/// One row for each setting, with the processes that read it.
+fn settings_table() -> String {
+    let mut rows: Vec<(Spec, Vec<&str>)> = Vec::new();
+    for (process, specs) in specs() {
+        for spec in specs {
+            let same = |row: &&mut (Spec, Vec<&str>)| {
+                row.0.name == spec.name && row.0.default == spec.default
+            };
+            match rows.iter_mut().find(same) {
+                Some((_, processes)) => processes.push(process),
+                None => rows.push((spec, vec![process])),
+            }
+        }
+    }
+    let mut table =
+        "| setting | default | read by | what it does |\n| --- | --- | --- | --- |\n".to_owned();
+    for (spec, processes) in rows {
+        let default = if spec.default.is_empty() {
+            "(none)".to_owned()
+        } else {
+            format!("`{}`", spec.default)
+        };
+        let processes = if processes.len() == specs().len() {
+            "all".to_owned()
+        } else {
+            processes.join(", ")
+        };
+        let line = format!(
+            "| `{}` | {default} | {processes} | {} |",
+            spec.variable(),
+            spec.help
+        );
+        writeln!(table, "{line}").unwrap();
+    }
+    table
+}
+
+#[test]
+fn the_readme_lists_every_setting_as_it_is() {
+    let readme = read("README.md");
+    let (_, rest) = readme
+        .split_once("<!-- settings -->\n")
+        .expect("a marker before the table");
+    let (written, _) = rest
+        .split_once("<!-- end of settings -->")
+        .expect("a marker after the table");
+    let table = settings_table();
+    assert!(written == table, "put this table into README.md:\n{table}");
+}
+
+#[test]
+fn every_variable_that_the_compose_file_sets_is_a_setting() {
+    let known: BTreeSet<String> = specs()
+        .into_iter()
+        .flat_map(|(_, specs)| specs)
+        .map(|spec| spec.variable())
+        .collect();
+    let compose = read("deploy/compose.yaml");
+    let mut found = 0;
+    for line in compose.lines() {
+        let Some((name, _)) = line.trim().split_once(':') else {
+            continue;
+        };
+        let is_variable =
+            name.len() > 2 && name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+        let is_of_an_image = ["RABBITMQ_", "POSTGRES_", "RUST_", "RUNTIME_"]
+            .iter()
+            .any(|p| name.starts_with(p));
+        if is_variable && !is_of_an_image {
+            assert!(known.contains(name), "{name} is no setting");
+            found += 1;
+        }
+    }
+    assert!(found > 5, "the file was not understood");
+}
+
+#[test]
+fn every_file_that_the_architecture_names_exists() {
+    let architecture = read("ARCHITECTURE.md");
+    let mut found = 0;
+    for word in architecture.split('`') {
+        let extension = Path::new(word).extension();
+        let is_file = !word.contains(' ')
+            && extension.is_some_and(|extension| extension == "rs" || extension == "sql");
+        if is_file && word.contains('/') {
+            read(word);
+            found += 1;
+        }
+    }
+    assert!(found > 20, "only {found} files are named");
+}
