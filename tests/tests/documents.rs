@@ -1,4 +1,10 @@
 //! The documents say what the code does.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test a panic is how a failed expectation is reported"
+)]
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
