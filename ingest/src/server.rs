@@ -14,6 +14,7 @@ use hyper::body::{Body, Incoming};
 use serde_json::json;
 use shared::health::Health;
 use shared::http_server::Service;
+use shared::telemetry::milliseconds;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
@@ -173,7 +174,7 @@ fn log(
     status: StatusCode,
     result: &Result<Success, ApiError>,
 ) {
-    let (status, duration_ms) = (status.as_u16(), duration.as_secs_f64() * 1e3);
+    let (status, duration_ms) = (status.as_u16(), milliseconds(duration));
     match result {
         Ok(Success::Accepted(ids)) => {
             tracing::info!(%method, path, status, ids, duration_ms, %remote, "request");

@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::Context;
 use serde_json::json;
 use shared::shutdown::Shutdown;
+use shared::telemetry::milliseconds;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -66,7 +67,7 @@ async fn send(http: reqwest::Client, url: url::Url, body: serde_json::Value) {
         Ok::<_, reqwest::Error>((status, response.text().await?))
     }
     .await;
-    let duration_ms = started.elapsed().as_secs_f64() * 1e3;
+    let duration_ms = milliseconds(started.elapsed());
     match result {
         Ok((status, answer)) => {
             let success = if (200..300).contains(&status) {

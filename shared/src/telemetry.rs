@@ -1,6 +1,8 @@
 //! Structured logs and metrics of a process.
 
+use std::io::IsTerminal;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -77,6 +79,12 @@ pub fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
         tracing::error!(panic = %panic, "a task panicked");
     }));
     Ok(())
+}
+
+/// A duration as log lines give it: in milliseconds, to the microsecond.
+#[must_use]
+pub fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// Upper bounds of histogram buckets for durations, in seconds.
