@@ -63,9 +63,11 @@ crate::settings! {
 /// Logging has been begun before.
 pub fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.log.0).context("reading the log filter")?;
+    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_target(false);
+        .with_target(false)
+        .with_ansi(colours);
     let begun = match settings.log_format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder
