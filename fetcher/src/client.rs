@@ -1,6 +1,5 @@
 //! Asking the client service for one object, and judging its answer.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -12,102 +11,8 @@ use serde::Deserialize;
 use shared::messages::ObjectId;
 use url::Url;
 
+use crate::answer::{Answer, Failure, Reason};
 use crate::config::Config;
-
-/// What is known of an object after it was looked up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// To be stored.
-    Online,
-    /// Not to be stored.
-    Offline,
-    /// The client service does not know it (404, 410).
-    Gone,
-    /// Not known yet.
-    Failed(Failure),
-}
-
-/// Why a look-up failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What went wrong.
-    pub reason: Reason,
-    /// How long the client service asked to be left alone.
-    pub retry_after: Option<Duration>,
-}
-
-/// What went wrong with a look-up.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
-    /// No connection, or it broke.
-    Connection(String),
-    /// No whole answer in time.
-    Timeout,
-    /// A status that may pass: 408, 425, 429, 5xx, and what is not understood.
-    Status(u16),
-    /// A 4xx status that will not change.
-    Refused(u16),
-    /// Not the answer to what was asked.
-    Malformed(String),
-    /// A defect of this program.
-    Panicked,
-}
-
-impl Reason {
-    /// Whether another try may succeed.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
-        !matches!(self, Self::Refused(_))
-    }
-
-    /// The kind of failure, as metrics name it.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Connection(_) => "connection",
-            Self::Timeout => "timeout",
-            Self::Status(429) => "throttled",
-            Self::Status(_) => "status",
-            Self::Refused(_) => "refused",
-            Self::Malformed(_) => "malformed",
-            Self::Panicked => "panic",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connection(error) => write!(formatter, "connection: {error}"),
-            Self::Timeout => formatter.write_str("no answer in time"),
-            Self::Status(status) | Self::Refused(status) => write!(formatter, "status {status}"),
-            Self::Malformed(error) => write!(formatter, "malformed answer: {error}"),
-            Self::Panicked => formatter.write_str("a panic, which the log describes"),
-        }
-    }
-}
-
-impl From<Reason> for Failure {
-    fn from(reason: Reason) -> Self {
-        Self {
-            reason,
-            retry_after: None,
-        }
-    }
-}
-
-impl Answer {
-    /// The kind of answer, as metrics name it.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Online => "online",
-            Self::Offline => "offline",
-            Self::Gone => "gone",
-            Self::Failed(failure) => failure.reason.kind(),
-        }
-    }
-}
 
 /// The body of an answer; other members are ignored.
 #[derive(Deserialize)]

@@ -12,7 +12,7 @@ use shared::messages::{Attempt, FetchChunk, Headers, ObjectId};
 use shared::publisher::{Publication, Publisher};
 use shared::topology::Queue;
 
-use crate::client::{Answer, Failure, Reason};
+use crate::answer::{Answer, Failure, Reason};
 use crate::look_ups::LookUps;
 use crate::retry::RetryDelays;
 use crate::writer::{Writer, WriterEnded};

@@ -13,6 +13,7 @@ use shared::publisher::Publisher;
 use shared::store::Store;
 use shared::topology::{Queue, Topology};
 
+pub mod answer;
 pub mod client;
 pub mod config;
 pub mod fetch;

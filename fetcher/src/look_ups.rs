@@ -9,7 +9,8 @@ use futures::future::{BoxFuture, Shared};
 use shared::messages::ObjectId;
 use tokio::sync::Semaphore;
 
-use crate::client::{Answer, ClientService, Reason};
+use crate::answer::{Answer, Reason};
+use crate::client::ClientService;
 
 type Joined = Shared<BoxFuture<'static, Answer>>;
 

@@ -4,7 +4,7 @@ use shared::config::{Value, parse_with_envy};
 use shared::messages::Attempt;
 use shared::topology::{Delay, Queue};
 
-use crate::client::Failure;
+use crate::answer::Failure;
 
 /// The waiting times between the tries of a look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::client::Reason;
+    use crate::answer::Reason;
 
     fn next(attempt: u32, reason: Reason, retry_after: Option<u64>) -> Queue {
         let delays = RetryDelays::parse("1s, 5s,30s").unwrap();

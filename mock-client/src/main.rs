@@ -2,16 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use mock_client::Config;
-use tokio::net::TcpListener;
+use shared::boot::{listen, start};
 
 fn main() -> ExitCode {
-    shared::boot::start(|config: Config, context| async move {
-        let address = config.listen_address;
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("listening on {address}"))?;
+    start(|config: Config, context| async move {
+        let listener = listen(config.listen_address).await?;
         mock_client::run(config, listener, context).await
     })
 }

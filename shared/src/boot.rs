@@ -116,9 +116,7 @@ where
         shutdown,
     };
     let admin_address = settings.admin_address();
-    let listener = TcpListener::bind(admin_address)
-        .await
-        .with_context(|| format!("listening on the admin address {admin_address}"))?;
+    let listener = listen(admin_address).await?;
     log_start(&settings, listener.local_addr()?);
     let admin = Admin {
         health: context.health.clone(),
@@ -150,6 +148,16 @@ async fn with_admin(
             std::future::pending::<()>().await;
         } => Ok(()),
     }
+}
+
+/// Listens on `address`.
+///
+/// # Errors
+/// The address is in use, or not this machine's; the error names it.
+pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}"))
 }
 
 async fn overdue(shutdown: &Shutdown) {

@@ -2,7 +2,7 @@
 
 use deadpool_postgres::Client;
 
-use crate::store::StoreError;
+use thiserror::Error;
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -12,21 +12,14 @@ mod embedded {
 const MIGRATION_LOCK: i64 = 0x6f62_6a65_6374_7301;
 
 /// Why the schema is not known to be up to date.
+#[derive(Debug, Error)]
 pub(crate) enum MigrationError {
-    /// The connection was lost; to be tried again.
-    Disconnected(tokio_postgres::Error),
-    /// The database refused; trying again would not help.
-    Failed(anyhow::Error),
-}
-
-impl From<tokio_postgres::Error> for MigrationError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        if error.as_db_error().is_some() {
-            Self::Failed(anyhow::Error::new(StoreError::Statement(error)))
-        } else {
-            Self::Disconnected(error)
-        }
-    }
+    /// The lock could not be taken.
+    #[error(transparent)]
+    Lock(#[from] tokio_postgres::Error),
+    /// A migration failed, or differs from the one that was applied.
+    #[error(transparent)]
+    Migration(#[from] refinery::Error),
 }
 
 /// Applies the migrations that are missing, one process at a time. The connection is closed
@@ -39,10 +32,7 @@ pub(crate) async fn migrate(client: Client) -> Result<(), MigrationError> {
         .await?;
     let report = embedded::migrations::runner()
         .run_async(&mut *client)
-        .await
-        .map_err(|error| {
-            MigrationError::Failed(anyhow::Error::new(error).context("migrating the database"))
-        })?;
+        .await?;
     for migration in report.applied_migrations() {
         tracing::info!(%migration, "migrated the database");
     }

@@ -203,18 +203,22 @@ impl Store {
     pub async fn migrate(&self, shutdown: &Shutdown) -> anyhow::Result<()> {
         const PAUSE: Duration = Duration::from_millis(500);
         loop {
-            let error = match self.pool.get().await {
+            let disconnected = match self.pool.get().await {
                 Ok(client) => match migrate(client).await {
                     Ok(()) => {
                         self.dependency.up();
                         return Ok(());
                     }
-                    Err(MigrationError::Failed(error)) => return Err(error),
-                    Err(MigrationError::Disconnected(error)) => error.to_string(),
+                    Err(MigrationError::Lock(error)) if error.as_db_error().is_none() => {
+                        error.into()
+                    }
+                    Err(error) => {
+                        return Err(anyhow::Error::new(error).context("migrating the database"));
+                    }
                 },
-                Err(error) => StoreError::Pool(error).to_string(),
+                Err(error) => StoreError::Pool(error),
             };
-            self.dependency.down(&error);
+            self.dependency.down(&disconnected);
             if !shutdown.sleep(PAUSE).await {
                 return Ok(());
             }
