@@ -8,8 +8,7 @@ use http::{HeaderMap, StatusCode};
 use reqwest::Response;
 use reqwest::redirect::Policy;
 use serde::Deserialize;
-use shared::messages::ObjectId;
-use url::Url;
+use shared::messages::{ObjectId, shortened};
 
 use crate::answer::{Answer, Failure, Reason};
 use crate::config::Config;
@@ -25,7 +24,7 @@ struct Object {
 #[derive(Clone, Debug)]
 pub struct ClientService {
     http: reqwest::Client,
-    objects: Url,
+    objects: String,
     answer_limit: usize,
 }
 
@@ -33,18 +32,14 @@ impl ClientService {
     /// Makes the connection pool; connections are made when they are needed.
     ///
     /// # Errors
-    /// `client_url` cannot have paths below it, or the TLS set-up fails.
+    /// The TLS set-up fails.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
-        let mut objects = config.client_url.clone();
-        objects
-            .path_segments_mut()
-            .map_err(|()| anyhow::anyhow!("CLIENT_URL cannot have paths below it"))?
-            .pop_if_empty()
-            .push("objects");
         let http = reqwest::Client::builder()
             .user_agent(concat!("callback-pipeline-fetcher/", env!("CARGO_PKG_VERSION")))
             .timeout(config.fetch_timeout)
             .pool_max_idle_per_host(config.fetch_concurrency.get())
+            // Shorter than servers keep idle connections, which would close as they are used.
+            .pool_idle_timeout(Duration::from_secs(15))
             // A redirect is not an answer, and a proxy of the environment is not the client service.
             .redirect(Policy::none())
             .no_proxy()
@@ -52,7 +47,7 @@ impl ClientService {
             .context("setting up the HTTP client")?;
         Ok(Self {
             http,
-            objects,
+            objects: config.client_url.objects(),
             answer_limit: config.answer_limit.bytes(),
         })
     }
@@ -66,7 +61,7 @@ impl ClientService {
     }
 
     async fn ask(&self, id: ObjectId) -> Result<Answer, Failure> {
-        let url = format!("{}/{id}", self.objects);
+        let url = format!("{}{id}", self.objects);
         let response = self
             .http
             .get(url)
@@ -86,8 +81,8 @@ impl ClientService {
     /// An answer counts only when it is small, well-formed, and about the object asked for.
     async fn judge(&self, id: ObjectId, response: Response) -> Result<Answer, Failure> {
         let body = self.read(response).await?;
-        let object: Object =
-            serde_json::from_slice(&body).map_err(|error| Reason::Malformed(error.to_string()))?;
+        let object: Object = serde_json::from_slice(&body)
+            .map_err(|error| Reason::Malformed(shortened(&error.to_string())))?;
         if object.id != id {
             return Err(Reason::Malformed("it is about another object".to_owned()).into());
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shared::boot::{Process, ProcessSettings};
 use shared::broker::BrokerSettings;
-use shared::config::ByteSize;
+use shared::config::{ByteSize, Value, Wait};
 use shared::store::DatabaseSettings;
 use shared::topology::Delay;
 use url::Url;
@@ -19,7 +19,7 @@ shared::settings! {
         /// Address of /livez, /readyz and /metrics.
         pub admin_address: SocketAddr = "127.0.0.1:6061",
         /// Address of the client service; ids are looked up at /objects/ID below it.
-        pub client_url: Url = "http://localhost:9010",
+        pub client_url: ClientUrl = "http://localhost:9010",
         /// How long an object is kept after it was last seen online. A change applies to what is
         /// stored from then on.
         pub object_ttl: Delay = "30s",
@@ -39,7 +39,7 @@ shared::settings! {
         /// Most rows in one statement.
         pub write_batch: NonZeroUsize = "1000",
         /// How long a row waits for others to be stored with.
-        pub write_linger: Duration = "5ms",
+        pub write_linger: Wait = "5ms",
         /// Most statements at work at once.
         pub write_concurrency: NonZeroUsize = "2",
     } with {
@@ -63,5 +63,56 @@ impl Process for Config {
 
     fn process(&self) -> &ProcessSettings {
         &self.process
+    }
+}
+
+/// Address of the client service, which has paths below it: no query, no fragment.
+#[derive(Clone, Debug)]
+pub struct ClientUrl(Url);
+
+impl ClientUrl {
+    /// Address of the look-ups: an id follows.
+    #[must_use]
+    pub fn objects(&self) -> String {
+        format!("{}/objects/", self.0.as_str().trim_end_matches('/'))
+    }
+}
+
+impl Value for ClientUrl {
+    fn parse(raw: &str) -> Result<Self, String> {
+        let url = <Url as Value>::parse(raw)?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(
+                "ids are looked up below it, so it can have no query and no fragment".to_owned(),
+            );
+        }
+        Ok(Self(url))
+    }
+
+    fn show(&self) -> String {
+        self.0.show()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_looked_up_below_the_address_of_the_client_service() {
+        for (raw, objects) in [
+            ("http://host:9010", "http://host:9010/objects/"),
+            ("http://host/api/", "http://host/api/objects/"),
+        ] {
+            assert_eq!(ClientUrl::parse(raw).unwrap().objects(), objects);
+        }
+        for raw in [
+            "http://host/?key=1",
+            "http://host/#top",
+            "ftp://host",
+            "host:9010",
+        ] {
+            assert!(ClientUrl::parse(raw).is_err(), "{raw} was accepted");
+        }
     }
 }

@@ -64,7 +64,7 @@ impl Writer {
         let (requests, receiver) = mpsc::channel(WAITING);
         let limits = BatchLimits {
             weight: config.write_batch.get(),
-            linger: config.write_linger,
+            linger: config.write_linger.0,
         };
         let batches = Batches {
             store,

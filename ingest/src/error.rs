@@ -66,18 +66,23 @@ impl ApiError {
         }
     }
 
-    /// Whether a part of the body may still be on its way, so that the connection cannot be used
-    /// for another request.
+    /// Whether the answer is given before the whole body has been read.
     fn leaves_body_unread(&self) -> bool {
         matches!(
             self,
-            Self::PayloadTooLarge(_) | Self::RequestTimeout | Self::BrokenBody(_)
+            Self::PayloadTooLarge(_)
+                | Self::RequestTimeout
+                | Self::BrokenBody(_)
+                | Self::Overloaded
+                | Self::NotFound
+                | Self::MethodNotAllowed(_)
         )
     }
 
-    /// The answer. `http1` tells whether a connection can be closed by a header.
+    /// The answer. `has_body` tells whether the request has a body over HTTP/1: where that is left
+    /// unread, the connection cannot be used for another request.
     #[must_use]
-    pub fn response(&self, http1: bool) -> Response<Full<Bytes>> {
+    pub fn response(&self, has_body: bool) -> Response<Full<Bytes>> {
         let (status, code) = self.status_and_code();
         let mut response = json_response(
             status,
@@ -90,7 +95,7 @@ impl ApiError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
-        if http1 && self.leaves_body_unread() {
+        if has_body && self.leaves_body_unread() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use shared::messages::ObjectId;
+use shared::messages::{ObjectId, shortened};
 use thiserror::Error;
 
 /// A callback whose ids are known to be valid and distinct. Only [`Callback::parse`] makes one.
@@ -63,20 +63,8 @@ impl Callback {
 fn explain(body: &[u8], error: &serde_json::Error) -> CallbackError {
     match serde_json::from_slice::<IgnoredAny>(body) {
         Err(syntax) => CallbackError::NotJson(syntax.to_string()),
-        Ok(_) => CallbackError::WrongShape(shortened(error.to_string())),
+        Ok(_) => CallbackError::WrongShape(shortened(&error.to_string())),
     }
-}
-
-/// The parser quotes what it found, which may be as long as the body. The position stands at the end.
-fn shortened(message: String) -> String {
-    const ENDS: usize = 120;
-    let length = message.chars().count();
-    if length <= 2 * ENDS {
-        return message;
-    }
-    let start: String = message.chars().take(ENDS).collect();
-    let end: String = message.chars().skip(length - ENDS).collect();
-    format!("{start} ... {end}")
 }
 
 struct Body {

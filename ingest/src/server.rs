@@ -131,7 +131,7 @@ impl Service for Server {
     ) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let http1 = request.version() < Version::HTTP_2;
+        let has_body = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
         // The hook that logs panics has described this one.
         let result = AssertUnwindSafe(self.route(request))
             .catch_unwind()
@@ -142,7 +142,7 @@ impl Service for Server {
                 json_response(StatusCode::ACCEPTED, &json!({ "accepted": ids }))
             }
             Ok(Success::Ready) => json_response(StatusCode::OK, &json!({ "status": "ok" })),
-            Err(error) => error.response(http1),
+            Err(error) => error.response(has_body),
         };
         count(&path, &result);
         let duration = started.elapsed();

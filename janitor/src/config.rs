@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shared::boot::{Process, ProcessSettings};
 use shared::broker::BrokerSettings;
+use shared::config::Wait;
 use shared::store::DatabaseSettings;
 
 shared::settings! {
@@ -15,15 +16,17 @@ shared::settings! {
         pub admin_address: SocketAddr = "127.0.0.1:6062",
         /// Most messages taken from the queue and not finished.
         pub delete_prefetch: NonZeroU16 = "1000",
-        /// Most rows in one statement.
+        /// Rows from which on a statement takes no more messages; the last one may add to them.
         pub delete_batch: NonZeroUsize = "2000",
+        /// Most statements at work at once.
+        pub delete_concurrency: NonZeroUsize = "2",
         /// How long a message waits for others to be deleted with. Every deletion is late by it.
-        pub delete_linger: Duration = "2ms",
+        pub delete_linger: Wait = "2ms",
         /// How often rows are looked for that no message covers.
         pub sweep_interval: Duration = "10s",
         /// How long a row must be overdue before the sweep takes it, so that the sweep leaves alone
         /// what a message is about to delete.
-        pub sweep_grace: Duration = "10s",
+        pub sweep_grace: Wait = "10s",
         /// Most rows that the sweep deletes in one statement.
         pub sweep_batch: NonZeroUsize = "1000",
     } with {

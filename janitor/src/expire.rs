@@ -5,6 +5,7 @@
 //! expired; a message that comes early, because the broker's clock runs ahead, is held back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::batch::{BatchLimits, next_batch};
@@ -13,12 +14,12 @@ use shared::messages::{Attempt, DeleteBatch};
 use shared::shutdown::{Shutdown, VitalTask};
 use shared::store::{Store, StoreError};
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
 
-/// How many messages may wait for a batch: more than the prefetch lets in.
+/// How many messages may wait for a batch.
 const WAITING: usize = 1_000;
 
 /// Rows are locked in the order of their ids, as the fetchers do, so that the two never deadlock.
@@ -80,12 +81,13 @@ impl Expirer {
         let (requests, receiver) = mpsc::channel(WAITING);
         let limits = BatchLimits {
             weight: config.delete_batch.get(),
-            linger: config.delete_linger,
+            linger: config.delete_linger.0,
         };
-        let stop = shutdown.clone();
+        let concurrency = config.delete_concurrency.get().min(Semaphore::MAX_PERMITS);
+        let (slots, stop) = (Arc::new(Semaphore::new(concurrency)), shutdown.clone());
         let work = async move {
             tokio::select! {
-                () = delete_batches(receiver, limits, store) => {}
+                () = delete_batches(receiver, limits, slots, store) => {}
                 () = stop.closing() => {}
             }
         };
@@ -106,23 +108,40 @@ impl Handler<DeleteBatch> for Expirer {
     }
 }
 
-/// Statements are bounded by the pool; batches that are held back take no connection.
-async fn delete_batches(mut requests: mpsc::Receiver<Request>, limits: BatchLimits, store: Store) {
+/// While all statements are at work the next batch grows. Batches that are held back take no slot.
+async fn delete_batches(
+    mut requests: mpsc::Receiver<Request>,
+    limits: BatchLimits,
+    slots: Arc<Semaphore>,
+    store: Store,
+) {
     let mut work = JoinSet::new();
     let weigh = |request: &Request| request.batch.object_ids.len();
-    while let Some(batch) = next_batch(&mut requests, limits, weigh).await {
+    // The semaphore is never closed.
+    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+        let Some(batch) = next_batch(&mut requests, limits, weigh).await else {
+            break;
+        };
         while work.try_join_next().is_some() {}
-        work.spawn(work_off(batch, store.clone()));
+        work.spawn(work_off(batch, Arc::clone(&slots), slot, store.clone()));
     }
     work.join_all().await;
 }
 
-async fn work_off(batch: Vec<Request>, store: Store) {
+async fn work_off(
+    batch: Vec<Request>,
+    slots: Arc<Semaphore>,
+    slot: OwnedSemaphorePermit,
+    store: Store,
+) {
     let rows = rows(batch.iter().map(|request| &request.batch));
+    let mut slot = Some(slot);
     while let Some(early) = expire_and_count(&store, &rows).await {
         metrics::counter!("early_delete_batches_total").increment(1);
         tracing::debug!(?early, "messages came before their rows expired");
+        drop(slot.take());
         tokio::time::sleep(early).await;
+        slot = Arc::clone(&slots).acquire_owned().await.ok();
     }
     for request in batch {
         if request.done.send(()).is_err() {

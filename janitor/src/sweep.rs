@@ -37,7 +37,7 @@ impl Sweep {
         Self {
             store,
             interval: config.sweep_interval,
-            grace: config.sweep_grace,
+            grace: config.sweep_grace.0,
             batch: config.sweep_batch,
         }
     }

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use shared::boot::{Process, ProcessSettings};
-use shared::config::Ratio;
+use shared::config::{Ratio, Wait};
 use url::Url;
 
 shared::settings! {
@@ -26,9 +26,9 @@ shared::settings! {
         /// How many different ids there are, from 0.
         pub object_count: NonZeroU16 = "100",
         /// Shortest time that a look-up takes.
-        pub latency_min: Duration = "300ms",
+        pub latency_min: Wait = "300ms",
         /// Longest time that a look-up takes.
-        pub latency_max: Duration = "4300ms",
+        pub latency_max: Wait = "4300ms",
         /// Share of look-ups that are answered 500.
         pub error_ratio: Ratio = "0",
         /// Share of look-ups that take as long as SLOW_LATENCY.
@@ -47,7 +47,8 @@ impl Config {
     /// Bounds of the time that a look-up takes, in order whichever way they were given.
     #[must_use]
     pub fn latency(&self) -> std::ops::RangeInclusive<Duration> {
-        self.latency_min.min(self.latency_max)..=self.latency_max.max(self.latency_min)
+        let (one, other) = (self.latency_min.0, self.latency_max.0);
+        one.min(other)..=one.max(other)
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves until the shut-down begins.
+    /// Serves until `shutdown` begins.
     pub async fn serve(self, listener: TcpListener, shutdown: &Shutdown) {
         let limits = ServerLimits {
             connections: 64,

@@ -137,16 +137,14 @@ async fn with_admin(
     shutdown: &Shutdown,
     work: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
+    let never = Shutdown::new(shutdown.timeout());
     tokio::select! {
         result = work => {
             anyhow::ensure!(result.is_err() || shutdown.has_begun(), "the work ended unasked");
             tracing::info!("stopped");
             result
         }
-        () = async {
-            admin.serve(listener, shutdown).await;
-            std::future::pending::<()>().await;
-        } => Ok(()),
+        () = admin.serve(listener, &never) => anyhow::bail!("the admin port closed"),
     }
 }
 

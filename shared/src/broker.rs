@@ -100,8 +100,8 @@ pub trait Session: Send {
 }
 
 impl Broker {
-    /// The broker that `settings` name; `queues` are declared there besides those that every
-    /// process declares. `process` names the connections in the management UI.
+    /// The broker that `settings` name, where `topology` is declared on each connection. `process`
+    /// names the connections in the management UI.
     #[must_use]
     pub fn new(process: &'static str, settings: &BrokerSettings, topology: Topology) -> Self {
         let url = settings.amqp_url.clone();
@@ -140,6 +140,27 @@ impl Broker {
         }
     }
 
+    /// The same for a connection that publishes. While an alarm of the broker blocks it, nothing is
+    /// wrong with it: it works again when the alarm clears, and another one would be blocked too.
+    ///
+    /// # Errors
+    /// The step's own error, or [`BrokerError::Timeout`] naming it.
+    pub async fn bounded_unless_blocked<T>(
+        &self,
+        connection: &Connection,
+        step: &'static str,
+        work: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, BrokerError> {
+        let mut work = pin!(work);
+        loop {
+            match tokio::time::timeout(self.timeout, &mut work).await {
+                Ok(result) => return Ok(result?),
+                Err(_) if connection.status().blocked() => {}
+                Err(_) => return Err(BrokerError::Timeout(step)),
+            }
+        }
+    }
+
     /// Runs `session` on one connection after the other, until it finishes or the shut-down begins
     /// while there is no connection. A session itself decides how it ends at the shut-down.
     pub async fn supervise(
@@ -152,7 +173,7 @@ impl Broker {
         let mut delays = backoff();
         loop {
             let started = tokio::time::Instant::now();
-            match self.run_session(role, dependency, session).await {
+            match self.run_session(role, dependency, shutdown, session).await {
                 Ok(()) => return,
                 Err(error) => dependency.down(&error),
             }
@@ -170,28 +191,52 @@ impl Broker {
         &self,
         role: &'static str,
         dependency: &Dependency,
+        shutdown: &Shutdown,
         session: &mut impl Session,
     ) -> Result<(), BrokerError> {
-        let connection = self.connect(role).await?;
+        let (connection, channel) = tokio::select! {
+            opened = self.open(role) => opened?,
+            () = shutdown.begun() => return Ok(()),
+        };
         let events = connection.events_listener();
-        let channel = self
-            .bounded("opening a channel", connection.create_channel())
-            .await?;
-        self.bounded("declaring the topology", self.topology.declare(&channel))
-            .await?;
         dependency.up();
         let result = tokio::select! {
             result = session.run(&connection) => result,
             error = failure(events, dependency) => Err(error.into()),
+            error = self.keep_declared(&connection, &channel) => Err(error),
         };
-        // Closing returns unacked messages at once; where the broker does not answer, dropping the
-        // connection does the same.
-        drop(channel);
-        let closing = connection.close(200, "done".into());
-        if let Err(error) = self.bounded("closing", closing).await {
-            tracing::debug!(%error, role, "connection was not closed in order");
+        // Closing in order returns unacked messages at once. A broker that does not answer cannot be
+        // waited for: there, dropping the connection has to do.
+        if !matches!(result, Err(BrokerError::Timeout(_))) {
+            let closing = connection.close(200, "done".into());
+            if let Err(error) = self.bounded("closing", closing).await {
+                tracing::debug!(%error, role, "connection was not closed in order");
+            }
         }
         result
+    }
+
+    /// Connects, and declares the topology on a channel that is good for no other work.
+    async fn open(&self, role: &'static str) -> Result<(Connection, Channel), BrokerError> {
+        let connection = self.connect(role).await?;
+        let channel = self.channel(&connection).await?;
+        self.bounded("declaring the topology", self.topology.declare(&channel))
+            .await?;
+        Ok((connection, channel))
+    }
+
+    /// Declares the topology again and again, so that a queue that somebody deleted is missing for
+    /// seconds only. Returns when that fails.
+    async fn keep_declared(&self, connection: &Connection, channel: &Channel) -> BrokerError {
+        const INTERVAL: Duration = Duration::from_secs(3);
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let declare = self.topology.declare(channel);
+            let step = "declaring the topology again";
+            if let Err(error) = self.bounded_unless_blocked(connection, step, declare).await {
+                return error;
+            }
+        }
     }
 
     async fn connect(&self, role: &'static str) -> Result<Connection, BrokerError> {

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::broker::{Broker, BrokerError, Session};
 use crate::health::Dependency;
-use crate::messages::{Attempt, Headers, Message, decode};
+use crate::messages::{Attempt, Headers, Message, decode, shortened};
 use crate::publisher::{Publication, Publisher};
 use crate::shutdown::Shutdown;
 use crate::topology::Queue;
@@ -80,9 +80,11 @@ impl<M: Message + Send + 'static, H: Handler<M>> Consumer<M, H> {
     /// goes back to the queue.
     pub async fn run(mut self, dependency: &Dependency) {
         let (broker, shutdown) = (self.broker.clone(), self.shutdown.clone());
-        broker
-            .supervise("consumer", dependency, &shutdown, &mut self)
-            .await;
+        tokio::select! {
+            () = broker.supervise("consumer", dependency, &shutdown, &mut self) => {}
+            // A broker that does not answer must not hold up the end.
+            () = shutdown.closing() => {}
+        }
     }
 
     async fn open(
@@ -148,7 +150,7 @@ impl<M: Message + Send + 'static, H: Handler<M>> Consumer<M, H> {
     async fn outcome(&self, delivery: &Delivery) -> Outcome {
         let message = match decode::<M>(&delivery.data) {
             Ok(message) => message,
-            Err(error) => return Outcome::Dead(error.to_string()),
+            Err(error) => return Outcome::Dead(shortened(&error.to_string())),
         };
         let step = self.handler.handle(message, attempt(delivery));
         match AssertUnwindSafe(step).catch_unwind().await {

@@ -46,7 +46,7 @@ pub trait Service: Send + Sync + 'static {
 
 /// Serves HTTP/1.1 and, where a client asks for it, HTTP/2 without TLS, until the shut-down begins.
 /// Then no connection is accepted, requests under way may finish for as long as the shut-down
-/// leaves time, and every connection is closed.
+/// leaves time.
 pub async fn serve(
     listener: TcpListener,
     limits: ServerLimits,

@@ -182,7 +182,8 @@ impl Headers {
         Self { attempt, reason }
     }
 
-    /// The headers as AMQP carries them.
+    /// The headers as AMQP carries them. The reason is kept short: all headers have to fit into one
+    /// frame, and the broker closes a connection that sends a larger one.
     #[must_use]
     pub fn to_table(&self) -> FieldTable {
         let mut table = FieldTable::default();
@@ -193,11 +194,25 @@ impl Headers {
         if let Some(reason) = &self.reason {
             table.insert(
                 REASON_HEADER.into(),
-                AMQPValue::LongString(reason.as_str().into()),
+                AMQPValue::LongString(shortened(reason).into()),
             );
         }
         table
     }
+}
+
+/// A text without its middle where it is long: parsers quote what they found, which somebody else
+/// chose. What went wrong stands at the start, the position at the end.
+#[must_use]
+pub fn shortened(text: &str) -> String {
+    const ENDS: usize = 120;
+    let length = text.chars().count();
+    if length <= 2 * ENDS {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(ENDS).collect();
+    let end: String = text.chars().skip(length - ENDS).collect();
+    format!("{start} ... {end}")
 }
 
 /// Other clients and operators may write the number in any of AMQP's integer types.
@@ -272,6 +287,22 @@ mod tests {
         };
         assert_eq!(Headers::from_table(Some(&headers.to_table())), headers);
         assert_eq!(Headers::from_table(None), Headers::default());
+    }
+
+    #[test]
+    fn a_long_reason_keeps_its_start_and_its_end() {
+        let reason = Some(format!("start {} end", "ä".repeat(200_000)));
+        let headers = Headers {
+            attempt: Attempt::FIRST,
+            reason,
+        };
+        let sent = Headers::from_table(Some(&headers.to_table()))
+            .reason
+            .unwrap();
+        assert!(
+            sent.len() < 1_000 && sent.starts_with("start ") && sent.ends_with(" end"),
+            "{sent}"
+        );
     }
 
     #[test]

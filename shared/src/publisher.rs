@@ -146,7 +146,7 @@ impl Session for PublishSession {
         let channel = self.broker.channel(connection).await?;
         let confirms = channel.confirm_select(ConfirmSelectOptions::default());
         self.broker.bounded("turning confirms on", confirms).await?;
-        let outlet = Outlet::new(&self.broker, channel);
+        let outlet = Outlet::new(&self.broker, connection, channel);
         // Dropped with the session: whoever waits for a confirm then learns that it is unknown.
         let mut in_flight = FuturesUnordered::new();
         let mut open = true;
@@ -172,16 +172,18 @@ impl Session for PublishSession {
 struct Outlet<'a> {
     broker: &'a Broker,
     topology: &'a Topology,
+    connection: &'a Connection,
     exchange: ShortString,
     channel: Channel,
 }
 
 impl<'a> Outlet<'a> {
-    fn new(broker: &'a Broker, channel: Channel) -> Self {
+    fn new(broker: &'a Broker, connection: &'a Connection, channel: Channel) -> Self {
         let topology = broker.topology();
         Self {
             broker,
             topology,
+            connection,
             exchange: topology.exchange().into(),
             channel,
         }
@@ -206,12 +208,19 @@ impl<'a> Outlet<'a> {
             &publication.payload,
             properties,
         );
-        let confirm = self.broker.bounded("publishing", publish).await?;
-        let broker = self.broker;
+        let (broker, connection) = (self.broker, self.connection);
+        let confirm = broker
+            .bounded_unless_blocked(connection, "publishing", publish)
+            .await?;
         Ok(async move {
-            let result = match broker.bounded("confirming", confirm).await? {
-                Confirmation::Ack(_) | Confirmation::NotRequested => Ok(()),
+            let step = "confirming";
+            let result = match broker
+                .bounded_unless_blocked(connection, step, confirm)
+                .await?
+            {
+                Confirmation::Ack(_) => Ok(()),
                 Confirmation::Nack(_) => Err(PublishError::Refused),
+                Confirmation::NotRequested => Err(PublishError::Unconfirmed),
             };
             if reply.send(result).is_err() {
                 tracing::trace!("a confirm came after its publisher had given up");

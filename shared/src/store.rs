@@ -195,12 +195,19 @@ impl Store {
         }
     }
 
-    /// Brings the schema up to date, waiting for the database where it is away. Any number of
-    /// processes may do so at once.
+    /// Brings the schema up to date, waiting for the database where it is away, and ends early when
+    /// the shut-down begins. Any number of processes may do so at once.
     ///
     /// # Errors
-    /// A migration failed, or differs from the one that was applied; not the lack of a connection.
+    /// A migration failed, was cut off, or differs from the one that was applied.
     pub async fn migrate(&self, shutdown: &Shutdown) -> anyhow::Result<()> {
+        tokio::select! {
+            result = self.migrate_when_connected() => result,
+            () = shutdown.begun() => Ok(()),
+        }
+    }
+
+    async fn migrate_when_connected(&self) -> anyhow::Result<()> {
         const PAUSE: Duration = Duration::from_millis(500);
         loop {
             let disconnected = match self.pool.get().await {
@@ -219,9 +226,7 @@ impl Store {
                 Err(error) => StoreError::Pool(error),
             };
             self.dependency.down(&disconnected);
-            if !shutdown.sleep(PAUSE).await {
-                return Ok(());
-            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -230,11 +235,13 @@ impl Store {
     pub async fn watch(&self, shutdown: &Shutdown) {
         const INTERVAL: Duration = Duration::from_secs(2);
         while shutdown.sleep(INTERVAL).await {
-            let answer = self
-                .run(async |client| client.simple_query("select 1").await)
-                .await;
-            if let Err(error) = answer {
-                tracing::debug!(%error, "the database did not answer");
+            tokio::select! {
+                answer = self.run(async |client| client.simple_query("select 1").await) => {
+                    if let Err(error) = answer {
+                        tracing::debug!(%error, "the database did not answer");
+                    }
+                }
+                () = shutdown.begun() => {}
             }
         }
     }
@@ -276,10 +283,10 @@ fn limit_statements(timeout: Duration) -> Hook {
     Hook::async_fn(move |client, _| {
         Box::pin(async move {
             let limit = format!("set statement_timeout = {}", timeout.as_millis());
-            client
-                .batch_execute(&limit)
-                .await
-                .map_err(HookError::Backend)
+            match tokio::time::timeout(timeout, client.batch_execute(&limit)).await {
+                Ok(result) => result.map_err(HookError::Backend),
+                Err(_) => Err(HookError::message("the database took too long")),
+            }
         })
     })
 }

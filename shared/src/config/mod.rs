@@ -12,7 +12,7 @@ use thiserror::Error;
 
 mod value;
 
-pub use value::{ByteSize, Ratio, Value, mask_password, parse_with_envy};
+pub use value::{ByteSize, Ratio, Value, Wait, mask_password, parse_with_envy};
 
 /// One setting, as `--help` and the README list it.
 #[derive(Clone, Debug)]

@@ -57,12 +57,30 @@ value_with_envy!(u64, i64, NonZeroU16, NonZeroU32, NonZeroUsize, SocketAddr);
 
 impl Value for Duration {
     fn parse(raw: &str) -> Result<Self, String> {
-        humantime::parse_duration(raw.trim())
-            .map_err(|error| format!("{error}; write it as 30s or 250ms"))
+        match Wait::parse(raw)? {
+            Wait(duration) if duration < Self::from_millis(1) => Err("shorter than 1ms".to_owned()),
+            Wait(duration) => Ok(duration),
+        }
     }
 
     fn show(&self) -> String {
         humantime::format_duration(*self).to_string()
+    }
+}
+
+/// A duration that may be 0, as a time-out or an interval may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wait(pub Duration);
+
+impl Value for Wait {
+    fn parse(raw: &str) -> Result<Self, String> {
+        humantime::parse_duration(raw.trim())
+            .map(Self)
+            .map_err(|error| format!("{error}; write it as 30s or 250ms"))
+    }
+
+    fn show(&self) -> String {
+        humantime::format_duration(self.0).to_string()
     }
 }
 
@@ -80,14 +98,20 @@ impl Value for url::Url {
     }
 }
 
-/// The URL with `***` in place of its password.
+/// The URL with `***` in place of its password, which may stand before the host or in the query.
 #[must_use]
 pub fn mask_password(url: &url::Url) -> String {
-    let mut url = url.clone();
-    if url.password().is_some() && url.set_password(Some("***")).is_err() {
+    let mut masked = url.clone();
+    if url.password().is_some() && masked.set_password(Some("***")).is_err() {
         return format!("{}://***", url.scheme());
     }
-    url.to_string()
+    if url
+        .query()
+        .is_some_and(|query| query.to_lowercase().contains("password"))
+    {
+        masked.set_query(Some("***"));
+    }
+    masked.to_string()
 }
 
 /// A number from 0 to 1.
@@ -164,6 +188,19 @@ mod tests {
     fn a_password_in_a_url_is_masked() {
         let url = <url::Url as Value>::parse("http://user:secret@host/path").unwrap();
         assert_eq!(Value::show(&url), "http://user:***@host/path");
+        let url = <url::Url as Value>::parse("http://host/path?a=b&password=secret").unwrap();
+        assert_eq!(Value::show(&url), "http://host/path?***");
+    }
+
+    #[test]
+    fn a_time_out_of_0_is_refused_and_a_wait_of_0_is_not() {
+        assert!(<Duration as Value>::parse("0s").is_err());
+        assert!(<Duration as Value>::parse("999us").is_err());
+        assert_eq!(
+            <Duration as Value>::parse("1ms").unwrap(),
+            Duration::from_millis(1)
+        );
+        assert_eq!(Wait::parse("0s").unwrap(), Wait(Duration::ZERO));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tests::world::World;
 tests::tests![
     every_binary_stops_on_sigterm_and_on_sigint_with_exit_code_0,
     every_binary_stops_also_while_nothing_is_reachable,
+    every_binary_stops_also_while_nothing_answers,
     wrong_settings_are_all_named_and_the_exit_code_is_not_0,
     help_lists_every_setting,
     secrets_are_masked_in_the_start_up_log,
@@ -79,20 +80,11 @@ async fn every_binary_stops_on_sigterm_and_on_sigint_with_exit_code_0(world: &mu
 
 async fn every_binary_stops_also_while_nothing_is_reachable(world: &mut World) {
     for (binary, _) in binaries() {
-        let nowhere = [
-            "--amqp-url=amqp://nobody:x@127.0.0.1:1/%2f",
-            "--database-url=postgres://nobody:x@127.0.0.1:1/none",
-        ];
-        let more = match binary {
-            "mock-client" => &nowhere[..0],
-            "ingest" => &nowhere[..1],
-            _ => &nowhere[..],
-        };
-        let mut process = Started::new(binary, &replaced(flags(world, binary), more));
-        let waiting = if binary == "mock-client" {
-            "callback failed"
-        } else {
-            "dependency is down"
+        let mut process =
+            Started::new(binary, &replaced(flags(world, binary), &nowhere(binary, 1)));
+        let waiting = match binary {
+            "mock-client" => "callback failed",
+            _ => "dependency is down",
         };
         process.until_logged(waiting).await;
         process.signal("TERM").await;
@@ -105,15 +97,47 @@ async fn every_binary_stops_also_while_nothing_is_reachable(world: &mut World) {
     }
 }
 
+/// As when a host is paused: connections are taken, and nothing is ever answered.
+async fn every_binary_stops_also_while_nothing_answers(world: &mut World) {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    for (binary, _) in binaries() {
+        let mut flags = replaced(flags(world, binary), &nowhere(binary, port));
+        flags.push("--shutdown-timeout=2s".to_owned());
+        let mut process = Started::new(binary, &flags);
+        process.until_logged("starting").await;
+        if binary != "mock-client" {
+            silent.accept().await.unwrap();
+        }
+        process.signal("TERM").await;
+        assert_eq!(
+            process.end().await,
+            Some(0),
+            "{binary}: {:#?}",
+            process.lines
+        );
+    }
+}
+
+/// Flags that lead a binary to a port of this host in place of its servers.
+fn nowhere(binary: &str, port: u16) -> Vec<String> {
+    let broker = format!("--amqp-url=amqp://nobody:x@127.0.0.1:{port}/%2f");
+    let database = format!("--database-url=postgres://nobody:x@127.0.0.1:{port}/none");
+    match binary {
+        "mock-client" => vec![],
+        "ingest" => vec![broker],
+        _ => vec![broker, database],
+    }
+}
+
 /// `flags` without those that `more` gives anew, and with `more`.
-fn replaced(flags: Vec<String>, more: &[&str]) -> Vec<String> {
+fn replaced(flags: Vec<String>, more: &[String]) -> Vec<String> {
     let name = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
     let given: Vec<String> = more.iter().map(|flag| name(flag)).collect();
     let kept = flags
         .into_iter()
         .filter(|flag| !given.contains(&name(flag)));
-    kept.chain(more.iter().map(|flag| (*flag).to_owned()))
-        .collect()
+    kept.chain(more.iter().cloned()).collect()
 }
 
 async fn wrong_settings_are_all_named_and_the_exit_code_is_not_0(_: &mut World) {
@@ -127,6 +151,8 @@ async fn wrong_settings_are_all_named_and_the_exit_code_is_not_0(_: &mut World) 
         ("FETCH_CONCURRENCY", "0"),
         ("BODY_LIMIT", "1 furlong"),
         ("ERROR_RATIO", "2"),
+        ("CALLBACK_INTERVAL", "0s"),
+        ("CLIENT_URL", "http://host/?key=value"),
     ];
     for (binary, specs) in binaries() {
         let output = output(binary, &[], &wrong).await;
@@ -160,11 +186,12 @@ async fn help_lists_every_setting(_: &mut World) {
 }
 
 async fn secrets_are_masked_in_the_start_up_log(world: &mut World) {
-    let flags = [
+    let secrets = [
         "--amqp-url=amqp://user:hidden-word@127.0.0.1:1/%2f",
-        "--database-url=postgres://user:hidden-word@127.0.0.1:1/none",
+        "--database-url=postgres://user@127.0.0.1:1/none?password=hidden-word",
     ];
-    let mut process = Started::new("janitor", &replaced(flags_of_janitor(world), &flags));
+    let flags = replaced(flags(world, "janitor"), &secrets.map(str::to_owned));
+    let mut process = Started::new("janitor", &flags);
     let line = process.until_logged("starting").await;
     assert!(
         line.contains("AMQP_URL=amqp://user:***@127.0.0.1:1/%2f"),
@@ -177,10 +204,6 @@ async fn secrets_are_masked_in_the_start_up_log(world: &mut World) {
         "{:#?}",
         process.lines
     );
-}
-
-fn flags_of_janitor(world: &World) -> Vec<String> {
-    flags(world, "janitor")
 }
 
 async fn a_running_instance_can_be_asked_whether_it_is_ready(world: &mut World) {

@@ -86,7 +86,7 @@ async fn an_object_seen_again_before_it_expires_stays(world: &mut World) {
     let client = ClientService::start(|_, _| Reply::Online).await;
     world.janitor(&["--sweep-interval=1h"]).await;
     world.database.record_deletions().await;
-    world.fetcher(&client, &["--object-ttl=1500ms"]).await;
+    world.fetcher(&client, &["--object-ttl=5s"]).await;
     publish(world, 0..1).await;
     world.database.until_ids(&[0]).await;
     let expires_at = async || -> OffsetDateTime {
@@ -122,16 +122,20 @@ async fn an_object_seen_again_before_it_expires_stays(world: &mut World) {
 }
 
 async fn a_stale_a_reordered_and_a_repeated_message_change_nothing(world: &mut World) {
-    world.janitor(&["--sweep-interval=1h"]).await;
-    let last_seen = insert(world, 0..5, "0.1 s").await;
-    let kept = insert(world, 5..10, "1 h").await;
-    // Older than what is stored: the rows were seen again since.
-    arm(world, kept - Duration::from_secs(30), 5..10).await;
+    let janitor = world.janitor(&["--sweep-interval=1h"]).await;
+    let last_seen = insert(world, 0..5, "0.001 s").await;
+    // These have expired too, but were seen again since their message was armed: another message
+    // covers them, and this one must leave them alone.
+    let seen_again = insert(world, 5..10, "0.001 s").await;
+    arm(world, seen_again - Duration::from_secs(30), 5..10).await;
     arm(world, last_seen, 0..5).await;
     arm(world, last_seen, 0..5).await;
     world.database.until_ids(&[5, 6, 7, 8, 9]).await;
     world.broker.until_ready(Queue::Delete, 0).await;
+    world.running(janitor).stop().await;
+    assert_eq!(world.broker.ready(Queue::Delete).await, 0);
     assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+    assert_eq!(world.database.ids().await, [5, 6, 7, 8, 9]);
 }
 
 /// As when the broker's clock runs ahead of the database's.
@@ -147,13 +151,6 @@ async fn a_message_that_comes_early_waits_for_its_rows(world: &mut World) {
             .number("select count(*) from deletions where late < 0")
             .await,
         0
-    );
-    assert_eq!(
-        world
-            .database
-            .number("select count(*) from deletions where late < 1")
-            .await,
-        3
     );
     world.running(janitor).stop().await;
     assert_eq!(world.broker.ready(Queue::Delete).await, 0);

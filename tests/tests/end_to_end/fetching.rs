@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
+use shared::config::Value;
 use shared::messages::{DeleteBatch, FetchChunk, Headers, ObjectId, decode};
-use shared::topology::Queue;
+use shared::topology::{Delay, Queue};
 use tests::broker::headers;
 use tests::client_service::{ClientService, Reply};
 use tests::wait::eventually;
@@ -29,6 +30,7 @@ tests::tests![
     a_stopping_fetcher_returns_what_it_cannot_finish,
     two_fetchers_on_overlapping_ids_do_not_deadlock,
     a_deleted_queue_is_declared_again,
+    a_deleted_delay_queue_is_declared_again,
 ];
 
 /// Delays so short that a test does not wait for them.
@@ -398,4 +400,19 @@ async fn a_deleted_queue_is_declared_again(world: &mut World) {
     world.running(fetcher).ready().await;
     publish(world, &[2]).await;
     world.database.until_ids(&[2]).await;
+}
+
+/// Nobody consumes it, so nobody is told that it is gone.
+async fn a_deleted_delay_queue_is_declared_again(world: &mut World) {
+    let client = ClientService::start(even_is_online).await;
+    world.fetcher(&client, &["--object-ttl=1h"]).await;
+    let hour = Queue::DeleteDelay(<Delay as Value>::parse("1h").unwrap());
+    let name = world.broker.topology.name(hour);
+    world.broker.delete(&name).await;
+    eventually("the queue to be back", async || {
+        world.broker.exists(&name).await.then_some(())
+    })
+    .await;
+    publish(world, &[2]).await;
+    world.broker.until_ready(hour, 1).await;
 }

