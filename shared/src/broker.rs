@@ -153,9 +153,11 @@ impl Broker {
     ) -> Result<T, BrokerError> {
         let mut work = pin!(work);
         loop {
+            let was_blocked = connection.status().blocked();
             match tokio::time::timeout(self.timeout, &mut work).await {
                 Ok(result) => return Ok(result?),
-                Err(_) if connection.status().blocked() => {}
+                // From the end of the alarm on it has its time anew.
+                Err(_) if was_blocked || connection.status().blocked() => {}
                 Err(_) => return Err(BrokerError::Timeout(step)),
             }
         }

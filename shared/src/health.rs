@@ -1,63 +1,62 @@
 //! What the process depends on, and whether each of it is reachable.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often at the most a dependency that stays down is logged with another reason: while a server
+/// starts, each attempt to reach it can fail in another way.
+const RELOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// State of every dependency of the process.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
-    /// Why each dependency is down; `None` for one that is up.
-    dependencies: Arc<Mutex<BTreeMap<&'static str, Option<String>>>>,
+    dependencies: Arc<Mutex<BTreeMap<&'static str, State>>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Why it is down; `None` while it is up.
+    down: Option<String>,
+    /// When that was last logged.
+    logged: Option<Instant>,
 }
 
 impl Health {
     /// Adds a dependency. It is down until it is said to be up.
     #[must_use]
     pub fn dependency(&self, name: &'static str) -> Dependency {
-        let dependency = Dependency {
+        let down = Some("not connected yet".to_owned());
+        self.lock().insert(name, State { down, logged: None });
+        Dependency {
             name,
             health: self.clone(),
-        };
-        self.set(name, Some("not connected yet".to_owned()));
-        dependency
+        }
     }
 
     /// The dependencies that are down, each with its reason.
     #[must_use]
     pub fn down(&self) -> Vec<(&'static str, String)> {
-        let dependencies = self
-            .dependencies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        dependencies
+        self.lock()
             .iter()
-            .filter_map(|(name, down)| Some((*name, down.clone()?)))
+            .filter_map(|(name, state)| Some((*name, state.down.clone()?)))
             .collect()
     }
 
     /// One line for each dependency, as `/readyz` answers it.
     #[must_use]
     pub fn lines(&self) -> String {
-        let dependencies = self
-            .dependencies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        dependencies
-            .iter()
-            .map(|(name, down)| match down {
-                None => format!("{name}: ok\n"),
-                Some(reason) => format!("{name}: down: {reason}\n"),
-            })
-            .collect()
+        let line = |(name, state): (&&str, &State)| match &state.down {
+            None => format!("{name}: ok\n"),
+            Some(reason) => format!("{name}: down: {reason}\n"),
+        };
+        self.lock().iter().map(line).collect()
     }
 
-    /// Sets a state and returns the one before.
-    fn set(&self, name: &'static str, down: Option<String>) -> Option<String> {
-        let mut dependencies = self
-            .dependencies
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, State>> {
+        self.dependencies
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        dependencies.insert(name, down).flatten()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,17 +70,27 @@ pub struct Dependency {
 impl Dependency {
     /// The dependency works.
     pub fn up(&self) {
-        if self.health.set(self.name, None).is_some() {
+        let before = self.health.lock().insert(self.name, State::default());
+        if before.is_none_or(|state| state.down.is_some()) {
             tracing::info!(dependency = self.name, "dependency is up");
         }
     }
 
-    /// The dependency does not work, and why. Logged once for as long as the reason stays the same.
+    /// The dependency does not work, and why. Logged when it was up before, and then now and then
+    /// when the reason is another.
     pub fn down(&self, reason: &dyn std::fmt::Display) {
         let reason = reason.to_string();
-        if self.health.set(self.name, Some(reason.clone())).as_ref() != Some(&reason) {
+        let mut dependencies = self.health.lock();
+        let state = dependencies.entry(self.name).or_default();
+        let is_news = state.down.as_ref() != Some(&reason);
+        let is_time = state
+            .logged
+            .is_none_or(|logged| logged.elapsed() >= RELOG_INTERVAL);
+        if is_news && is_time {
+            state.logged = Some(Instant::now());
             tracing::warn!(dependency = self.name, %reason, "dependency is down");
         }
+        state.down = Some(reason);
     }
 }
 

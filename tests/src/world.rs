@@ -240,9 +240,9 @@ impl Running {
 
 /// Settings as the process itself would read them.
 pub fn configure<C: Process>(own: Vec<String>, flags: &[&str]) -> C {
-    let flags = own
-        .into_iter()
-        .chain(flags.iter().map(|flag| (*flag).to_owned()));
+    // Long enough to finish all work on a busy machine; a test that is about less says so.
+    let own = own.into_iter().chain(["--shutdown-timeout=30s".to_owned()]);
+    let flags = own.chain(flags.iter().map(|flag| (*flag).to_owned()));
     let arguments = std::iter::once(C::NAME.to_owned())
         .chain(flags)
         .map(OsString::from);

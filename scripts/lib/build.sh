@@ -1,0 +1,21 @@
+# shellcheck shell=bash
+# The four binaries, built on this machine.
+
+BINARIES=(ingest fetcher janitor mock-client)
+
+build_binaries() {
+  require_rust
+  install_missing build_packages
+  quietly "building the binaries (minutes, the first time)" "$RUN_DIR/logs/build.log" \
+    cargo build --release --locked --bins || exit 1
+}
+
+# Where cargo puts them.
+binary() { echo "${CARGO_TARGET_DIR:-$ROOT/target}/release/$1"; }
+
+# copy_binaries FOLDER
+copy_binaries() {
+  local name
+  mkdir -p "$1"
+  for name in "${BINARIES[@]}"; do cp --remove-destination "$(binary "$name")" "$1/"; done
+}

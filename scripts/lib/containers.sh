@@ -1,0 +1,97 @@
+# shellcheck shell=bash
+# The pipeline in containers, by the compose file in deploy/.
+
+containers_running() {
+  local running service
+  running=" $(container_table '{{.Label "com.docker.compose.service"}}' | tr '\n' ' ')"
+  for service in rabbitmq postgres ingest fetcher janitor; do
+    [[ $running == *" $service "* ]] || return 1
+  done
+}
+
+containers_start() {
+  local log=$RUN_DIR/logs/compose.log
+  prepare_compose
+  # shellcheck disable=SC2034 # the EXIT trap of scripts/up reads it
+  STARTED=yes
+  quietly "building and starting the containers" "$log" \
+    "${COMPOSE[@]}" up -d --build --remove-orphans ${FETCHERS:+--scale "fetcher=$FETCHERS"} || exit 1
+  say "waiting until the pipeline is ready"
+  wait_until 180 ready_or_restarting || true
+  all_containers_ready || show_unready_containers
+}
+
+# Without the profile of Zipkin its container would be left.
+containers_stop() {
+  COMPOSE_PROFILES=zipkin quietly "removing the containers" "$RUN_DIR/logs/compose.log" \
+    "${COMPOSE[@]}" down --remove-orphans "$@"
+}
+
+# container_table FORMAT [OPTION...]: one line a container of this project.
+container_table() {
+  local format=$1
+  shift
+  docker ps "$@" --filter "label=com.docker.compose.project=$(dot_env COMPOSE_PROJECT_NAME)" --format "$format"
+}
+
+all_containers_ready() { [[ -n $(container_table '{{.ID}}') && -z $(unready_containers) ]]; }
+
+# One that was started again three times will not come up: its settings are wrong, most likely.
+ready_or_restarting() {
+  local ids
+  all_containers_ready && return
+  mapfile -t ids < <(container_table '{{.ID}}' -a)
+  docker inspect --format '{{.RestartCount}}' "${ids[@]}" | grep -qE '^([3-9]|[0-9]{2,})$'
+}
+
+# A container with no health check is ready when it runs, one that had one thing to do when it has done it.
+unready_containers() {
+  container_table '{{.Names}} {{.Status}}' -a |
+    awk '!/ Up .*\(healthy\)/ && !(/ Up / && !/\(/) && !/ Exited \(0\)/ { print $1 }'
+}
+
+show_unready_containers() {
+  local name
+  for name in $(unready_containers); do
+    warn "--- $name: $(docker inspect --format '{{.State.Status}}{{with .State.Health}}, {{.Status}}{{end}}' "$name")"
+    docker logs --tail 30 "$name" >&2 || true
+  done
+  fail "these do not become ready: $(unready_containers | tr '\n' ' ')"
+}
+
+# containers_ask SERVICE PATH: the answers of all its replicas.
+containers_ask() {
+  local id
+  for id in $(containers "$1"); do timeout 5 docker exec "$id" "$1" --ask "$2" || true; done
+}
+
+containers_attach() {
+  local login
+  login=$(dot_env RABBITMQ_USER):$(dot_env RABBITMQ_PASSWORD)
+  # The compose file has no prefix; numbers.sh reads both.
+  # shellcheck disable=SC2034
+  MANAGEMENT_URL=http://$login@$(published rabbitmq 15672) QUEUE_PREFIX=''
+}
+
+# published SERVICE PORT: where it is on this host.
+published() {
+  local id
+  id=$(containers "$1" | head -n 1)
+  if [[ -n $id ]]; then docker port "$id" "$2/tcp" 2>/dev/null | sed -n '1s/^.*:/localhost:/p'; fi
+}
+
+containers_addresses() {
+  local zipkin
+  # shellcheck disable=SC2034 # scripts/up reads it
+  INGEST_ADDRESS=$(published ingest 9090)
+  zipkin=$(published zipkin 9411)
+  address_line "ingest" "http://$INGEST_ADDRESS/callback"
+  address_line "client service" "http://$(published mock-client 9010)/objects/1"
+  address_line "RabbitMQ" "http://$(published rabbitmq 15672) (user $(dot_env RABBITMQ_USER), password $(dot_env RABBITMQ_PASSWORD))"
+  address_line "Zipkin" "${zipkin:+http://$zipkin}${zipkin:-left out: its image could not be had, or its profile is off}"
+  address_line "PostgreSQL" "scripts/compose exec postgres psql -U $(dot_env POSTGRES_USER) $(dot_env POSTGRES_DB)"
+  address_line "logs" "scripts/compose logs -f"
+}
+
+# The engine restarts what dies; its count is in `docker inspect`, not worth asking for each second.
+containers_events() { :; }

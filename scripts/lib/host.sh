@@ -1,0 +1,144 @@
+# shellcheck shell=bash
+# The pipeline without containers: private servers and the four binaries on this machine. Its state folder is .run/host.
+
+HOST_STATE=$RUN_DIR/host
+
+host_running() {
+  local name
+  for name in postgres rabbitmq ingest fetcher-1 janitor; do program_runs "$HOST_STATE" "$name" || return 1; done
+}
+
+host_start() {
+  say "no container engine ($NO_ENGINE): using RabbitMQ and PostgreSQL from this machine's packages"
+  use_dot_env
+  require_rust
+  install_missing server_packages build_packages
+  build_binaries
+  # shellcheck disable=SC2034 # the EXIT trap of scripts/up reads it
+  STARTED=yes
+  # What an interrupted start may have left.
+  host_stop
+  rm -f "$HOST_STATE/events"
+  choose_ports
+  start_servers "$HOST_STATE"
+  write_run_file
+  start_binaries
+  wait_for_binaries
+}
+
+host_stop() {
+  local programs
+  mapfile -t programs < <(running_programs "$HOST_STATE" mock-client)
+  stop_programs "$HOST_STATE" "${programs[@]}" ingest
+  mapfile -t programs < <(running_programs "$HOST_STATE" 'fetcher-*')
+  stop_programs "$HOST_STATE" "${programs[@]}" janitor
+  stop_servers "$HOST_STATE"
+}
+
+# The data of the servers goes with their passwords.
+host_delete_data() {
+  if [[ -e $HOST_STATE/data-folder ]]; then rm -rf "$(cat "$HOST_STATE/data-folder")"; fi
+  rm -rf "$HOST_STATE"
+}
+
+# Settings that compose would read there hold here too.
+use_dot_env() {
+  local name value
+  while IFS='=' read -r name value; do
+    if [[ $name =~ ^[A-Z_]+$ && $name != COMPOSE_* && -z ${!name+set} ]]; then export "$name=$value"; fi
+  done <.env
+}
+
+choose_ports() {
+  choose_port INGEST_PORT 9090
+  choose_port MOCK_CLIENT_PORT 9010
+  choose_port MANAGEMENT_PORT 15672
+  choose_server_ports
+}
+
+# What a second scripts/up needs to show the running pipeline.
+write_run_file() {
+  local name
+  (
+    umask 077
+    : >"$HOST_STATE/instances"
+    for name in INGEST_PORT MOCK_CLIENT_PORT MANAGEMENT_PORT MANAGEMENT_URL DATABASE_URL SERVER_PASSWORD QUEUE_PREFIX; do
+      printf '%s=%q\n' "$name" "${!name:-}"
+    done >"$HOST_STATE/run"
+  )
+}
+
+# The private servers keep their users' passwords out of the arguments that others can read: the URLs are in the environment.
+start_binaries() {
+  local number
+  start_binary ingest ingest 6060 "LISTEN_ADDRESS=0.0.0.0:$INGEST_PORT"
+  for ((number = 1; number <= ${FETCHERS:-1}; number++)); do
+    start_binary "fetcher-$number" fetcher 6061 "CLIENT_URL=${CLIENT_URL:-http://127.0.0.1:$MOCK_CLIENT_PORT}"
+  done
+  start_binary janitor janitor 6062
+  start_binary mock-client mock-client 6063 "LISTEN_ADDRESS=127.0.0.1:$MOCK_CLIENT_PORT" \
+    "CALLBACK_URL=${CALLBACK_URL:-http://127.0.0.1:$INGEST_PORT/callback}"
+}
+
+# start_binary NAME BINARY USUAL_ADMIN_PORT ASSIGNMENT...
+start_binary() {
+  local name=$1 binary=$2 ADMIN_PORT='' usual=$3
+  shift 3
+  choose_port ADMIN_PORT "$usual"
+  echo "$name $binary 127.0.0.1:$ADMIN_PORT" >>"$HOST_STATE/instances"
+  start_program "$HOST_STATE" "$name" TERM env "ADMIN_ADDRESS=127.0.0.1:$ADMIN_PORT" "$@" "$(binary "$binary")"
+}
+
+wait_for_binaries() {
+  local name binary address
+  say "waiting until the pipeline is ready"
+  while read -r name binary address; do
+    wait_until 60 ready_or_hopeless "$name" "$binary" "$address" || true
+    ask_binary "$binary" "$address" /readyz >/dev/null 2>&1 && continue
+    tail -n 30 "$HOST_STATE/logs/$name.log" >&2
+    ask_binary "$binary" "$address" /readyz >&2 || true
+    fail "$name does not become ready (its log: .run/host/logs/$name.log)"
+  done <"$HOST_STATE/instances"
+}
+
+# One that ended three times will not come up: its settings are wrong, most likely.
+ready_or_hopeless() {
+  ask_binary "$2" "$3" /readyz || [[ $(grep -c " $1 ended" "$HOST_STATE/events") -ge 3 ]]
+}
+
+ask_binary() { ADMIN_ADDRESS=$2 timeout 5 "$(binary "$1")" --ask "$3"; }
+
+# host_ask SERVICE PATH: the answers of all its instances.
+host_ask() {
+  local name binary address
+  while read -r name binary address; do
+    if [[ $binary == "$1" ]]; then ask_binary "$binary" "$address" "$2" || true; fi
+  done <"$HOST_STATE/instances"
+}
+
+host_attach() {
+  SHOWN_EVENTS=$(wc -l 2>/dev/null <"$HOST_STATE/events" || echo 0)
+  # shellcheck source=/dev/null
+  . "$HOST_STATE/run"
+}
+
+host_addresses() {
+  address_line "ingest" "http://localhost:$INGEST_PORT/callback"
+  address_line "client service" "http://localhost:$MOCK_CLIENT_PORT/objects/1"
+  address_line "RabbitMQ" "http://localhost:$MANAGEMENT_PORT (user $SERVER_NAME, password $SERVER_PASSWORD)"
+  address_line "Zipkin" "left out: it is there with a container engine only"
+  address_line "PostgreSQL" "psql $DATABASE_URL"
+  address_line "logs" ".run/host/logs/"
+  # shellcheck disable=SC2034 # scripts/up reads it
+  INGEST_ADDRESS=localhost:$INGEST_PORT
+}
+
+# Restarts since the last call.
+host_events() {
+  local file=$HOST_STATE/events count=0
+  if [[ -e $file ]]; then
+    count=$(wc -l <"$file")
+    tail -n +$((SHOWN_EVENTS + 1)) "$file"
+  fi
+  SHOWN_EVENTS=$count
+}
