@@ -31,7 +31,9 @@ pub struct Fetch {
     pub publish_timeout: Duration,
 }
 
-impl Handler<FetchChunk> for Fetch {
+impl Handler for Fetch {
+    type Message = FetchChunk;
+
     async fn handle(&self, chunk: FetchChunk, attempt: Attempt) -> Outcome {
         let mut settled: FuturesUnordered<_> = chunk
             .object_ids

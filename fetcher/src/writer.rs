@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use shared::batch::{BatchLimits, next_batch};
 use shared::messages::{DeleteBatch, Headers, ObjectId};
 use shared::publisher::{Publication, Publisher};
-use shared::shutdown::{Shutdown, VitalTask};
+use shared::shutdown::VitalTask;
 use shared::store::{Store, StoreError};
 use shared::topology::{Delay, Queue};
+use shared::worker::Worker;
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -55,24 +56,19 @@ impl Writer {
     /// Starts the task that gathers batches. It ends when all clones are dropped and what they were
     /// given is stored, or when the shut-down leaves no more time.
     #[must_use]
-    pub fn start(
-        config: &Config,
-        store: Store,
-        publisher: Publisher,
-        shutdown: &Shutdown,
-    ) -> (Self, VitalTask) {
+    pub fn start(config: &Config, worker: &Worker) -> (Self, VitalTask) {
         let (requests, receiver) = mpsc::channel(WAITING);
         let limits = BatchLimits {
             weight: config.write_batch.get(),
             linger: config.write_linger.0,
         };
         let batches = Batches {
-            store,
-            publisher,
+            store: worker.store.clone(),
+            publisher: worker.publisher.clone(),
             object_ttl: config.object_ttl,
             publish_timeout: config.broker.broker_timeout,
         };
-        let (concurrency, stop) = (config.write_concurrency, shutdown.clone());
+        let (concurrency, stop) = (config.write_concurrency, worker.shutdown.clone());
         let work = async move {
             tokio::select! {
                 () = write_batches(receiver, limits, concurrency, batches) => {}
@@ -81,7 +77,7 @@ impl Writer {
         };
         (
             Self { requests },
-            VitalTask::spawn("writer", shutdown, work),
+            VitalTask::spawn("writer", &worker.shutdown, work),
         )
     }
 

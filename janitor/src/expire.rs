@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use shared::batch::{BatchLimits, next_batch};
 use shared::consumer::{Handler, Outcome};
 use shared::messages::{Attempt, DeleteBatch};
-use shared::shutdown::{Shutdown, VitalTask};
+use shared::shutdown::VitalTask;
 use shared::store::{Store, StoreError};
+use shared::worker::Worker;
 use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -77,14 +78,15 @@ impl Expirer {
     /// Starts the task that gathers messages into statements. It ends with the last clone, or when
     /// the shut-down leaves no more time.
     #[must_use]
-    pub fn start(config: &Config, store: Store, shutdown: &Shutdown) -> (Self, VitalTask) {
+    pub fn start(config: &Config, worker: &Worker) -> (Self, VitalTask) {
         let (requests, receiver) = mpsc::channel(WAITING);
         let limits = BatchLimits {
             weight: config.delete_batch.get(),
             linger: config.delete_linger.0,
         };
         let concurrency = config.delete_concurrency.get().min(Semaphore::MAX_PERMITS);
-        let (slots, stop) = (Arc::new(Semaphore::new(concurrency)), shutdown.clone());
+        let slots = Arc::new(Semaphore::new(concurrency));
+        let (store, stop) = (worker.store.clone(), worker.shutdown.clone());
         let work = async move {
             tokio::select! {
                 () = delete_batches(receiver, limits, slots, store) => {}
@@ -93,12 +95,14 @@ impl Expirer {
         };
         (
             Self { requests },
-            VitalTask::spawn("expirer", shutdown, work),
+            VitalTask::spawn("expirer", &worker.shutdown, work),
         )
     }
 }
 
-impl Handler<DeleteBatch> for Expirer {
+impl Handler for Expirer {
+    type Message = DeleteBatch;
+
     async fn handle(&self, batch: DeleteBatch, _: Attempt) -> Outcome {
         let (done, deleted) = oneshot::channel();
         if self.requests.send(Request { batch, done }).await.is_err() {

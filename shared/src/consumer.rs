@@ -2,7 +2,6 @@
 //! dead letter.
 
 use std::future::Future;
-use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -37,30 +36,29 @@ pub enum Outcome {
 }
 
 /// The step that is done for each message.
-pub trait Handler<M>: Send + Sync + 'static {
+pub trait Handler: Send + Sync + 'static {
+    /// What is consumed.
+    type Message: Message + Send + 'static;
+
     /// Does the work of one message. When it returns [`Outcome::Done`], a kill -9 loses nothing.
-    fn handle(&self, message: M, attempt: Attempt) -> impl Future<Output = Outcome> + Send;
+    fn handle(
+        &self,
+        message: Self::Message,
+        attempt: Attempt,
+    ) -> impl Future<Output = Outcome> + Send;
 }
 
 /// Consumes one queue with a handler.
-pub struct Consumer<M, H> {
-    /// Where the queue is.
-    pub broker: Broker,
-    /// The queue.
-    pub queue: Queue,
-    /// How many messages may be unacked, and so at work, at once.
-    pub prefetch: u16,
-    /// What is done for each message.
-    pub handler: Arc<H>,
-    /// Way to `objects.dead`.
-    pub publisher: Publisher,
-    /// When to stop.
-    pub shutdown: Shutdown,
-    /// Type of the messages.
-    pub message: PhantomData<fn(M)>,
+pub struct Consumer<H> {
+    broker: Broker,
+    queue: Queue,
+    prefetch: u16,
+    handler: Arc<H>,
+    publisher: Publisher,
+    shutdown: Shutdown,
 }
 
-impl<M, H> Clone for Consumer<M, H> {
+impl<H> Clone for Consumer<H> {
     fn clone(&self) -> Self {
         Self {
             broker: self.broker.clone(),
@@ -69,12 +67,32 @@ impl<M, H> Clone for Consumer<M, H> {
             handler: Arc::clone(&self.handler),
             publisher: self.publisher.clone(),
             shutdown: self.shutdown.clone(),
-            message: self.message,
         }
     }
 }
 
-impl<M: Message + Send + 'static, H: Handler<M>> Consumer<M, H> {
+impl<H: Handler> Consumer<H> {
+    /// Will consume `queue` until `shutdown` begins. At most `prefetch` messages are unacked, and so
+    /// at work, at once; `publisher` is the way to `objects.dead`.
+    #[must_use]
+    pub fn new(
+        broker: Broker,
+        queue: Queue,
+        prefetch: u16,
+        handler: H,
+        publisher: Publisher,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self {
+            broker,
+            queue,
+            prefetch,
+            handler: Arc::new(handler),
+            publisher,
+            shutdown,
+        }
+    }
+
     /// Consumes until the shut-down, over as many connections as it takes. Then no more messages
     /// are taken, those at work may finish for as long as the shut-down leaves time, and the rest
     /// goes back to the queue.
@@ -148,7 +166,7 @@ impl<M: Message + Send + 'static, H: Handler<M>> Consumer<M, H> {
 
     /// A panic is the message's own: it goes to `objects.dead`, and the process goes on.
     async fn outcome(&self, delivery: &Delivery) -> Outcome {
-        let message = match decode::<M>(&delivery.data) {
+        let message = match decode::<H::Message>(&delivery.data) {
             Ok(message) => message,
             Err(error) => return Outcome::Dead(shortened(&error.to_string())),
         };
@@ -164,7 +182,7 @@ impl<M: Message + Send + 'static, H: Handler<M>> Consumer<M, H> {
         metrics::counter!("dead_letters_total", "reason" => "unprocessable").increment(1);
         let publication = Publication {
             queue: Queue::Dead,
-            kind: M::KIND,
+            kind: H::Message::KIND,
             payload: delivery.data.clone().into(),
             headers: Headers {
                 attempt: attempt(delivery),
@@ -181,7 +199,7 @@ fn attempt(delivery: &Delivery) -> Attempt {
     Headers::from_table(delivery.properties.headers().as_ref()).attempt
 }
 
-impl<M: Message + Send + 'static, H: Handler<M>> Session for Consumer<M, H> {
+impl<H: Handler> Session for Consumer<H> {
     async fn run(&mut self, connection: &Connection) -> Result<(), BrokerError> {
         let (channel, mut deliveries) = self.open(connection).await?;
         // Dropped with the session: the broker gives its messages to another one.
