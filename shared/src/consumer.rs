@@ -14,11 +14,12 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use tokio::task::JoinSet;
 
-use crate::broker::{Broker, BrokerError, Session};
+use crate::broker::{Broker, BrokerError};
 use crate::health::Dependency;
 use crate::messages::{Attempt, Headers, Message, decode, shortened};
 use crate::publisher::{Publication, Publisher};
 use crate::shutdown::Shutdown;
+use crate::supervisor::Session;
 use crate::topology::Queue;
 
 /// Name of the consumer on its channel, which has only this one.

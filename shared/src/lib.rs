@@ -16,6 +16,7 @@ mod migration;
 pub mod publisher;
 pub mod shutdown;
 pub mod store;
+pub mod supervisor;
 pub mod telemetry;
 pub mod topology;
 pub mod worker;

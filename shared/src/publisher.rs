@@ -13,10 +13,11 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::broker::{Broker, BrokerError, Session};
+use crate::broker::{Broker, BrokerError};
 use crate::health::Dependency;
 use crate::messages::{Headers, Message, encode};
 use crate::shutdown::{Shutdown, VitalTask};
+use crate::supervisor::Session;
 use crate::topology::{Queue, Topology};
 
 /// How many confirms may be in flight.
