@@ -387,19 +387,13 @@ async fn two_fetchers_on_overlapping_ids_do_not_deadlock(world: &mut World) {
 
 async fn a_deleted_queue_is_declared_again(world: &mut World) {
     let client = ClientService::start(even_is_online).await;
-    let fetcher = world.fetcher(&client, &[]).await;
-    world
-        .broker
-        .delete(&world.broker.topology.name(Queue::Fetch))
-        .await;
-    let name = world.broker.topology.name(Queue::Fetch);
-    eventually("the queue to be back", async || {
-        world.broker.exists(&name).await.then_some(())
+    world.fetcher(&client, &[]).await;
+    delete_queue(world, Queue::Fetch).await;
+    eventually("a chunk to arrive", async || {
+        publish(world, &[2]).await;
+        (world.database.ids().await == [2]).then_some(())
     })
     .await;
-    world.running(fetcher).ready().await;
-    publish(world, &[2]).await;
-    world.database.until_ids(&[2]).await;
 }
 
 /// Nobody consumes it, so nobody is told that it is gone.
@@ -407,12 +401,21 @@ async fn a_deleted_delay_queue_is_declared_again(world: &mut World) {
     let client = ClientService::start(even_is_online).await;
     world.fetcher(&client, &["--object-ttl=1h"]).await;
     let hour = Queue::DeleteDelay(<Delay as Value>::parse("1h").unwrap());
-    let name = world.broker.topology.name(hour);
+    delete_queue(world, hour).await;
+    eventually("a deletion to be armed", async || {
+        publish(world, &[2]).await;
+        (world.broker.ready(hour).await > 0).then_some(())
+    })
+    .await;
+}
+
+/// Deletes a queue and waits until it is back. It is bound a moment after that: what is published
+/// in between is kept as unroutable, so that callers publish more than once.
+async fn delete_queue(world: &World, queue: Queue) {
+    let name = world.broker.topology.name(queue);
     world.broker.delete(&name).await;
     eventually("the queue to be back", async || {
         world.broker.exists(&name).await.then_some(())
     })
     .await;
-    publish(world, &[2]).await;
-    world.broker.until_ready(hour, 1).await;
 }
