@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -53,7 +53,7 @@ macro_rules! value_with_envy {
         }
     )*};
 }
-value_with_envy!(u64, i64, NonZeroU16, NonZeroU32, NonZeroUsize, SocketAddr);
+value_with_envy!(u64, NonZeroU16, NonZeroUsize, SocketAddr);
 
 impl Value for Duration {
     fn parse(raw: &str) -> Result<Self, String> {

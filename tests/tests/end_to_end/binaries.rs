@@ -67,15 +67,16 @@ async fn every_binary_stops_on_sigterm_and_on_sigint_with_exit_code_0(world: &mu
                 _ => "callback",
             };
             process.until_logged(up).await;
-            process.signal(signal).await;
-            assert_eq!(
-                process.end().await,
-                Some(0),
-                "{binary} on {signal}: {:#?}",
-                process.lines
-            );
+            assert_stops(process, signal).await;
         }
     }
+}
+
+/// The log, whose first line names the process, tells which one did not.
+async fn assert_stops(mut process: Started, signal: &str) {
+    process.signal(signal).await;
+    let code = process.end().await;
+    assert_eq!(code, Some(0), "on {signal}: {:#?}", process.lines);
 }
 
 async fn every_binary_stops_also_while_nothing_is_reachable(world: &mut World) {
@@ -87,13 +88,7 @@ async fn every_binary_stops_also_while_nothing_is_reachable(world: &mut World) {
             _ => "dependency is down",
         };
         process.until_logged(waiting).await;
-        process.signal("TERM").await;
-        assert_eq!(
-            process.end().await,
-            Some(0),
-            "{binary}: {:#?}",
-            process.lines
-        );
+        assert_stops(process, "TERM").await;
     }
 }
 
@@ -109,13 +104,7 @@ async fn every_binary_stops_also_while_nothing_answers(world: &mut World) {
         if binary != "mock-client" {
             silent.accept().await.unwrap();
         }
-        process.signal("TERM").await;
-        assert_eq!(
-            process.end().await,
-            Some(0),
-            "{binary}: {:#?}",
-            process.lines
-        );
+        assert_stops(process, "TERM").await;
     }
 }
 
