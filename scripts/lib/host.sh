@@ -71,7 +71,7 @@ write_run_file() {
 # The private servers keep their users' passwords out of the arguments that others can read: the URLs are in the environment.
 start_binaries() {
   local number
-  start_binary ingest ingest 6060 "LISTEN_ADDRESS=0.0.0.0:$INGEST_PORT"
+  start_binary ingest ingest 6060 "LISTEN_ADDRESS=0.0.0.0:$INGEST_PORT" "SPOOL_DIRECTORY=$HOST_STATE/spool"
   for ((number = 1; number <= ${FETCHERS:-1}; number++)); do
     start_binary "fetcher-$number" fetcher 6061 "CLIENT_URL=${CLIENT_URL:-http://127.0.0.1:$MOCK_CLIENT_PORT}"
   done

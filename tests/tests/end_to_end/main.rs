@@ -18,6 +18,7 @@ mod fetching;
 mod http_contract;
 mod mock_client;
 mod pipeline;
+mod spool;
 mod topology;
 
 /// Tests mostly wait: more of them than processors can run at once.
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     };
     let tests = [
         http_contract::tests(),
+        spool::tests(),
         fetching::tests(),
         deletion::tests(),
         topology::tests(),

@@ -1,0 +1,441 @@
+//! The files of the spool: segments that are appended to, and removed whole once they are drained.
+//!
+//! Below the folder of the spool are numbered folders, and a process claims every one that is free by
+//! a lock on it. So several replicas can share a folder, and what a replica left that is gone is
+//! drained by the next one that starts.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::spool::record::Records;
+
+/// From this size on a segment gets no more records. After a kill -9 at most one drained segment is
+/// published again.
+const SEGMENT_SIZE: u64 = 1 << 20;
+
+/// How many processes can share a folder.
+const CLAIMS: usize = 256;
+
+const EXTENSION: &str = "segment";
+const DAMAGED: &str = "damaged";
+
+/// A segment that gets no more records.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    path: PathBuf,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// How many callbacks it holds.
+    pub callbacks: u64,
+    /// When the first of them was accepted.
+    pub oldest: SystemTime,
+}
+
+/// The segment that is appended to.
+struct Active {
+    file: File,
+    segment: Segment,
+}
+
+/// What is in the spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// Callbacks that wait.
+    pub callbacks: u64,
+    /// When the oldest of them was accepted.
+    pub oldest: Option<SystemTime>,
+    /// Callbacks that were drained since the start.
+    pub drained: u64,
+}
+
+/// What becomes of a drained segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// All of it was drained.
+    Delete,
+    /// A part of it could not be read: it stays beside the segments, for an operator.
+    SetAside,
+}
+
+/// The segments on the disk.
+pub struct Log {
+    folder: PathBuf,
+    /// Held for as long as the process runs; the first is that of `folder`.
+    _locks: Vec<File>,
+    sealed: VecDeque<Segment>,
+    active: Option<Active>,
+    next_number: u64,
+    drained: u64,
+}
+
+impl Log {
+    /// Claims the free folders below `directory`, and finds what is in them.
+    ///
+    /// # Errors
+    /// The folder cannot be made, locked or read.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        let (folders, locks) = claim(directory)?;
+        let mut paths = Vec::new();
+        for folder in &folders {
+            paths.append(&mut segments(folder)?);
+        }
+        // Across folders too: the oldest first.
+        paths.sort_by_key(|path| number(path));
+        let next_number = paths.last().map_or(0, |path| number(path) + 1);
+        let mut log = Self {
+            folder: folders.into_iter().next().unwrap_or_default(),
+            _locks: locks,
+            sealed: VecDeque::new(),
+            active: None,
+            next_number,
+            drained: 0,
+        };
+        for path in paths {
+            log.sealed.extend(recover(path)?);
+        }
+        Ok(log)
+    }
+
+    /// What is in the spool.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        let active = self.active.as_ref().map(|active| &active.segment);
+        let mut depth = Depth {
+            drained: self.drained,
+            ..Depth::default()
+        };
+        for segment in self.sealed.iter().chain(active) {
+            depth.bytes += segment.bytes;
+            depth.callbacks += segment.callbacks;
+            depth.oldest.get_or_insert(segment.oldest);
+        }
+        depth
+    }
+
+    /// Appends `callbacks` records, and returns when they are on the disk.
+    ///
+    /// # Errors
+    /// The disk is full or fails. What was written of the records is taken back, or is read as a
+    /// cut-off write later; the segment gets no more.
+    pub fn append(&mut self, records: &[u8], callbacks: u64) -> io::Result<()> {
+        let mut active = match self.active.take() {
+            Some(active) => active,
+            None => self.create()?,
+        };
+        let written = active
+            .file
+            .write_all(records)
+            .and_then(|()| active.file.sync_data());
+        if let Err(error) = written {
+            self.abandon(active);
+            return Err(error);
+        }
+        active.segment.bytes += records.len() as u64;
+        active.segment.callbacks += callbacks;
+        if active.segment.bytes < SEGMENT_SIZE {
+            self.active = Some(active);
+        } else {
+            self.sealed.push_back(active.segment);
+        }
+        Ok(())
+    }
+
+    /// The segment that is drained next; further records go to another one.
+    pub fn oldest(&mut self) -> Option<Segment> {
+        if self.sealed.is_empty() {
+            self.sealed
+                .extend(self.active.take().map(|active| active.segment));
+        }
+        self.sealed.front().cloned()
+    }
+
+    /// Removes the segment that [`Log::oldest`] gave, once it is drained.
+    ///
+    /// # Errors
+    /// It could not be removed and stays.
+    pub fn remove_oldest(&mut self, removal: Removal) -> io::Result<()> {
+        let Some(segment) = self.sealed.front() else {
+            return Ok(());
+        };
+        match removal {
+            Removal::Delete => std::fs::remove_file(&segment.path)?,
+            Removal::SetAside => {
+                let aside = segment.path.with_extension(DAMAGED);
+                std::fs::rename(&segment.path, &aside)?;
+                tracing::error!(
+                    file = %aside.display(),
+                    "a segment of the spool had unreadable parts; it is kept under this name"
+                );
+            }
+        }
+        self.drained += segment.callbacks;
+        self.sealed.pop_front();
+        Ok(())
+    }
+
+    fn create(&mut self) -> io::Result<Active> {
+        let path = self
+            .folder
+            .join(format!("{:020}.{EXTENSION}", self.next_number));
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(&path)?;
+        self.next_number += 1;
+        // Without this the file itself could be gone after a power cut.
+        File::open(&self.folder)?.sync_all()?;
+        let segment = Segment {
+            path,
+            bytes: 0,
+            callbacks: 0,
+            oldest: SystemTime::now(),
+        };
+        Ok(Active { file, segment })
+    }
+
+    /// After a failed write nothing is known of what the disk will keep of it: the segment ends before.
+    fn abandon(&mut self, active: Active) {
+        let Active { file, segment } = active;
+        let result = if segment.callbacks == 0 {
+            std::fs::remove_file(&segment.path)
+        } else {
+            let cut = file.set_len(segment.bytes);
+            self.sealed.push_back(segment);
+            cut
+        };
+        if let Err(error) = result {
+            tracing::debug!(%error, "what was cut off stays until the segment is drained");
+        }
+    }
+}
+
+impl Segment {
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its bytes, to be read as [`Records`].
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        std::fs::read(&self.path)
+    }
+}
+
+/// The numbered folders that no other process holds, with their locks; at least one.
+fn claim(directory: &Path) -> io::Result<(Vec<PathBuf>, Vec<File>)> {
+    let (mut folders, mut locks) = (Vec::new(), Vec::new());
+    for number in 0..CLAIMS {
+        let folder = directory.join(number.to_string());
+        let is_new = !folder.exists();
+        if is_new && !folders.is_empty() {
+            return Ok((folders, locks));
+        }
+        std::fs::create_dir_all(&folder)?;
+        let lock = File::create(folder.join("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {
+                folders.push(folder);
+                locks.push(lock);
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {}
+            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    if folders.is_empty() {
+        return Err(io::Error::other(format!("{CLAIMS} processes share it")));
+    }
+    Ok((folders, locks))
+}
+
+fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|found| found == EXTENSION) {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
+
+fn number(path: &Path) -> u64 {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    stem.and_then(|stem| stem.parse().ok()).unwrap_or(0)
+}
+
+/// Takes up a segment of an earlier run, and says what of it cannot be read. A segment without a
+/// callback is removed.
+fn recover(path: PathBuf) -> io::Result<Option<Segment>> {
+    let content = std::fs::read(&path)?;
+    let records = Records::read(&content);
+    if records.torn_tail > 0 {
+        tracing::warn!(
+            segment = %path.display(),
+            bytes = records.torn_tail,
+            kept = records.readable.len(),
+            "the spool ends in a write that was cut off before its callback was answered; it is dropped"
+        );
+    }
+    if records.damaged > 0 {
+        tracing::error!(
+            segment = %path.display(),
+            bytes = records.damaged,
+            kept = records.readable.len(),
+            "the spool is damaged: callbacks in these bytes cannot be read"
+        );
+    }
+    let Some(first) = records.readable.first() else {
+        // Nothing in it was ever answered.
+        std::fs::remove_file(&path)?;
+        return Ok(None);
+    };
+    let (oldest, callbacks) = (first.accepted_at, records.readable.len() as u64);
+    Ok(Some(Segment {
+        bytes: content.len() as u64,
+        path,
+        callbacks,
+        oldest,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::UNIX_EPOCH;
+
+    use shared::messages::ObjectId;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::spool::record::frame;
+
+    fn record(id: i64) -> Vec<u8> {
+        frame(vec![ObjectId(id)], UNIX_EPOCH).unwrap()
+    }
+
+    fn append(log: &mut Log, ids: impl IntoIterator<Item = i64>) {
+        for id in ids {
+            log.append(&record(id), 1).unwrap();
+        }
+    }
+
+    fn drained(log: &mut Log) -> Vec<i64> {
+        let mut ids = Vec::new();
+        while let Some(segment) = log.oldest() {
+            let content = segment.read().unwrap();
+            for record in Records::read(&content).readable {
+                ids.extend(record.object_ids().unwrap().into_iter().map(|id| id.0));
+            }
+            log.remove_oldest(Removal::Delete).unwrap();
+        }
+        ids
+    }
+
+    fn last_segment(directory: &TempDir) -> PathBuf {
+        let mut paths = segments(&directory.path().join("0")).unwrap();
+        paths.sort();
+        paths.pop().unwrap()
+    }
+
+    #[test]
+    fn what_was_appended_is_there_after_a_restart_in_order() {
+        let directory = TempDir::new().unwrap();
+        append(&mut Log::open(directory.path()).unwrap(), 0..3);
+        let mut log = Log::open(directory.path()).unwrap();
+        append(&mut log, 3..5);
+        assert_eq!(log.depth().callbacks, 5);
+        assert_eq!(drained(&mut log), [0, 1, 2, 3, 4]);
+        assert_eq!((log.depth().bytes, log.depth().drained), (0, 5));
+        assert!(drained(&mut Log::open(directory.path()).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn what_is_appended_while_a_segment_is_drained_goes_to_another() {
+        let directory = TempDir::new().unwrap();
+        let mut log = Log::open(directory.path()).unwrap();
+        append(&mut log, 0..2);
+        assert_eq!(log.oldest().unwrap().callbacks, 2);
+        append(&mut log, 2..3);
+        log.remove_oldest(Removal::Delete).unwrap();
+        assert_eq!(drained(&mut log), [2]);
+    }
+
+    #[test]
+    fn a_cut_off_write_costs_only_itself() {
+        let directory = TempDir::new().unwrap();
+        append(&mut Log::open(directory.path()).unwrap(), 0..3);
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(last_segment(&directory))
+            .unwrap();
+        file.write_all(&record(3)[..20]).unwrap();
+        let mut log = Log::open(directory.path()).unwrap();
+        append(&mut log, 4..5);
+        assert_eq!(drained(&mut log), [0, 1, 2, 4]);
+    }
+
+    #[test]
+    fn a_segment_that_was_never_answered_is_removed() {
+        let directory = TempDir::new().unwrap();
+        append(&mut Log::open(directory.path()).unwrap(), 0..1);
+        let segment = last_segment(&directory);
+        std::fs::write(&segment, &record(0)[..5]).unwrap();
+        assert_eq!(Log::open(directory.path()).unwrap().depth().callbacks, 0);
+        assert!(!segment.exists());
+    }
+
+    #[test]
+    fn a_segment_with_unreadable_parts_is_kept_aside() {
+        let directory = TempDir::new().unwrap();
+        let mut log = Log::open(directory.path()).unwrap();
+        append(&mut log, 0..1);
+        let segment = log.oldest().unwrap();
+        log.remove_oldest(Removal::SetAside).unwrap();
+        assert!(segment.path().with_extension(DAMAGED).exists());
+        assert!(drained(&mut log).is_empty());
+    }
+
+    #[test]
+    fn processes_share_a_folder_and_take_up_what_another_left() {
+        let directory = TempDir::new().unwrap();
+        let mut first = Log::open(directory.path()).unwrap();
+        let mut second = Log::open(directory.path()).unwrap();
+        append(&mut first, 0..1);
+        append(&mut second, 1..2);
+        drop((first, second));
+        assert_eq!(drained(&mut Log::open(directory.path()).unwrap()).len(), 2);
+    }
+
+    #[test]
+    fn a_segment_ends_when_it_is_large() {
+        let directory = TempDir::new().unwrap();
+        let mut log = Log::open(directory.path()).unwrap();
+        let large = frame((0..200_000).map(ObjectId).collect(), UNIX_EPOCH).unwrap();
+        log.append(&large, 1).unwrap();
+        append(&mut log, 0..1);
+        assert_eq!(log.oldest().unwrap().callbacks, 1);
+        assert_eq!(segments(&directory.path().join("0")).unwrap().len(), 2);
+    }
+
+    /// A file that takes no write: what a full disk does to one that is open already.
+    #[test]
+    fn after_a_failed_write_the_segment_ends_and_what_was_there_stays() {
+        let directory = TempDir::new().unwrap();
+        let mut log = Log::open(directory.path()).unwrap();
+        append(&mut log, 0..2);
+        let read_only = File::open(last_segment(&directory)).unwrap();
+        log.active.as_mut().unwrap().file = read_only;
+        assert!(log.append(&record(2), 1).is_err());
+        append(&mut log, 3..4);
+        assert_eq!(drained(&mut log), [0, 1, 3]);
+    }
+}
