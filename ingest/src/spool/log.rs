@@ -1,8 +1,4 @@
 //! The files of the spool: segments that are appended to, and removed whole once they are drained.
-//!
-//! Below the folder of the spool are numbered folders, and a process claims every one that is free by
-//! a lock on it. So several replicas can share a folder, and what a replica left that is gone is
-//! drained by the next one that starts.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -10,14 +6,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::spool::folders::{claim, sync_entry};
 use crate::spool::record::Records;
 
 /// From this size on a segment gets no more records. After a kill -9 at most one drained segment is
 /// published again.
 const SEGMENT_SIZE: u64 = 1 << 20;
-
-/// How many processes can share a folder.
-const CLAIMS: usize = 256;
 
 const EXTENSION: &str = "segment";
 const DAMAGED: &str = "damaged";
@@ -187,8 +181,7 @@ impl Log {
             .create_new(true)
             .open(&path)?;
         self.next_number += 1;
-        // Without this the file itself could be gone after a power cut.
-        File::open(&self.folder)?.sync_all()?;
+        sync_entry(&path)?;
         let segment = Segment {
             path,
             bytes: 0,
@@ -228,32 +221,6 @@ impl Segment {
     pub fn read(&self) -> io::Result<Vec<u8>> {
         std::fs::read(&self.path)
     }
-}
-
-/// The numbered folders that no other process holds, with their locks; at least one.
-fn claim(directory: &Path) -> io::Result<(Vec<PathBuf>, Vec<File>)> {
-    let (mut folders, mut locks) = (Vec::new(), Vec::new());
-    for number in 0..CLAIMS {
-        let folder = directory.join(number.to_string());
-        let is_new = !folder.exists();
-        if is_new && !folders.is_empty() {
-            return Ok((folders, locks));
-        }
-        std::fs::create_dir_all(&folder)?;
-        let lock = File::create(folder.join("lock"))?;
-        match lock.try_lock() {
-            Ok(()) => {
-                folders.push(folder);
-                locks.push(lock);
-            }
-            Err(std::fs::TryLockError::WouldBlock) => {}
-            Err(std::fs::TryLockError::Error(error)) => return Err(error),
-        }
-    }
-    if folders.is_empty() {
-        return Err(io::Error::other(format!("{CLAIMS} processes share it")));
-    }
-    Ok((folders, locks))
 }
 
 fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use log::{Depth, Log, Removal, Segment};
 
 pub mod drain;
+pub mod folders;
 pub mod log;
 pub mod record;
 
@@ -78,7 +79,7 @@ pub struct Spool {
 
 impl Spool {
     /// Takes up what earlier runs left in `directory`, and starts the task that owns the files. It ends
-    /// when all clones are dropped.
+    /// when all clones are dropped, or when the time to drain is over.
     ///
     /// # Errors
     /// The folder cannot be used.
@@ -106,9 +107,14 @@ impl Spool {
             dependency,
             depth: announced,
         };
+        let stop = shutdown.clone();
         let work = async move {
-            // A panic has been logged, and ends the task, which the process notices.
-            drop(tokio::task::spawn_blocking(|| keeper.run(receiver)).await);
+            tokio::select! {
+                // A panic has been logged, and ends the task, which the process notices.
+                _ = tokio::task::spawn_blocking(|| keeper.run(receiver)) => {}
+                // A disk that does not answer must not hold up the end.
+                () = stop.closing() => {}
+            }
         };
         let spool = Self {
             commands,
