@@ -9,8 +9,8 @@ use shared::shutdown::Shutdown;
 
 use crate::publisher::ChunkPublisher;
 use crate::spool::Spool;
-use crate::spool::log::{Removal, Segment};
 use crate::spool::record::Records;
+use crate::spool::segment::{Removal, Segment};
 
 /// How many callbacks are published at once. Less than the publisher's window, of which the callbacks
 /// that arrive meanwhile need their part.

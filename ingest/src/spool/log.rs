@@ -7,26 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::spool::folders::{claim, sync_entry};
-use crate::spool::record::Records;
+use crate::spool::segment::{Removal, Segment, number, recover, segments};
 
 /// From this size on a segment gets no more records. After a kill -9 at most one drained segment is
 /// published again.
 const SEGMENT_SIZE: u64 = 1 << 20;
-
-const EXTENSION: &str = "segment";
-const DAMAGED: &str = "damaged";
-
-/// A segment that gets no more records.
-#[derive(Clone, Debug)]
-pub struct Segment {
-    path: PathBuf,
-    /// Its size in bytes.
-    pub bytes: u64,
-    /// How many callbacks it holds.
-    pub callbacks: u64,
-    /// When the first of them was accepted.
-    pub oldest: SystemTime,
-}
 
 /// The segment that is appended to.
 struct Active {
@@ -45,15 +30,6 @@ pub struct Depth {
     pub oldest: Option<SystemTime>,
     /// Callbacks that were drained since the start.
     pub drained: u64,
-}
-
-/// What becomes of a drained segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removal {
-    /// All of it was drained.
-    Delete,
-    /// A part of it could not be read: it stays beside the segments, for an operator.
-    SetAside,
 }
 
 /// The segments on the disk.
@@ -156,38 +132,20 @@ impl Log {
         let Some(segment) = self.sealed.front() else {
             return Ok(());
         };
-        match removal {
-            Removal::Delete => std::fs::remove_file(&segment.path)?,
-            Removal::SetAside => {
-                let aside = segment.path.with_extension(DAMAGED);
-                std::fs::rename(&segment.path, &aside)?;
-                tracing::error!(
-                    file = %aside.display(),
-                    "a segment of the spool had unreadable parts; it is kept under this name"
-                );
-            }
-        }
+        segment.remove(removal)?;
         self.drained += segment.callbacks;
         self.sealed.pop_front();
         Ok(())
     }
 
     fn create(&mut self) -> io::Result<Active> {
-        let path = self
-            .folder
-            .join(format!("{:020}.{EXTENSION}", self.next_number));
+        let segment = Segment::new(&self.folder, self.next_number);
         let file = OpenOptions::new()
             .append(true)
             .create_new(true)
-            .open(&path)?;
+            .open(segment.path())?;
         self.next_number += 1;
-        sync_entry(&path)?;
-        let segment = Segment {
-            path,
-            bytes: 0,
-            callbacks: 0,
-            oldest: SystemTime::now(),
-        };
+        sync_entry(segment.path())?;
         Ok(Active { file, segment })
     }
 
@@ -195,7 +153,7 @@ impl Log {
     fn abandon(&mut self, active: Active) {
         let Active { file, segment } = active;
         let result = if segment.callbacks == 0 {
-            std::fs::remove_file(&segment.path)
+            segment.remove(Removal::Delete)
         } else {
             let cut = file.set_len(segment.bytes);
             self.sealed.push_back(segment);
@@ -207,73 +165,6 @@ impl Log {
     }
 }
 
-impl Segment {
-    /// Where it lies.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Its bytes, to be read as [`Records`].
-    ///
-    /// # Errors
-    /// The disk fails.
-    pub fn read(&self) -> io::Result<Vec<u8>> {
-        std::fs::read(&self.path)
-    }
-}
-
-fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|found| found == EXTENSION) {
-            paths.push(path);
-        }
-    }
-    Ok(paths)
-}
-
-fn number(path: &Path) -> u64 {
-    let stem = path.file_stem().and_then(|stem| stem.to_str());
-    stem.and_then(|stem| stem.parse().ok()).unwrap_or(0)
-}
-
-/// Takes up a segment of an earlier run, and says what of it cannot be read. A segment without a
-/// callback is removed.
-fn recover(path: PathBuf) -> io::Result<Option<Segment>> {
-    let content = std::fs::read(&path)?;
-    let records = Records::read(&content);
-    if records.torn_tail > 0 {
-        tracing::warn!(
-            segment = %path.display(),
-            bytes = records.torn_tail,
-            kept = records.readable.len(),
-            "the spool ends in a write that was cut off before its callback was answered; it is dropped"
-        );
-    }
-    if records.damaged > 0 {
-        tracing::error!(
-            segment = %path.display(),
-            bytes = records.damaged,
-            kept = records.readable.len(),
-            "the spool is damaged: callbacks in these bytes cannot be read"
-        );
-    }
-    let Some(first) = records.readable.first() else {
-        // Nothing in it was ever answered.
-        std::fs::remove_file(&path)?;
-        return Ok(None);
-    };
-    let (oldest, callbacks) = (first.accepted_at, records.readable.len() as u64);
-    Ok(Some(Segment {
-        bytes: content.len() as u64,
-        path,
-        callbacks,
-        oldest,
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -283,7 +174,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::spool::record::frame;
+    use crate::spool::record::{Records, frame};
 
     fn record(id: i64) -> Vec<u8> {
         frame(vec![ObjectId(id)], UNIX_EPOCH).unwrap()
@@ -351,13 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_was_never_answered_is_removed() {
+    fn a_segment_in_which_nothing_is_readable_is_kept_aside() {
         let directory = TempDir::new().unwrap();
         append(&mut Log::open(directory.path()).unwrap(), 0..1);
         let segment = last_segment(&directory);
         std::fs::write(&segment, &record(0)[..5]).unwrap();
         assert_eq!(Log::open(directory.path()).unwrap().depth().callbacks, 0);
-        assert!(!segment.exists());
+        assert!(!segment.exists() && segment.with_extension("damaged").exists());
     }
 
     #[test]
@@ -367,7 +258,7 @@ mod tests {
         append(&mut log, 0..1);
         let segment = log.oldest().unwrap();
         log.remove_oldest(Removal::SetAside).unwrap();
-        assert!(segment.path().with_extension(DAMAGED).exists());
+        assert!(segment.path().with_extension("damaged").exists());
         assert!(drained(&mut log).is_empty());
     }
 

@@ -14,12 +14,14 @@ use shared::shutdown::{Shutdown, VitalTask};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use log::{Depth, Log, Removal, Segment};
+use log::{Depth, Log};
+use segment::{Removal, Segment};
 
 pub mod drain;
 pub mod folders;
 pub mod log;
 pub mod record;
+pub mod segment;
 
 /// Most callbacks that are written together.
 const GROUP: usize = 1_000;
