@@ -13,6 +13,7 @@ use libtest_mimic::Arguments;
 use tests::servers::Servers;
 
 mod binaries;
+mod dead_letters;
 mod deletion;
 mod fetching;
 mod http_contract;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         http_contract::tests(),
         fetching::tests(),
         deletion::tests(),
+        dead_letters::tests(),
         topology::tests(),
         pipeline::tests(),
         mock_client::tests(),
