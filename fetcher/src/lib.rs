@@ -9,6 +9,7 @@ use shared::worker::Worker;
 pub mod answer;
 pub mod client;
 pub mod config;
+pub mod dead_letters;
 pub mod fetch;
 pub mod look_ups;
 pub mod retry;

@@ -62,7 +62,7 @@ write_run_file() {
   (
     umask 077
     : >"$HOST_STATE/instances"
-    for name in INGEST_PORT MOCK_CLIENT_PORT MANAGEMENT_PORT MANAGEMENT_URL DATABASE_URL SERVER_PASSWORD QUEUE_PREFIX; do
+    for name in INGEST_PORT MOCK_CLIENT_PORT MANAGEMENT_PORT MANAGEMENT_URL AMQP_URL DATABASE_URL SERVER_PASSWORD QUEUE_PREFIX; do
       printf '%s=%q\n' "$name" "${!name:-}"
     done >"$HOST_STATE/run"
   )
@@ -132,6 +132,8 @@ host_addresses() {
   # shellcheck disable=SC2034 # scripts/up reads it
   INGEST_ADDRESS=localhost:$INGEST_PORT
 }
+
+host_dead_letters() { AMQP_URL=$AMQP_URL QUEUE_PREFIX=$QUEUE_PREFIX "$(binary dead-letters)" "$@"; }
 
 # Restarts since the last call.
 host_events() {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use shared::boot::{Context, Process};
-use shared::config::{Value, load};
+use shared::config::{Ask, Value, load};
 use shared::health::Health;
 use shared::shutdown::Shutdown;
 use shared::topology::{QueuePrefix, Topology};
@@ -271,7 +271,7 @@ pub fn configure<C: Process>(own: Vec<String>, flags: &[&str]) -> C {
     let arguments = std::iter::once(C::NAME.to_owned())
         .chain(flags)
         .map(OsString::from);
-    load(C::NAME, C::ABOUT, arguments, [])
+    load::<C, Ask>(C::NAME, C::ABOUT, arguments, [])
         .unwrap_or_else(|error| panic!("{error}"))
         .settings
 }

@@ -13,6 +13,7 @@ use libtest_mimic::Arguments;
 use tests::servers::Servers;
 
 mod binaries;
+mod dead_letters;
 mod deletion;
 mod fetching;
 mod http_contract;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         spool::tests(),
         fetching::tests(),
         deletion::tests(),
+        dead_letters::tests(),
         topology::tests(),
         pipeline::tests(),
         mock_client::tests(),
