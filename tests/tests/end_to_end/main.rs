@@ -17,6 +17,7 @@ mod deletion;
 mod fetching;
 mod http_contract;
 mod mock_client;
+mod outage;
 mod pipeline;
 mod topology;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     let tests = [
         http_contract::tests(),
         fetching::tests(),
+        outage::tests(),
         deletion::tests(),
         topology::tests(),
         pipeline::tests(),
