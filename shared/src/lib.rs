@@ -10,6 +10,7 @@ pub mod broker;
 pub mod config;
 pub mod consumer;
 pub mod health;
+pub mod hold;
 pub mod http_server;
 pub mod messages;
 mod migration;

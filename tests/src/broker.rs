@@ -111,6 +111,15 @@ impl Broker {
 
     /// How many messages are in the queue and not with a consumer.
     pub async fn ready(&self, queue: Queue) -> u32 {
+        self.inspect(queue).await.message_count()
+    }
+
+    /// How many consumers the queue has.
+    pub async fn consumers(&self, queue: Queue) -> u32 {
+        self.inspect(queue).await.consumer_count()
+    }
+
+    async fn inspect(&self, queue: Queue) -> lapin::Queue {
         let passive = QueueDeclareOptions {
             passive: true,
             ..Default::default()
@@ -120,7 +129,6 @@ impl Broker {
             .queue_declare(name, passive, FieldTable::default())
             .await
             .unwrap()
-            .message_count()
     }
 
     /// Waits until the queue holds `count` messages that are not with a consumer.

@@ -18,6 +18,7 @@ mod deletion;
 mod fetching;
 mod http_contract;
 mod mock_client;
+mod outage;
 mod pipeline;
 mod spool;
 mod topology;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         http_contract::tests(),
         spool::tests(),
         fetching::tests(),
+        outage::tests(),
         deletion::tests(),
         dead_letters::tests(),
         topology::tests(),
