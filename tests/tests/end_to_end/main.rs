@@ -17,6 +17,7 @@ mod deletion;
 mod fetching;
 mod http_contract;
 mod mock_client;
+mod panics;
 mod pipeline;
 mod topology;
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         http_contract::tests(),
         fetching::tests(),
         deletion::tests(),
+        panics::tests(),
         topology::tests(),
         pipeline::tests(),
         mock_client::tests(),
