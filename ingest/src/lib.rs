@@ -10,6 +10,7 @@ use shared::publisher::Publisher;
 use shared::topology::Topology;
 use tokio::net::TcpListener;
 
+pub mod body;
 pub mod config;
 pub mod error;
 pub mod publisher;

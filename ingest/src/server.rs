@@ -1,22 +1,19 @@
 //! The HTTP side: which request is answered how.
 
-use std::error::Error;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures::FutureExt;
-use http::{Method, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
 use serde_json::json;
 use shared::health::Health;
-use shared::http_server::Service;
+use shared::http_server::{RequestBody, Service};
 use shared::telemetry::milliseconds;
 use tokio::sync::Semaphore;
 
+use crate::body::BodyReader;
 use crate::config::Config;
 use crate::error::{ApiError, json_response};
 use crate::publisher::CallbackPublisher;
@@ -27,6 +24,7 @@ pub struct Server {
     config: Config,
     publisher: CallbackPublisher,
     health: Health,
+    bodies: BodyReader,
     /// One for each callback that may be at work.
     slots: Arc<Semaphore>,
 }
@@ -50,11 +48,12 @@ impl Server {
             config: config.clone(),
             publisher,
             health,
+            bodies: BodyReader::new(config),
             slots,
         }
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Result<Success, ApiError> {
+    async fn route(&self, request: Request<RequestBody>) -> Result<Success, ApiError> {
         match (request.uri().path(), request.method()) {
             ("/callback", &Method::POST) => self.callback(request.into_body()).await,
             ("/callback", _) => Err(ApiError::MethodNotAllowed("POST")),
@@ -76,18 +75,20 @@ impl Server {
         Err(ApiError::Unavailable(reasons.join(", ")))
     }
 
-    async fn callback(&self, body: Incoming) -> Result<Success, ApiError> {
+    async fn callback(&self, body: RequestBody) -> Result<Success, ApiError> {
+        let body = self.bodies.read(body).await?;
         let slot = Arc::clone(&self.slots)
             .try_acquire_owned()
             .map_err(|_| ApiError::Overloaded)?;
-        let body = self.read(body).await?;
-        let callback = Callback::parse(&body, self.config.ids_limit.get())?;
+        let callback = Callback::parse(body.bytes(), self.config.ids_limit.get())?;
+        // The ids take their place, and as much of it as the body did.
+        let memory = body.into_memory();
         let ids = callback.object_ids().len();
         let publisher = self.publisher.clone();
         // A task of its own: a callback that arrived whole is published also when its client hangs
         // up before the answer, which ends this one.
         let publishing = tokio::spawn(async move {
-            let _slot = slot;
+            let _held = (slot, memory);
             publisher.publish(callback).await
         });
         match publishing.await {
@@ -96,58 +97,32 @@ impl Server {
             Err(_) => Err(ApiError::Internal),
         }
     }
-
-    async fn read(&self, body: Incoming) -> Result<Bytes, ApiError> {
-        let limit = self.config.body_limit.bytes();
-        if body.size_hint().lower() > limit as u64 {
-            return Err(ApiError::PayloadTooLarge(limit));
-        }
-        let reading = Limited::new(body, limit).collect();
-        match tokio::time::timeout(self.config.body_timeout, reading).await {
-            Err(_) => Err(ApiError::RequestTimeout),
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                Err(ApiError::PayloadTooLarge(limit))
-            }
-            Ok(Err(error)) => Err(ApiError::BrokenBody(cause(&*error))),
-        }
-    }
-}
-
-/// The innermost cause of an error, which says most.
-fn cause(error: &dyn Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 impl Service for Server {
     async fn respond(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         remote: SocketAddr,
     ) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let has_body = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
-        // The hook that logs panics has described this one.
-        let result = AssertUnwindSafe(self.route(request))
-            .catch_unwind()
-            .await
-            .unwrap_or(Err(ApiError::Internal));
+        let result = self.route(request).await;
         let response = match &result {
             Ok(Success::Accepted(ids)) => {
                 json_response(StatusCode::ACCEPTED, &json!({ "accepted": ids }))
             }
             Ok(Success::Ready) => json_response(StatusCode::OK, &json!({ "status": "ok" })),
-            Err(error) => error.response(has_body),
+            Err(error) => error.response(),
         };
         count(&path, &result);
         let duration = started.elapsed();
         log(&method, &path, remote, duration, response.status(), &result);
         response
+    }
+
+    fn panicked(&self) -> Response<Full<Bytes>> {
+        ApiError::Internal.response()
     }
 }
 

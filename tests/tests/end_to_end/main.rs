@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::Arguments;
+use shared::descriptors::raise_limit;
 use tests::servers::Servers;
 
 mod binaries;
@@ -17,6 +18,7 @@ mod deletion;
 mod fetching;
 mod http_contract;
 mod mock_client;
+mod overload;
 mod panics;
 mod pipeline;
 mod topology;
@@ -27,6 +29,8 @@ const THREADS: usize = 6;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(THREADS));
+    // Thousands of connections are among the tests.
+    raise_limit();
     // The process is shared with the processes under test, which find their TLS provider installed.
     drop(rustls::crypto::ring::default_provider().install_default());
     let servers = if arguments.list {
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
     };
     let tests = [
         http_contract::tests(),
+        overload::tests(),
         fetching::tests(),
         deletion::tests(),
         panics::tests(),
