@@ -23,7 +23,7 @@ pub enum ApiError {
     #[error("the body could not be read: {0}")]
     BrokenBody(String),
     /// No such path.
-    #[error("there is no such path; POST callbacks to /callback")]
+    #[error("there is no such path; POST callbacks to /callback, and see /openapi.json")]
     NotFound,
     /// The path has other methods.
     #[error("this path takes {0} only")]

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 
 pub mod body;
 pub mod config;
+pub mod description;
 pub mod error;
 pub mod publisher;
 pub mod request;

@@ -15,7 +15,8 @@ use tokio::sync::Semaphore;
 
 use crate::body::BodyReader;
 use crate::config::Config;
-use crate::error::{ApiError, json_response};
+use crate::description::DESCRIPTION;
+use crate::error::{ApiError, json_document, json_response};
 use crate::publisher::CallbackPublisher;
 use crate::request::Callback;
 
@@ -35,6 +36,8 @@ enum Success {
     Accepted(usize),
     /// Everything that is needed is reachable.
     Ready,
+    /// What can be asked here.
+    Description,
 }
 
 impl Server {
@@ -58,7 +61,8 @@ impl Server {
             ("/callback", &Method::POST) => self.callback(request.into_body()).await,
             ("/callback", _) => Err(ApiError::MethodNotAllowed("POST")),
             ("/", &Method::GET | &Method::HEAD) => self.status(),
-            ("/", _) => Err(ApiError::MethodNotAllowed("GET, HEAD")),
+            ("/openapi.json", &Method::GET | &Method::HEAD) => Ok(Success::Description),
+            ("/" | "/openapi.json", _) => Err(ApiError::MethodNotAllowed("GET, HEAD")),
             _ => Err(ApiError::NotFound),
         }
     }
@@ -113,6 +117,7 @@ impl Service for Server {
                 json_response(StatusCode::ACCEPTED, &json!({ "accepted": ids }))
             }
             Ok(Success::Ready) => json_response(StatusCode::OK, &json!({ "status": "ok" })),
+            Ok(Success::Description) => json_document(DESCRIPTION),
             Err(error) => error.response(),
         };
         count(&path, &result);
@@ -136,7 +141,7 @@ fn count(path: &str, result: &Result<Success, ApiError>) {
             let (_, code) = error.status_and_code();
             metrics::counter!("callbacks_rejected_total", "reason" => code).increment(1);
         }
-        Ok(Success::Ready) | Err(_) => {}
+        Ok(Success::Ready | Success::Description) | Err(_) => {}
     }
 }
 
@@ -154,7 +159,7 @@ fn log(
         Ok(Success::Accepted(ids)) => {
             tracing::info!(%method, path, status, ids, duration_ms, %remote, "request");
         }
-        Ok(Success::Ready) => {
+        Ok(Success::Ready | Success::Description) => {
             tracing::debug!(%method, path, status, duration_ms, %remote, "request");
         }
         Err(error) if status >= 500 => {

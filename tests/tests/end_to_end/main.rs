@@ -15,6 +15,7 @@ use tests::servers::Servers;
 
 mod binaries;
 mod deletion;
+mod description;
 mod fetching;
 mod http_contract;
 mod mock_client;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     let tests = [
         http_contract::tests(),
         overload::tests(),
+        description::possible_tests(),
         fetching::tests(),
         deletion::tests(),
         panics::tests(),
