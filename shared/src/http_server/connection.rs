@@ -1,6 +1,7 @@
 //! One connection, from its first byte to its last.
 
 use std::convert::Infallible;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -109,6 +110,17 @@ impl<S: Service> Server<S> {
         };
         if let Ok(Err(error)) = tokio::time::timeout(self.limits.header_timeout, answer).await {
             tracing::debug!(%error, "a refused connection was gone already");
+        }
+    }
+
+    /// Refuses a connection without taking time for it: what cannot be sent at once is not sent.
+    pub(super) fn turn_away(&self, stream: TcpStream) {
+        metrics::counter!("http_connections_refused_total").increment(1);
+        let told = stream
+            .into_std()
+            .and_then(|mut stream| stream.write_all(&self.limits.refusal));
+        if let Err(error) = told {
+            tracing::debug!(%error, "a connection was turned away without a word");
         }
     }
 }

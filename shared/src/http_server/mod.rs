@@ -82,7 +82,7 @@ pub async fn serve(
 }
 
 /// How many connections above the limit may be waiting for a place or for their refusal to arrive;
-/// further ones are closed without a word.
+/// further ones are told and closed without waiting whether they heard it.
 const DOORWAY: usize = 128;
 
 struct Server<S> {
@@ -187,7 +187,7 @@ impl<S: Service> Server<S> {
                 }
             });
         } else {
-            metrics::counter!("http_connections_refused_total").increment(1);
+            self.turn_away(stream);
         }
     }
 }

@@ -121,6 +121,25 @@ async fn a_refusal_reaches_also_a_client_that_goes_on_sending() {
 }
 
 #[tokio::test]
+async fn refusals_have_no_end() {
+    let server = Serving::with_connections(1).await;
+    let first = server.client(&get("/wait")).await;
+    timeout(BOUND, server.service.waits.notified())
+        .await
+        .unwrap();
+    let mut refused = Vec::new();
+    for _ in 0..2 * DOORWAY {
+        refused.push(server.client("").await);
+    }
+    for client in &mut refused {
+        assert_eq!(status(client).await, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    server.service.go_on.notify_one();
+    drop(first);
+    server.stops().await;
+}
+
+#[tokio::test]
 async fn clients_that_are_waited_for_make_room() {
     let server = Serving::with_connections(2).await;
     let half_a_header = "GET / HTTP/1.1\r\n";

@@ -216,15 +216,19 @@ async fn a_client_may_speak_http2_without_tls(world: &mut World) {
             .await
             .unwrap();
     tokio::spawn(connection);
-    let request = http::Request::post(format!("http://{address}/callback"))
-        .body(Full::new(Bytes::from_static(b"{\"object_ids\":[1,2]}")))
-        .unwrap();
-    let response = sender.send_request(request).await.unwrap();
-    assert_eq!(response.status(), StatusCode::ACCEPTED);
-    assert_eq!(
-        response.into_body().collect().await.unwrap().to_bytes(),
-        r#"{"accepted":2}"#
-    );
+    // The second one is larger than what may be on its way at once.
+    for padding in [0, 900 << 10] {
+        let body = [r#"{"object_ids":[1,2]}"#, &" ".repeat(padding)].concat();
+        let request = http::Request::post(format!("http://{address}/callback"))
+            .body(Full::new(Bytes::from(body)))
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        assert_eq!(
+            response.into_body().collect().await.unwrap().to_bytes(),
+            r#"{"accepted":2}"#
+        );
+    }
 }
 
 /// A proxy in front may have taken the length for true: nothing may follow on the connection.
