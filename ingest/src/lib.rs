@@ -12,7 +12,9 @@ use shared::topology::Topology;
 use tokio::net::TcpListener;
 
 pub mod acceptance;
+pub mod body;
 pub mod config;
+pub mod description;
 pub mod error;
 pub mod publisher;
 pub mod request;

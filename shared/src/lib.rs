@@ -9,6 +9,7 @@ pub mod boot;
 pub mod broker;
 pub mod config;
 pub mod consumer;
+pub mod descriptors;
 pub mod health;
 pub mod hold;
 pub mod http_server;
