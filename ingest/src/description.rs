@@ -27,7 +27,7 @@ mod tests {
             ApiError::PayloadTooLarge(1 << 20),
             ApiError::RequestTimeout,
             ApiError::Overloaded,
-            ApiError::Unavailable("the broker did not confirm in time".to_owned()),
+            ApiError::Unavailable("the broker is unavailable, and the spool is full".to_owned()),
             ApiError::Internal,
         ];
         for error in &errors {

@@ -8,7 +8,6 @@ use shared::boot::{listen, start};
 fn main() -> ExitCode {
     start(|config: Config, context| async move {
         let listener = listen(config.listen_address).await?;
-        tracing::info!(address = %listener.local_addr()?, "accepting callbacks");
         ingest::run(config, listener, context).await
     })
 }

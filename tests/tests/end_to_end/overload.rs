@@ -223,7 +223,7 @@ async fn large_bodies_that_stall_shed_other_large_ones_and_no_small_ones(world: 
 
 /// Runs `ingest` as a process of its own, whose memory can be read.
 async fn ingest_process(world: &World) -> (Started, SocketAddr) {
-    let mut flags = world.broker_flags();
+    let mut flags = world.ingest_flags();
     flags.extend(
         [
             "--listen-address=127.0.0.1:0",
