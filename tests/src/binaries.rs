@@ -31,7 +31,7 @@ fn folder() -> &'static PathBuf {
     })
 }
 
-fn command(binary: &str, arguments: &[String]) -> Command {
+pub(crate) fn command(binary: &str, arguments: &[String]) -> Command {
     let mut command = Command::new(folder().join(binary));
     // The environment of whoever runs the tests is not to be read as settings.
     command

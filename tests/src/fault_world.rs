@@ -1,0 +1,278 @@
+//! The world of a fault case: the pipeline as it runs in production, in small, with its binaries, a
+//! network that can fail, servers that can be killed, and load.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::topology::Topology;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_postgres::Client;
+
+use crate::broker::Broker;
+use crate::database::{self, Database};
+use crate::fate::{self, Mood};
+use crate::ledger::{self, Ledger, Told, Verdict};
+use crate::load::Load;
+use crate::process::Process;
+use crate::servers::Servers;
+use crate::wait::{BOUND, eventually};
+use crate::ways::{Flags, Ways, in_database};
+use crate::world::unique_name;
+
+/// How long a row lives here.
+pub const OBJECT_TTL: Duration = Duration::from_secs(3);
+
+/// How long it may take after the last fault until nothing is under way any more.
+const SETTLE_BOUND: Duration = Duration::from_secs(90);
+
+/// What can be killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The process that takes callbacks.
+    Ingest,
+    /// One of the two that look ids up.
+    Fetcher,
+    /// The other one.
+    OtherFetcher,
+    /// The process that deletes.
+    Janitor,
+    /// RabbitMQ.
+    Broker,
+    /// PostgreSQL.
+    Database,
+}
+
+/// The world of one fault case.
+pub struct FaultWorld {
+    /// The servers of the run.
+    pub servers: Arc<Servers>,
+    /// The ways between the parts.
+    pub ways: Ways,
+    /// How the client service answers.
+    pub mood: watch::Sender<Mood>,
+    /// The callbacks that come in.
+    pub load: Load,
+    /// The longest that it took to be back at work.
+    pub back_after: Option<Duration>,
+    /// What else there is to say about the case.
+    pub notes: Vec<String>,
+    /// The pipeline's processes.
+    pub processes: BTreeMap<Part, Process>,
+    /// The pipeline's queues.
+    pub topology: Topology,
+    name: String,
+    told: Told,
+    logs: PathBuf,
+}
+
+impl FaultWorld {
+    /// Starts everything, and returns when rows are stored.
+    pub async fn create(servers: Arc<Servers>) -> Self {
+        let name = unique_name();
+        let database = Database::create(&servers.database.url().await.unwrap(), &name).await;
+        let (mood, told) = (watch::Sender::new(Mood::Honest), Told::default());
+        let client_service = fate::start(mood.subscribe(), told.clone()).await;
+        let ways = Ways::open(&servers, &client_service.url).await;
+        let logs = std::env::temp_dir().join(&name);
+        std::fs::create_dir(&logs).unwrap();
+        let flags = Flags {
+            servers: &servers,
+            ways: &ways,
+            world: &name,
+        };
+        let mut world = Self {
+            processes: flags.processes(&logs),
+            topology: flags.topology(),
+            load: Load::start(ways.to_ingest.address),
+            servers,
+            ways,
+            mood,
+            back_after: None,
+            notes: Vec::new(),
+            name,
+            told,
+            logs,
+        };
+        world.start_processes(&database.client).await;
+        world
+    }
+
+    /// The first process makes the table; the ledger's triggers are set before anything is stored.
+    async fn start_processes(&mut self, client: &Client) {
+        self.start(Part::Janitor).await;
+        eventually("the table of the objects", async || {
+            let table = client
+                .query_one("select to_regclass('objects')::text", &[])
+                .await;
+            table.unwrap().get::<_, Option<String>>(0)
+        })
+        .await;
+        ledger::record(client).await;
+        for part in [Part::Fetcher, Part::OtherFetcher, Part::Ingest] {
+            self.start(part).await;
+        }
+        self.until_stored_again().await;
+    }
+
+    /// A connection of the tests' own to the database, past all faults of the network.
+    pub async fn database(&self) -> Client {
+        self.try_database().await.unwrap()
+    }
+
+    async fn try_database(&self) -> anyhow::Result<Client> {
+        let url = self.servers.database.url().await?;
+        database::connect(&in_database(&url, &self.name)).await
+    }
+
+    /// The tests' own view of the broker, past all faults of the network.
+    pub async fn broker(&self) -> Broker {
+        let url = self.servers.broker.url().await.unwrap();
+        Broker::new(&url, self.topology.clone()).await
+    }
+
+    /// One of the pipeline's processes.
+    pub fn process(&mut self, part: Part) -> &mut Process {
+        let process = self.processes.get_mut(&part);
+        process.unwrap_or_else(|| panic!("{part:?} is no process"))
+    }
+
+    /// Kills a part with SIGKILL.
+    pub async fn kill(&mut self, part: Part) {
+        match part {
+            Part::Broker => self.servers.broker.kill().await.unwrap(),
+            Part::Database => self.servers.database.kill().await.unwrap(),
+            process => self.process(process).kill().await,
+        }
+    }
+
+    /// Stops a part in order. A process ends with exit code 0.
+    pub async fn stop(&mut self, part: Part) {
+        match part {
+            Part::Broker => self.servers.broker.stop().await.unwrap(),
+            Part::Database => self.servers.database.stop().await.unwrap(),
+            process => self.process(process).stop().await,
+        }
+    }
+
+    /// Starts a part again. A server lets clients in when this returns, a process may not be ready.
+    pub async fn start(&mut self, part: Part) {
+        let ways = match part {
+            Part::Broker => &self.ways.to_broker,
+            Part::Database => &self.ways.to_database,
+            process => {
+                self.process(process).start();
+                if process == Part::Ingest {
+                    let address = self
+                        .process(process)
+                        .address_in_log("callbacks are taken")
+                        .await;
+                    self.ways.to_ingest.lead_to(address);
+                }
+                return;
+            }
+        };
+        let server = match part {
+            Part::Broker => &self.servers.broker,
+            _ => &self.servers.database,
+        };
+        server.start().await.unwrap();
+        let address = server.address().await.unwrap();
+        for way in ways.values() {
+            way.lead_to(address);
+        }
+    }
+
+    /// Waits until a callback that is posted from now on has its row, and notes how long that took.
+    pub async fn back_at_work(&mut self) -> Duration {
+        let took = self.until_stored_again().await;
+        self.back_after = self.back_after.max(Some(took));
+        took
+    }
+
+    async fn until_stored_again(&self) -> Duration {
+        const PAUSE: Duration = Duration::from_millis(50);
+        let begin = Instant::now();
+        let first = self.load.next_probe();
+        let mut client = None;
+        while begin.elapsed() < BOUND {
+            if client.is_none() {
+                client = self.try_database().await.ok();
+            }
+            let query = "select count(*) from stores where id <= $1";
+            let stored = match &client {
+                Some(client) => client.query_one(query, &[&first]).await.ok(),
+                None => None,
+            };
+            match stored {
+                Some(row) if row.get::<_, i64>(0) > 0 => return begin.elapsed(),
+                Some(_) => {}
+                None => client = None,
+            }
+            self.load.probe();
+            sleep(PAUSE).await;
+        }
+        panic!("not back at work after {BOUND:?}");
+    }
+
+    /// Ends the load, and reckons when nothing is under way any more, or after too long a time.
+    pub async fn settle(&mut self) -> Verdict {
+        const PAUSE: Duration = Duration::from_millis(250);
+        self.load.stop().await;
+        let accepted = self.load.answers().accepted;
+        let (broker, client) = (self.broker().await, self.database().await);
+        let (mut ledger, deadline) = (Ledger::default(), Instant::now() + SETTLE_BOUND);
+        loop {
+            ledger.look(&broker, &client).await;
+            let verdict = ledger.verdict(&accepted, &self.told);
+            if verdict.is_final() || Instant::now() > deadline {
+                break;
+            }
+            sleep(PAUSE).await;
+        }
+        // What a process held unfinished is in its queue again.
+        for process in self.processes.values_mut() {
+            process.stop().await;
+        }
+        ledger.look(&broker, &client).await;
+        ledger.verdict(&accepted, &self.told)
+    }
+
+    /// The last lines of each process.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let last_lines = |process: &Process| {
+            let log = process.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(25)..].join("\n");
+            format!("--- {}\n{last}\n", process.name())
+        };
+        self.processes.values().map(last_lines).collect()
+    }
+
+    /// Starts the servers again where a case broke off while they were down.
+    pub async fn repair(&self) {
+        for server in [&self.servers.broker, &self.servers.database] {
+            if server.until_it_lets_in(Duration::ZERO).await.is_err() {
+                server.start().await.unwrap();
+            }
+        }
+    }
+
+    /// Removes everything. The servers run.
+    pub async fn destroy(mut self) {
+        for process in self.processes.values_mut() {
+            process.kill().await;
+        }
+        let broker = self.broker().await;
+        for queue in self.topology.queue_names() {
+            broker.delete(&queue).await;
+        }
+        broker.delete_exchanges().await;
+        let server_url = self.servers.database.url().await.unwrap();
+        Database::drop(&server_url, &self.name).await;
+        std::fs::remove_dir_all(&self.logs).unwrap();
+    }
+}

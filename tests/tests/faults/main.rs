@@ -1,0 +1,65 @@
+//! The fault suite: parts of the pipeline die, hang and lie under load, and a ledger tells what
+//! became of every id that was accepted.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test a panic is how a failed expectation is reported"
+)]
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::Arguments;
+use tests::case::Table;
+use tests::servers::Servers;
+
+mod kills;
+
+/// Cases that need what is not there yet, each with what it needs. They run with `--ignored`.
+const WAITING: [(&str, &str); 0] = [];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Cases kill the servers that all of them use.
+    arguments.test_threads = Some(1);
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let servers = if arguments.list {
+        None
+    } else {
+        match servers() {
+            Ok(servers) => Some(Arc::new(servers)),
+            Err(error) => return refuse(&error),
+        }
+    };
+    let table = Table::default();
+    let cases = [kills::cases()].into_iter().flatten();
+    let trials = cases
+        .map(|case| {
+            let waits = WAITING.iter().any(|(name, _)| *name == case.name());
+            case.trial(servers.clone(), table.clone())
+                .with_ignored_flag(waits)
+        })
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    table.print();
+    // The last one standing: this removes the containers.
+    drop(servers);
+    conclusion.exit_code()
+}
+
+fn servers() -> anyhow::Result<Servers> {
+    let servers = Servers::find_or_start()?;
+    let killable = servers.broker.can_be_killed() && servers.database.can_be_killed();
+    anyhow::ensure!(
+        killable,
+        "the servers of TEST_AMQP_URL and TEST_DATABASE_URL are not ours to kill: unset both"
+    );
+    Ok(servers)
+}
+
+#[expect(clippy::print_stderr, reason = "the tests' own output")]
+fn refuse(error: &anyhow::Error) -> ExitCode {
+    eprintln!("the fault suite cannot run: {error:#}");
+    ExitCode::FAILURE
+}
