@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::{Completion, Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
@@ -55,20 +55,22 @@ impl Case {
     /// The case as the runner takes it.
     #[must_use]
     pub fn trial(self, servers: Option<Arc<Servers>>, table: Table) -> Trial {
-        Trial::test(self.name, move || match servers {
+        Trial::ignorable_test(self.name, move || match servers {
             Some(servers) => self.run(servers, &table),
             None => Err(Failed::from("no servers")),
         })
     }
 
-    fn run(&self, servers: Arc<Servers>, table: &Table) -> Result<(), Failed> {
+    fn run(&self, servers: Arc<Servers>, table: &Table) -> Result<Completion, Failed> {
         let runtime = Runtime::new().map_err(|error| Failed::from(error.to_string()))?;
         runtime.block_on(async {
             let mut world = FaultWorld::create(servers).await;
             let result = self.run_in(&mut world, table).await;
             let result = result.map_err(|failure| format!("{failure}\n{}", world.logs()));
+            let skipped = world.skipped.take();
             world.destroy().await;
-            Ok(result?)
+            result?;
+            Ok(skipped.map_or(Completion::Completed, Completion::ignored_with))
         })
     }
 
@@ -83,6 +85,9 @@ impl Case {
         if let Some(failure) = failure {
             world.repair().await;
             return Err(failure);
+        }
+        if world.skipped.is_some() {
+            return Ok(());
         }
         let settled = std::panic::AssertUnwindSafe(world.settle()).catch_unwind();
         let verdict = settled.await.map_err(|panic| message(&*panic))?;

@@ -65,16 +65,17 @@ struct Source {
 }
 
 impl Load {
-    /// Begins to post to `ingest`. Ids count up from 1, those of probes down from -1.
+    /// Will post to `ingest` from [`Self::resume`] on. Ids count up from 1, those of probes down from
+    /// -1.
     #[must_use]
-    pub fn start(ingest: SocketAddr) -> Self {
+    pub fn new(ingest: SocketAddr) -> Self {
         let source = Arc::new(Source {
             ingest,
             next_id: AtomicI64::new(1),
             next_probe: AtomicI64::new(-1),
             answers: Mutex::default(),
         });
-        let (flow, watched) = watch::channel(Flow::On);
+        let (flow, watched) = watch::channel(Flow::Paused);
         let mut senders = JoinSet::new();
         for _ in 0..SENDERS {
             senders.spawn(send(Arc::clone(&source), watched.clone()));
@@ -91,7 +92,7 @@ impl Load {
         self.flow.send_replace(Flow::Paused);
     }
 
-    /// Goes on after [`Self::pause`].
+    /// Begins, or goes on after [`Self::pause`].
     pub fn resume(&self) {
         self.flow.send_replace(Flow::On);
     }

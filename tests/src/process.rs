@@ -1,11 +1,13 @@
 //! A process of the pipeline that is killed, stopped and started again, always the same.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use tokio::process::{Child, Command};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 use crate::binaries;
@@ -17,6 +19,8 @@ pub struct Process {
     binary: &'static str,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
+    /// Largest file that it may write, in blocks of 512 bytes.
+    file_limit: Option<u32>,
     log: PathBuf,
     /// Where in the log its latest start begins.
     begin: usize,
@@ -38,6 +42,7 @@ impl Process {
             binary,
             flags,
             environment: Vec::new(),
+            file_limit: None,
             log: folder.join(format!("{name}.log")),
             begin: 0,
             child: None,
@@ -55,18 +60,31 @@ impl Process {
         self.environment = environment;
     }
 
+    /// Replaces the flag `--<flag>=..` from the next start on.
+    pub fn set_flag(&mut self, flag: &str, value: &str) {
+        let begin = format!("--{flag}=");
+        self.flags.retain(|given| !given.starts_with(&begin));
+        self.flags.push(begin + value);
+    }
+
+    /// Lets no file that it writes grow beyond so many blocks of 512 bytes, as on a full disk, from
+    /// the next start on.
+    pub fn set_file_limit(&mut self, blocks: Option<u32>) {
+        self.file_limit = blocks;
+    }
+
     /// Starts it. It does not run.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         self.begin = self.log().len();
-        let mut log = OpenOptions::new();
-        let log: File = log.create(true).append(true).open(&self.log).unwrap();
-        let child = binaries::command(self.binary, &self.flags)
+        let child = binaries::command(self.binary, &self.flags, self.file_limit)
             .envs(self.environment.iter().cloned())
-            .stdout(log.try_clone().unwrap())
-            .stderr(Stdio::from(log))
+            .stdout(Stdio::piped())
             .spawn();
-        self.child = Some(child.unwrap());
+        let mut child = child.unwrap();
+        // By way of a pipe, since the file would be under the limit.
+        tokio::spawn(keep(child.stdout.take().unwrap(), self.log.clone()));
+        self.child = Some(child);
     }
 
     /// Ends it by SIGKILL.
@@ -109,5 +127,17 @@ impl Process {
             address.split_whitespace().next()?.parse().ok()
         })
         .await
+    }
+}
+
+async fn keep(mut output: ChildStdout, path: PathBuf) {
+    let mut log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(read @ 1..) = output.read(&mut buffer).await {
+        log.write_all(&buffer[..read]).unwrap();
     }
 }

@@ -1,6 +1,8 @@
 //! The network between two parts of the pipeline, with faults at will.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,6 +39,7 @@ pub struct Proxy {
     /// Where it listens.
     pub address: SocketAddr,
     state: watch::Sender<State>,
+    accepted: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -50,8 +53,19 @@ impl Proxy {
             resets: 0,
             forgotten: 0,
         });
-        tokio::spawn(accept(listener, watched));
-        Self { address, state }
+        let accepted = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(accept(listener, watched, Arc::clone(&accepted)));
+        Self {
+            address,
+            state,
+            accepted,
+        }
+    }
+
+    /// How many connections it has accepted.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Changes how the network behaves, for open connections too.
@@ -76,8 +90,9 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
+async fn accept(listener: TcpListener, state: watch::Receiver<State>, accepted: Arc<AtomicUsize>) {
     while let Ok((downstream, _)) = listener.accept().await {
+        accepted.fetch_add(1, Ordering::Relaxed);
         let opened = *state.borrow();
         tokio::spawn(connection(downstream, opened, state.clone()));
     }

@@ -72,7 +72,7 @@ impl Flags<'_> {
     /// Every process of the pipeline, not started.
     #[must_use]
     pub fn processes(&self, logs: &Path) -> BTreeMap<Part, Process> {
-        let process = |name, binary| Process::new(name, binary, self.of(binary), logs);
+        let process = |name, binary| Process::new(name, binary, self.of(binary, logs), logs);
         BTreeMap::from([
             (Part::Ingest, process("ingest", "ingest")),
             (Part::Fetcher, process("fetcher-1", "fetcher")),
@@ -84,13 +84,13 @@ impl Flags<'_> {
     /// Every queue.
     #[must_use]
     pub fn topology(&self) -> Topology {
-        let topology = fetcher::topology(&configure(self.of("fetcher"), &[]));
+        let topology = fetcher::topology(&configure(self.of("fetcher", Path::new("")), &[]));
         assert!(topology.queue_names()[0].starts_with(self.world));
         topology
     }
 
     /// Times are short, so that a case is.
-    fn of(&self, binary: &str) -> Vec<String> {
+    fn of(&self, binary: &str, logs: &Path) -> Vec<String> {
         let mut flags = vec![
             "--admin-address=127.0.0.1:0".to_owned(),
             format!("--queue-prefix={}.", self.world),
@@ -104,17 +104,23 @@ impl Flags<'_> {
         let own: &[&str] = match binary {
             "ingest" => &["--listen-address=127.0.0.1:0"],
             "fetcher" => &[
-                "--object-ttl=3s",
+                "--object-ttl=2s",
                 "--fetch-timeout=2s",
-                "--retry-delays=200ms,500ms,1s,2s",
+                "--retry-delays=200ms,300ms,500ms,1s",
             ],
-            _ => &["--sweep-interval=1s", "--sweep-grace=2s"],
+            _ => &["--sweep-interval=1s", "--sweep-grace=1s"],
         };
         flags.extend(own.iter().map(|flag| (*flag).to_owned()));
         if binary == "fetcher" {
             flags.push(format!(
                 "--client-url=http://{}",
                 self.ways.to_client.address
+            ));
+        }
+        if binary == "ingest" && has_spool() {
+            flags.push(format!(
+                "--spool-directory={}",
+                logs.join("spool").display()
             ));
         }
         if let Some(way) = self.ways.to_database.get(binary) {
@@ -130,4 +136,12 @@ impl Flags<'_> {
 pub fn in_database(url: &str, name: &str) -> String {
     let (server, _) = url.rsplit_once('/').unwrap();
     format!("{server}/{name}")
+}
+
+/// Whether `ingest` keeps what the broker cannot confirm.
+#[must_use]
+pub fn has_spool() -> bool {
+    use shared::config::Settings;
+    let specs = ingest::Config::specs();
+    specs.iter().any(|spec| spec.name == "spool_directory")
 }
