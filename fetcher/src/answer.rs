@@ -76,6 +76,14 @@ impl fmt::Display for Reason {
     }
 }
 
+impl Failure {
+    /// Whether the client service asks for fewer look-ups, of whatever object.
+    #[must_use]
+    pub fn asks_for_rest(&self) -> bool {
+        self.reason == Reason::Status(429)
+    }
+}
+
 impl From<Reason> for Failure {
     fn from(reason: Reason) -> Self {
         Self {

@@ -28,6 +28,11 @@ shared::settings! {
         /// Most look-ups in flight at once, in each replica. Waiting for a place does not count
         /// towards the time-out.
         pub fetch_concurrency: NonZeroUsize = "512",
+        /// How often the client service is asked whether it works again, while it is down.
+        pub probe_interval: Duration = "1s",
+        /// How long messages are kept at hand while the client service is down. Then they go back to
+        /// the queue, and no more are taken until it works again.
+        pub outage_patience: Duration = "30s",
         /// Largest answer of the client service; a larger one counts as malformed.
         pub answer_limit: ByteSize = "16KiB",
         /// Most messages taken from the queue and not finished. Enough to keep all look-ups busy

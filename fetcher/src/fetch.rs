@@ -13,6 +13,7 @@ use shared::publisher::{Publication, Publisher};
 use shared::topology::Queue;
 
 use crate::answer::{Answer, Failure, Reason};
+use crate::breaker::Withheld;
 use crate::look_ups::LookUps;
 use crate::retry::RetryDelays;
 use crate::writer::{Writer, WriterEnded};
@@ -45,19 +46,37 @@ impl Handler for Fetch {
             match result {
                 Ok(None) => {}
                 Ok(Some(failure)) => failed.push(failure),
-                Err(WriterEnded) => return Outcome::Requeue,
+                Err(Unfinished) => return Outcome::Requeue,
             }
         }
         self.send_on(attempt, failed).await
     }
 }
 
+/// What is to be done for an id cannot be done here and now.
+struct Unfinished;
+
+impl From<Withheld> for Unfinished {
+    fn from(_: Withheld) -> Self {
+        Self
+    }
+}
+
+impl From<WriterEnded> for Unfinished {
+    fn from(_: WriterEnded) -> Self {
+        Self
+    }
+}
+
 impl Fetch {
     /// Looks one id up and, if it is online, waits until it is stored: it does not wait for the
     /// others of its chunk. Returns what failed.
-    async fn settle(&self, id: ObjectId) -> Result<Option<(ObjectId, Failure)>, WriterEnded> {
-        match self.look_ups.look_up(id).await {
-            Answer::Online => self.writer.store(id).await.map(|()| None),
+    async fn settle(&self, id: ObjectId) -> Result<Option<(ObjectId, Failure)>, Unfinished> {
+        match self.look_ups.look_up(id).await? {
+            Answer::Online => {
+                self.writer.store(id).await?;
+                Ok(None)
+            }
             Answer::Offline => {
                 metrics::counter!("objects_offline_total").increment(1);
                 Ok(None)

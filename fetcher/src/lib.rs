@@ -2,13 +2,17 @@
 //! message is acked when each of its ids is stored, known to be offline or gone, or on its way to
 //! another try.
 
+use std::sync::Arc;
+
 use shared::boot::{Context, Process};
 use shared::topology::{Queue, Topology};
 use shared::worker::Worker;
 
 pub mod answer;
+pub mod breaker;
 pub mod client;
 pub mod config;
+pub mod dead_letters;
 pub mod fetch;
 pub mod look_ups;
 pub mod retry;
@@ -16,25 +20,40 @@ pub mod writer;
 
 pub use config::Config;
 
+use breaker::Breaker;
+use breaker::prober::Prober;
+
 /// Fetches until the shut-down.
 ///
 /// # Errors
 /// The database cannot be migrated, or a task ended before its time.
 pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let (broker, database) = (&config.broker, &config.database);
-    let worker = Worker::start(Config::NAME, broker, topology(&config), database, context).await?;
+    let client_service = context.health.awaited("client service");
+    let mut worker =
+        Worker::start(Config::NAME, broker, topology(&config), database, context).await?;
     let (writer, writing) = writer::Writer::start(&config, &worker);
     let client = client::ClientService::new(&config)?;
+    let breaker = Arc::new(Breaker::new(config.fetch_concurrency.get(), client_service));
+    worker.hold = breaker.hold();
+    let prober = Prober::new(Arc::clone(&breaker), client.clone(), &config);
     let fetch = fetch::Fetch {
-        look_ups: look_ups::LookUps::new(client, config.fetch_concurrency.get()),
+        look_ups: look_ups::LookUps::new(client, breaker),
         writer,
         retry_delays: config.retry_delays.clone(),
         publisher: worker.publisher.clone(),
         publish_timeout: config.broker.broker_timeout,
     };
+    let shutdown = worker.shutdown.clone();
     let prefetch = config.fetch_prefetch.get();
     worker
-        .consume(Queue::Fetch, prefetch, fetch, writing, async {})
+        .consume(
+            Queue::Fetch,
+            prefetch,
+            fetch,
+            writing,
+            prober.run(&shutdown),
+        )
         .await
 }
 

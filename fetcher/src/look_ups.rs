@@ -1,4 +1,5 @@
-//! Look-ups under way: how many at once, and one for all who ask for the same id.
+//! Look-ups under way: one for all who ask for the same id, asked again for as long as a failure is
+//! not the id's own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,34 +8,45 @@ use std::time::Instant;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use shared::messages::ObjectId;
-use tokio::sync::Semaphore;
 
 use crate::answer::{Answer, Reason};
+use crate::breaker::{Breaker, Verdict, Withheld};
 use crate::client::ClientService;
 
-type Joined = Shared<BoxFuture<'static, Answer>>;
+/// How many times in a row an id may be asked for anew because the client service asked for rest,
+/// before its failure is judged as any other.
+const MOST_RESTS: usize = 10;
 
-/// Bounded, joined look-ups.
+/// How many outages may meet the look-up of an id before it counts as failed: were they the work of
+/// this very id, they would never end.
+const MOST_OUTAGES: usize = 10;
+
+type Joined = Shared<BoxFuture<'static, Result<Answer, Withheld>>>;
+
+/// Joined look-ups.
 pub struct LookUps {
     client: ClientService,
-    slots: Semaphore,
+    breaker: Arc<Breaker>,
     under_way: Mutex<HashMap<ObjectId, Joined>>,
 }
 
 impl LookUps {
-    /// At most `concurrency` look-ups are in flight at once.
+    /// Looks up when `breaker` allows it.
     #[must_use]
-    pub fn new(client: ClientService, concurrency: usize) -> Arc<Self> {
-        let slots = Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS));
+    pub fn new(client: ClientService, breaker: Arc<Breaker>) -> Arc<Self> {
         Arc::new(Self {
             client,
-            slots,
+            breaker,
             under_way: Mutex::default(),
         })
     }
 
-    /// Looks an object up, or waits for the look-up of it that is under way already.
-    pub async fn look_up(self: &Arc<Self>, id: ObjectId) -> Answer {
+    /// Looks an object up, or waits for the look-up of it that is under way already. Returns a
+    /// failure only when it is the object's own.
+    ///
+    /// # Errors
+    /// [`Withheld`] when the client service is down and will not be asked soon.
+    pub async fn look_up(self: &Arc<Self>, id: ObjectId) -> Result<Answer, Withheld> {
         self.join(id).await
     }
 
@@ -51,27 +63,54 @@ impl LookUps {
         let task = tokio::spawn(Arc::clone(self).run(id));
         let answer = async {
             task.await
-                .unwrap_or_else(|_| Answer::Failed(Reason::Panicked.into()))
+                .unwrap_or_else(|_| Ok(Answer::Failed(Reason::Panicked.into())))
         };
         let joined = answer.boxed().shared();
         under_way.insert(id, joined.clone());
         joined
     }
 
-    async fn run(self: Arc<Self>, id: ObjectId) -> Answer {
+    async fn run(self: Arc<Self>, id: ObjectId) -> Result<Answer, Withheld> {
         let _listed = Listed {
             look_ups: &self,
             id,
         };
-        let Ok(_slot) = self.slots.acquire().await else {
-            return Answer::Failed(Reason::Panicked.into());
-        };
+        let settled = self.settle(id).await;
+        if settled.is_err() {
+            metrics::counter!("fetches_withheld_total").increment(1);
+        }
+        settled
+    }
+
+    async fn settle(&self, id: ObjectId) -> Result<Answer, Withheld> {
+        let (mut rests, mut outages) = (0, 0);
+        loop {
+            let answer = self.ask(id).await?;
+            let rest_is_asked_for = match &answer {
+                Answer::Failed(failure) if failure.reason.may_pass() => failure.asks_for_rest(),
+                _ => return Ok(answer),
+            };
+            if rest_is_asked_for && rests < MOST_RESTS {
+                rests += 1;
+                continue;
+            }
+            rests = 0;
+            if self.breaker.verdict().await? == Verdict::Works || outages == MOST_OUTAGES {
+                return Ok(answer);
+            }
+            outages += 1;
+        }
+    }
+
+    async fn ask(&self, id: ObjectId) -> Result<Answer, Withheld> {
+        let admission = self.breaker.admit(id).await?;
         let _counted = Counted::new();
         let started = Instant::now();
         let answer = self.client.look_up(id).await;
         metrics::histogram!("fetch_duration_seconds").record(started.elapsed());
         metrics::counter!("fetches_total", "outcome" => answer.kind()).increment(1);
-        answer
+        self.breaker.record(id, &admission, &answer);
+        Ok(answer)
     }
 }
 

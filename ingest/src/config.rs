@@ -8,6 +8,8 @@ use shared::boot::{Process, ProcessSettings};
 use shared::broker::BrokerSettings;
 use shared::config::ByteSize;
 
+use crate::spool::SpoolDirectory;
+
 shared::settings! {
     /// Settings of `ingest`.
     pub struct Config {
@@ -18,9 +20,15 @@ shared::settings! {
         /// Most ids in one message. 50 ids in a message move 25 times as many ids a second as
         /// single ones; larger chunks spread less evenly over the fetchers.
         pub chunk_size: NonZeroU16 = "50",
-        /// How long the broker may take to confirm a callback before the client is asked to send it
-        /// again. Less than the second after which clients give up.
+        /// How long the broker may take to confirm a callback before it goes to the spool. Less than
+        /// the second after which clients give up.
         pub publish_timeout: Duration = "500ms",
+        /// Folder, on a disk that outlives the process, for callbacks that the broker did not confirm
+        /// in time. Several replicas can share one.
+        pub spool_directory: SpoolDirectory = "spool",
+        /// Most bytes in the spool; what does not fit is answered 503. A callback of 200 ids takes
+        /// 1 to 4 KiB.
+        pub spool_limit: ByteSize = "1GiB",
         /// Largest body of a request; a larger one is answered 413.
         pub body_limit: ByteSize = "1MiB",
         /// Most ids in one callback, duplicates included; more are answered 413.

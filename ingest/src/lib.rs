@@ -1,8 +1,9 @@
 //! Accepts callbacks over HTTP and publishes their ids to the broker. A callback is answered 202
-//! once the broker has confirmed all of it, and not before.
+//! once all of it is on the broker's disk or in the spool on this host's, and not before.
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use shared::boot::{Context, Process};
 use shared::broker::Broker;
 use shared::http_server::{ServerLimits, serve};
@@ -10,38 +11,62 @@ use shared::publisher::Publisher;
 use shared::topology::Topology;
 use tokio::net::TcpListener;
 
+pub mod acceptance;
 pub mod config;
 pub mod error;
 pub mod publisher;
 pub mod request;
 pub mod server;
+pub mod spool;
 
 pub use config::Config;
 
 /// Accepts callbacks on `listener` until the shut-down.
 ///
 /// # Errors
-/// The task that publishes ended before its time.
+/// The spool cannot be used, or a task ended before its time.
 pub async fn run(config: Config, listener: TcpListener, context: Context) -> anyhow::Result<()> {
     let Context { health, shutdown } = context;
     let topology = Topology::new(&config.broker.queue_prefix);
     let broker = Broker::new(Config::NAME, &config.broker, topology);
     let dependency = health.dependency("broker");
-    let (publisher, publishing) = Publisher::start(broker, dependency, &shutdown);
+    let (publisher, publishing) = Publisher::start(broker, dependency.clone(), &shutdown);
+    let publisher = publisher::ChunkPublisher::new(
+        publisher,
+        dependency,
+        config.chunk_size,
+        config.broker.broker_timeout,
+    );
+    let (directory, limit) = (&config.spool_directory, config.spool_limit);
+    // Each is enough to accept callbacks.
+    let dependency = health.alternative("spool", "broker");
+    let (spool, spooling) = spool::Spool::start(directory, limit, dependency, &shutdown)
+        .with_context(|| format!("opening SPOOL_DIRECTORY {}", directory.0.display()))?;
 
-    let callbacks =
-        publisher::CallbackPublisher::new(publisher, config.chunk_size, config.publish_timeout);
-    let server = Arc::new(server::Server::new(&config, callbacks, health));
+    let acceptance =
+        acceptance::Acceptance::new(publisher.clone(), spool.clone(), config.publish_timeout);
+    let server = Arc::new(server::Server::new(&config, acceptance, health));
     let limits = ServerLimits {
         connections: config.connections_limit.get(),
         header_timeout: config.header_timeout,
         refusal: error::refusal(),
     };
+    tracing::info!(address = %listener.local_addr()?, "accepting callbacks");
+    let work = async {
+        tokio::join!(
+            serve(listener, limits, server, &shutdown),
+            spool::drain::drain(&spool, &publisher, &shutdown),
+            spool::drain::report(&spool, &shutdown),
+        )
+    };
     tokio::select! {
-        () = serve(listener, limits, server, &shutdown) => {}
+        _ = work => {}
         error = publishing.failed() => return Err(error),
+        error = spooling.failed() => return Err(error),
     }
-    // The last request has been answered, and with the server the last way to publish is gone.
+    // The last request has been answered; with these the last ways to publish and to spool are gone.
+    drop((spool, publisher));
+    spooling.finished().await;
     publishing.finished().await;
     Ok(())
 }

@@ -56,6 +56,12 @@ impl Callback {
     pub fn object_ids(&self) -> &[ObjectId] {
         &self.object_ids
     }
+
+    /// The same, for whoever makes them safe.
+    #[must_use]
+    pub fn into_object_ids(self) -> Vec<ObjectId> {
+        self.object_ids
+    }
 }
 
 /// Tells what is not JSON from JSON of another shape. The parser stops at the first thing it does

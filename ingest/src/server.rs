@@ -17,15 +17,15 @@ use shared::http_server::Service;
 use shared::telemetry::milliseconds;
 use tokio::sync::Semaphore;
 
+use crate::acceptance::Acceptance;
 use crate::config::Config;
 use crate::error::{ApiError, json_response};
-use crate::publisher::CallbackPublisher;
 use crate::request::Callback;
 
 /// Answers requests.
 pub struct Server {
     config: Config,
-    publisher: CallbackPublisher,
+    acceptance: Acceptance,
     health: Health,
     /// One for each callback that may be at work.
     slots: Arc<Semaphore>,
@@ -42,13 +42,13 @@ enum Success {
 impl Server {
     /// Answers within the limits of `config`.
     #[must_use]
-    pub fn new(config: &Config, publisher: CallbackPublisher, health: Health) -> Self {
+    pub fn new(config: &Config, acceptance: Acceptance, health: Health) -> Self {
         let slots = Arc::new(Semaphore::new(
             config.requests_limit.get().min(Semaphore::MAX_PERMITS),
         ));
         Self {
             config: config.clone(),
-            publisher,
+            acceptance,
             health,
             slots,
         }
@@ -83,14 +83,14 @@ impl Server {
         let body = self.read(body).await?;
         let callback = Callback::parse(&body, self.config.ids_limit.get())?;
         let ids = callback.object_ids().len();
-        let publisher = self.publisher.clone();
-        // A task of its own: a callback that arrived whole is published also when its client hangs
+        let acceptance = self.acceptance.clone();
+        // A task of its own: a callback that arrived whole is accepted also when its client hangs
         // up before the answer, which ends this one.
-        let publishing = tokio::spawn(async move {
+        let accepting = tokio::spawn(async move {
             let _slot = slot;
-            publisher.publish(callback).await
+            acceptance.accept(callback).await
         });
-        match publishing.await {
+        match accepting.await {
             Ok(Ok(())) => Ok(Success::Accepted(ids)),
             Ok(Err(error)) => Err(ApiError::Unavailable(error.to_string())),
             Err(_) => Err(ApiError::Internal),

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# The four binaries, built on this machine.
+# The four processes and the command dead-letters, built on this machine.
 
-BINARIES=(ingest fetcher janitor mock-client)
+BINARIES=(ingest fetcher janitor mock-client dead-letters)
 
 build_binaries() {
   require_rust

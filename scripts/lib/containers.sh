@@ -65,6 +65,9 @@ containers_ask() {
   for id in $(containers "$1"); do timeout 5 docker exec "$id" "$1" --ask "$2" || true; done
 }
 
+# A fetcher's container has the command, and the way to the broker in its environment.
+containers_dead_letters() { docker exec "$(containers fetcher | head -n 1)" /usr/local/bin/dead-letters "$@"; }
+
 containers_attach() {
   local login
   login=$(dot_env RABBITMQ_USER):$(dot_env RABBITMQ_PASSWORD)

@@ -62,7 +62,7 @@ write_run_file() {
   (
     umask 077
     : >"$HOST_STATE/instances"
-    for name in INGEST_PORT MOCK_CLIENT_PORT MANAGEMENT_PORT MANAGEMENT_URL DATABASE_URL SERVER_PASSWORD QUEUE_PREFIX; do
+    for name in INGEST_PORT MOCK_CLIENT_PORT MANAGEMENT_PORT MANAGEMENT_URL AMQP_URL DATABASE_URL SERVER_PASSWORD QUEUE_PREFIX; do
       printf '%s=%q\n' "$name" "${!name:-}"
     done >"$HOST_STATE/run"
   )
@@ -71,7 +71,7 @@ write_run_file() {
 # The private servers keep their users' passwords out of the arguments that others can read: the URLs are in the environment.
 start_binaries() {
   local number
-  start_binary ingest ingest 6060 "LISTEN_ADDRESS=0.0.0.0:$INGEST_PORT"
+  start_binary ingest ingest 6060 "LISTEN_ADDRESS=0.0.0.0:$INGEST_PORT" "SPOOL_DIRECTORY=$HOST_STATE/spool"
   for ((number = 1; number <= ${FETCHERS:-1}; number++)); do
     start_binary "fetcher-$number" fetcher 6061 "CLIENT_URL=${CLIENT_URL:-http://127.0.0.1:$MOCK_CLIENT_PORT}"
   done
@@ -132,6 +132,8 @@ host_addresses() {
   # shellcheck disable=SC2034 # scripts/up reads it
   INGEST_ADDRESS=localhost:$INGEST_PORT
 }
+
+host_dead_letters() { AMQP_URL=$AMQP_URL QUEUE_PREFIX=$QUEUE_PREFIX "$(binary dead-letters)" "$@"; }
 
 # Restarts since the last call.
 host_events() {

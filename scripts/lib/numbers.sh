@@ -18,10 +18,10 @@ pipeline_numbers() {
       ready = sum["messages_ready"]
       # Messages can wait from before a restart of ingest, whose counters began anew: each counts as one id then.
       queued = ready < 0 ? -1 : ready * (chunks > 0 ? ids / chunks : 1)
-      printf "accepted=%d ids=%d queued=%d in_flight=%d stored=%d offline=%d deleted=%d by_sweep=%d lateness_ms=%d\n",
+      printf "accepted=%d ids=%d queued=%d in_flight=%d stored=%d offline=%d deleted=%d by_sweep=%d spooled=%d lateness_ms=%d\n",
         sum["callbacks_accepted_total"], ids, queued + (queued > 0 ? 0.5 : 0), sum["fetches_in_flight"],
         sum["objects_stored_total"], sum["objects_offline_total"], sum["objects_deleted_total"], sweep,
-        1000 * most["object_deletion_last_lateness_seconds"] + 0.5
+        sum["spool_callbacks"], 1000 * most["object_deletion_last_lateness_seconds"] + 0.5
     }'
 }
 
@@ -36,7 +36,7 @@ messages_ready() {
 
 # live_line WIDTH: the short form where the long one does not fit.
 live_line() {
-  local line numbers accepted ids queued in_flight stored offline deleted by_sweep lateness_ms
+  local line numbers accepted ids queued in_flight stored offline deleted by_sweep spooled lateness_ms
   numbers=$(pipeline_numbers) || return
   eval "$numbers"
   if [[ $queued -lt 0 ]]; then queued='?'; else queued="~$queued"; fi
@@ -45,5 +45,7 @@ live_line() {
   if [[ ${#line} -gt $1 ]]; then
     line="in $ids | queued $queued | in flight $in_flight | stored $stored | deleted $deleted | late $lateness_ms ms"
   fi
+  # Seldom there, and then the most important number.
+  if [[ $spooled -gt 0 ]]; then line="IN THE SPOOL: $spooled callbacks | $line"; fi
   echo "${line:0:$1}"
 }

@@ -186,7 +186,7 @@ prometheus.tcp.port = $PROMETHEUS_PORT
 default_user = $SERVER_NAME
 default_pass = $SERVER_PASSWORD
 END
-  write_as rabbitmq "$folder/enabled_plugins" <<<'[rabbitmq_management,rabbitmq_prometheus].'
+  write_as rabbitmq "$folder/enabled_plugins" <deploy/rabbitmq/enabled_plugins
   write_as rabbitmq "$folder/advanced.config" <<<'[].'
   write_as rabbitmq "$folder/rabbitmq-env.conf" </dev/null
   [[ -e $folder/.erlang.cookie ]] || write_as rabbitmq "$folder/.erlang.cookie" < <(random_word)

@@ -57,7 +57,7 @@ impl Admin {
         }
         match path {
             "/livez" => (StatusCode::OK, "ok\n".to_owned()),
-            "/readyz" if self.health.down().is_empty() => (StatusCode::OK, self.health.lines()),
+            "/readyz" if self.health.is_ready() => (StatusCode::OK, self.health.lines()),
             "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, self.health.lines()),
             "/metrics" => (StatusCode::OK, self.metrics.render()),
             _ => (

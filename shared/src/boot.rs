@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::Args;
 use tokio::net::TcpListener;
 
 use crate::admin::{Admin, ask};
-use crate::config::{ConfigError, Loaded, Settings, load};
+use crate::config::{Ask, ConfigError, Loaded, Settings, load};
 use crate::health::Health;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogSettings, init_logs, init_metrics};
@@ -68,9 +69,46 @@ where
     C: Process,
     F: Future<Output = anyhow::Result<()>>,
 {
-    let loaded = match load::<C>(C::NAME, C::ABOUT, std::env::args_os(), std::env::vars_os()) {
+    boot(
+        C::NAME,
+        C::ABOUT,
+        async |settings: C, Ask { path }| match path {
+            Some(path) => answer(settings.admin_address(), &path).await,
+            None => run(settings, work).await,
+        },
+    )
+}
+
+/// Runs a command that an operator gives, with settings and arguments of its own: it writes no log
+/// and has no admin port. The exit code is 0 if `work` succeeds.
+pub fn start_command<C, A, F>(
+    name: &'static str,
+    about: &'static str,
+    work: impl FnOnce(C, A) -> F,
+) -> ExitCode
+where
+    C: Settings,
+    A: Args,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    boot(name, about, async |settings, arguments| {
+        install_tls_provider();
+        work(settings, arguments).await
+    })
+}
+
+fn boot<C: Settings, A: Args>(
+    name: &'static str,
+    about: &'static str,
+    work: impl AsyncFnOnce(C, A) -> anyhow::Result<()>,
+) -> ExitCode {
+    let loaded = load::<C, A>(name, about, std::env::args_os(), std::env::vars_os());
+    let Loaded {
+        settings,
+        arguments,
+    } = match loaded {
         Ok(loaded) => loaded,
-        Err(error) => return refuse(C::NAME, &error),
+        Err(error) => return refuse(name, &error),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -79,19 +117,20 @@ where
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("starting the runtime")),
     };
-    let result = match loaded {
-        Loaded {
-            settings,
-            ask: Some(path),
-        } => runtime.block_on(answer(settings.admin_address(), &path)),
-        Loaded {
-            settings,
-            ask: None,
-        } => runtime.block_on(run(settings, work)),
-    };
+    let result = runtime.block_on(work(settings, arguments));
     // Whatever still runs has had its time.
     runtime.shutdown_background();
     result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+}
+
+/// Binaries differ in what they use; the ones that use TLS find the one provider installed.
+fn install_tls_provider() {
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        tracing::debug!("a TLS provider is installed already");
+    }
 }
 
 async fn run<C, F>(settings: C, work: impl FnOnce(C, Context) -> F) -> anyhow::Result<()>
@@ -104,13 +143,7 @@ where
     let version = env!("CARGO_PKG_VERSION");
     metrics::gauge!("build_info", "process" => C::NAME, "version" => version).set(1);
     let shutdown = Shutdown::on_signals(settings.process().shutdown_timeout)?;
-    // Binaries differ in what they use; the ones that use TLS find the one provider installed.
-    if rustls::crypto::ring::default_provider()
-        .install_default()
-        .is_err()
-    {
-        tracing::debug!("a TLS provider is installed already");
-    }
+    install_tls_provider();
     let context = Context {
         health: Health::default(),
         shutdown,

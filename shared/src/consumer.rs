@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::broker::{Broker, BrokerError};
 use crate::health::Dependency;
+use crate::hold::Hold;
 use crate::messages::{Attempt, Headers, Message, decode, shortened};
 use crate::publisher::{Publication, Publisher};
 use crate::shutdown::Shutdown;
@@ -57,6 +58,7 @@ pub struct Consumer<H> {
     handler: Arc<H>,
     publisher: Publisher,
     shutdown: Shutdown,
+    hold: Hold,
 }
 
 impl<H> Clone for Consumer<H> {
@@ -68,13 +70,14 @@ impl<H> Clone for Consumer<H> {
             handler: Arc::clone(&self.handler),
             publisher: self.publisher.clone(),
             shutdown: self.shutdown.clone(),
+            hold: self.hold.clone(),
         }
     }
 }
 
 impl<H: Handler> Consumer<H> {
-    /// Will consume `queue` until `shutdown` begins. At most `prefetch` messages are unacked, and so
-    /// at work, at once; `publisher` is the way to `objects.dead`.
+    /// Will consume `queue` until `shutdown` begins, except while `hold` is on. At most `prefetch`
+    /// messages are unacked, and so at work, at once; `publisher` is the way to `objects.dead`.
     #[must_use]
     pub fn new(
         broker: Broker,
@@ -83,6 +86,7 @@ impl<H: Handler> Consumer<H> {
         handler: H,
         publisher: Publisher,
         shutdown: Shutdown,
+        hold: Hold,
     ) -> Self {
         Self {
             broker,
@@ -91,12 +95,13 @@ impl<H: Handler> Consumer<H> {
             handler: Arc::new(handler),
             publisher,
             shutdown,
+            hold,
         }
     }
 
-    /// Consumes until the shut-down, over as many connections as it takes. Then no more messages
-    /// are taken, those at work may finish for as long as the shut-down leaves time, and the rest
-    /// goes back to the queue.
+    /// Consumes until the shut-down, over as many connections as it takes. Then, and while a hold
+    /// is on, no more messages are taken, those at work may finish for as long as the shut-down
+    /// leaves time, and the rest goes back to the queue.
     pub async fn run(mut self, dependency: &Dependency) {
         let (broker, shutdown) = (self.broker.clone(), self.shutdown.clone());
         tokio::select! {
@@ -123,11 +128,12 @@ impl<H: Handler> Consumer<H> {
         Ok((channel, deliveries))
     }
 
-    /// Takes messages until the shut-down begins; fails when no more can come.
+    /// Takes messages until the shut-down or a hold begins; fails when no more can come.
     async fn take(
         &self,
         deliveries: &mut lapin::Consumer,
         work: &mut JoinSet<()>,
+        hold: &mut Hold,
     ) -> Result<(), BrokerError> {
         loop {
             tokio::select! {
@@ -137,7 +143,34 @@ impl<H: Handler> Consumer<H> {
                 },
                 Some(_) = work.join_next(), if !work.is_empty() => {}
                 () = self.shutdown.begun() => return Ok(()),
+                () = hold.changed() => return Ok(()),
             }
+        }
+    }
+
+    /// Works on a channel of its own until the shut-down or a hold begins. Then what is at work may
+    /// finish, for a time, and the end of the channel returns the rest to the queue.
+    async fn consume(&self, connection: &Connection, hold: &mut Hold) -> Result<(), BrokerError> {
+        let (channel, mut deliveries) = self.open(connection).await?;
+        // Dropped with the channel: the broker gives its messages to another one.
+        let mut work = JoinSet::new();
+        self.take(&mut deliveries, &mut work, hold).await?;
+        let cancel = channel.basic_cancel(TAG.into(), BasicCancelOptions::default());
+        self.broker
+            .bounded("cancelling the consumer", cancel)
+            .await?;
+        self.finish(work).await;
+        let close = channel.close(200, "done".into());
+        self.broker.bounded("closing the channel", close).await
+    }
+
+    async fn finish(&self, mut work: JoinSet<()>) {
+        let finish = async { while work.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.shutdown.drain_timeout(), finish)
+            .await
+            .is_err()
+        {
+            tracing::info!(queue = ?self.queue, messages = work.len(), "unfinished messages return to the queue");
         }
     }
 
@@ -145,6 +178,11 @@ impl<H: Handler> Consumer<H> {
         let outcome = self.outcome(&delivery).await;
         if let Outcome::Dead(reason) = &outcome {
             self.bury(&delivery, reason).await;
+        }
+        if outcome == Outcome::Requeue && self.hold.is_on() {
+            // The channel is about to end, which returns it. Before the consumer is cancelled, a nack
+            // would bring it straight back.
+            return;
         }
         let settled = if outcome == Outcome::Requeue {
             let requeue = BasicNackOptions {
@@ -202,21 +240,13 @@ fn attempt(delivery: &Delivery) -> Attempt {
 
 impl<H: Handler> Session for Consumer<H> {
     async fn run(&mut self, connection: &Connection) -> Result<(), BrokerError> {
-        let (channel, mut deliveries) = self.open(connection).await?;
-        // Dropped with the session: the broker gives its messages to another one.
-        let mut work = JoinSet::new();
-        self.take(&mut deliveries, &mut work).await?;
-        let cancel = channel.basic_cancel(TAG.into(), BasicCancelOptions::default());
-        self.broker
-            .bounded("cancelling the consumer", cancel)
-            .await?;
-        let finish = async { while work.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.shutdown.drain_timeout(), finish)
-            .await
-            .is_err()
-        {
-            tracing::info!(queue = ?self.queue, messages = work.len(), "unfinished messages return to the queue");
+        let mut hold = self.hold.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shutdown.begun() => return Ok(()),
+                () = hold.off() => self.consume(connection, &mut hold).await?,
+            }
         }
-        Ok(())
     }
 }

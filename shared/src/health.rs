@@ -20,18 +20,74 @@ struct State {
     down: Option<String>,
     /// When that was last logged.
     logged: Option<Instant>,
+    need: Need,
+}
+
+/// What it means that a dependency is down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Need {
+    /// The process cannot do its work.
+    #[default]
+    Required,
+    /// The process does its work as long as this or the other one is up.
+    Either(&'static str),
+    /// The work waits for it, as it is meant to.
+    Awaited,
 }
 
 impl Health {
-    /// Adds a dependency. It is down until it is said to be up.
+    /// Adds a dependency without which the process is not ready. It is down until it is said to be up.
     #[must_use]
     pub fn dependency(&self, name: &'static str) -> Dependency {
-        let down = Some("not connected yet".to_owned());
-        self.lock().insert(name, State { down, logged: None });
+        self.add(name, Need::Required)
+    }
+
+    /// Adds a dependency beside `other`, which was added before: one of them is enough.
+    #[must_use]
+    pub fn alternative(&self, name: &'static str, other: &'static str) -> Dependency {
+        if let Some(state) = self.lock().get_mut(other) {
+            state.need = Need::Either(name);
+        }
+        self.add(name, Need::Either(other))
+    }
+
+    /// Adds a dependency whose absence only makes the work wait: nobody gains when the process counts
+    /// as not ready, or is restarted.
+    #[must_use]
+    pub fn awaited(&self, name: &'static str) -> Dependency {
+        self.add(name, Need::Awaited)
+    }
+
+    fn add(&self, name: &'static str, need: Need) -> Dependency {
+        let state = State {
+            down: Some("not connected yet".to_owned()),
+            logged: None,
+            need,
+        };
+        self.lock().insert(name, state);
         Dependency {
             name,
             health: self.clone(),
         }
+    }
+
+    /// Whether the process can do its work.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let dependencies = self.lock();
+        let is_up = |name| {
+            dependencies
+                .get(name)
+                .is_some_and(|state| state.down.is_none())
+        };
+        dependencies.values().all(|state| {
+            state.down.is_none()
+                || match state.need {
+                    Need::Required => false,
+                    Need::Either(other) => is_up(other),
+                    Need::Awaited => true,
+                }
+        })
     }
 
     /// The dependencies that are down, each with its reason.
@@ -70,10 +126,21 @@ pub struct Dependency {
 impl Dependency {
     /// The dependency works.
     pub fn up(&self) {
-        let before = self.health.lock().insert(self.name, State::default());
-        if before.is_none_or(|state| state.down.is_some()) {
+        let mut dependencies = self.health.lock();
+        let state = dependencies.entry(self.name).or_default();
+        state.logged = None;
+        if state.down.take().is_some() {
             tracing::info!(dependency = self.name, "dependency is up");
         }
+    }
+
+    /// Whether it works.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        let dependencies = self.health.lock();
+        dependencies
+            .get(self.name)
+            .is_some_and(|state| state.down.is_none())
     }
 
     /// The dependency does not work, and why. Logged when it was up before, and then now and then
@@ -107,5 +174,28 @@ mod tests {
         assert!(health.down().is_empty());
         broker.down(&"refused");
         assert_eq!(health.lines(), "broker: down: refused\n");
+    }
+
+    #[test]
+    fn one_of_two_alternatives_is_enough_to_be_ready() {
+        let health = Health::default();
+        let broker = health.dependency("broker");
+        let spool = health.alternative("spool", "broker");
+        assert!(!health.is_ready());
+        spool.up();
+        assert!(health.is_ready());
+        broker.up();
+        spool.down(&"full");
+        assert!(health.is_ready());
+        broker.down(&"refused");
+        assert!(!health.is_ready());
+    }
+
+    #[test]
+    fn what_is_awaited_is_listed_but_not_needed() {
+        let health = Health::default();
+        let _client = health.awaited("client service");
+        assert!(health.is_ready());
+        assert_eq!(health.down().len(), 1);
     }
 }

@@ -11,6 +11,7 @@ pub mod config;
 pub mod consumer;
 pub mod database_url;
 pub mod health;
+pub mod hold;
 pub mod http_server;
 pub mod messages;
 mod migration;

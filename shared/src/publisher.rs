@@ -2,7 +2,7 @@
 //! one channel get mixed up; up to [`WINDOW`] confirms are in flight, since waiting for each in turn
 //! is 40 times slower.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -169,6 +169,14 @@ impl Session for PublishSession {
     }
 }
 
+/// Now, as AMQP writes it: who reads a dead letter wants to know its age.
+fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
 /// The publishing channel of one session.
 struct Outlet<'a> {
     broker: &'a Broker,
@@ -200,6 +208,7 @@ impl<'a> Outlet<'a> {
             .with_delivery_mode(PERSISTENT)
             .with_content_type("application/json".into())
             .with_type(publication.kind.into())
+            .with_timestamp(unix_seconds())
             .with_headers(publication.headers.to_table());
         let routing_key = self.topology.name(publication.queue).into();
         let publish = self.channel.basic_publish(

@@ -150,6 +150,20 @@ impl Topology {
         format!("{}{name}", self.prefix)
     }
 
+    /// The queue with this name; `None` where the pipeline has no such queue.
+    #[must_use]
+    pub fn queue(&self, name: &str) -> Option<Queue> {
+        let delay = |millis: &str| Delay::try_from(format!("{millis}ms")).ok();
+        let core = CORE.into_iter().find(|queue| self.name(*queue) == name);
+        let own = name.strip_prefix(&self.prefix)?;
+        let retry = own.strip_prefix("objects.retry.").and_then(delay);
+        let delete = own.strip_prefix("objects.delete.delay.").and_then(delay);
+        core.or(retry.map(Queue::Retry))
+            .or(delete.map(Queue::DeleteDelay))
+            // "007ms" is a delay too, but not how a queue is named.
+            .filter(|queue| self.name(*queue) == name)
+    }
+
     /// Names of the queues that this process declares.
     #[must_use]
     pub fn queue_names(&self) -> Vec<String> {
@@ -304,6 +318,24 @@ mod tests {
             topology.name(Queue::Retry(delay("2m"))),
             "test.objects.retry.120000"
         );
+    }
+
+    #[test]
+    fn a_queue_is_found_by_its_name() {
+        let topology = Topology::new(&QueuePrefix("test.".into()));
+        let delays = [Queue::Retry(delay("2m")), Queue::DeleteDelay(delay("30s"))];
+        for queue in CORE.into_iter().chain(delays) {
+            assert_eq!(topology.queue(&topology.name(queue)), Some(queue));
+        }
+        for name in [
+            "objects.fetch",
+            "test.objects",
+            "test.objects.retry.",
+            "test.objects.retry.007",
+            "test.objects.retry.1s 5",
+        ] {
+            assert_eq!(topology.queue(name), None, "{name}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::boot::Context;
 use crate::broker::{Broker, BrokerSettings};
 use crate::consumer::{Consumer, Handler};
 use crate::health::Dependency;
+use crate::hold::Hold;
 use crate::publisher::Publisher;
 use crate::shutdown::{Shutdown, VitalTask};
 use crate::store::{DatabaseSettings, Store};
@@ -20,6 +21,8 @@ pub struct Worker {
     pub publisher: Publisher,
     /// What tells the process to stop.
     pub shutdown: Shutdown,
+    /// What holds consumption back; at first nothing does.
+    pub hold: Hold,
     broker: Broker,
     consuming: Dependency,
     publishing: VitalTask,
@@ -48,6 +51,7 @@ impl Worker {
             store,
             publisher,
             shutdown,
+            hold: Hold::never(),
             broker,
             consuming,
             publishing,
@@ -71,6 +75,7 @@ impl Worker {
             store,
             publisher,
             shutdown,
+            hold,
             broker,
             consuming,
             publishing,
@@ -82,6 +87,7 @@ impl Worker {
             handler,
             publisher,
             shutdown.clone(),
+            hold,
         );
         let work = async { tokio::join!(consumer.run(&consuming), store.watch(&shutdown), beside) };
         tokio::select! {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use lapin::message::BasicGetMessage;
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions,
-    QueueDeclareOptions, QueueDeleteOptions,
+    BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions,
+    ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -73,8 +73,53 @@ impl Broker {
         assert!(confirm.await.unwrap().is_ack());
     }
 
+    /// Publishes many messages as the pipeline would, and waits until the broker has all of them.
+    pub async fn publish_many<M: Message>(&self, queue: Queue, messages: &[(M, Headers)]) {
+        let mut confirms = Vec::new();
+        for (body, headers) in messages {
+            let properties = BasicProperties::default()
+                .with_delivery_mode(2)
+                .with_type(M::KIND.into())
+                .with_headers(headers.to_table());
+            let body = encode(body).unwrap();
+            let publish = self.channel.basic_publish(
+                self.topology.exchange().into(),
+                self.topology.name(queue).into(),
+                BasicPublishOptions::default(),
+                &body,
+                properties,
+            );
+            confirms.push(publish.await.unwrap());
+        }
+        for confirm in confirms {
+            assert!(confirm.await.unwrap().is_ack());
+        }
+    }
+
+    /// Takes a message off the queue and rejects it, so that the broker dead-letters it.
+    pub async fn reject(&self, queue: Queue) {
+        let name = self.topology.name(queue);
+        let get = async || {
+            let options = BasicGetOptions::default();
+            let got = self.channel.basic_get(name.as_str().into(), options).await;
+            got.unwrap()
+        };
+        let message = eventually(&format!("a message in {queue:?}"), get).await;
+        let options = BasicRejectOptions::default();
+        assert!(message.reject(options).await.unwrap());
+    }
+
     /// How many messages are in the queue and not with a consumer.
     pub async fn ready(&self, queue: Queue) -> u32 {
+        self.inspect(queue).await.message_count()
+    }
+
+    /// How many consumers the queue has.
+    pub async fn consumers(&self, queue: Queue) -> u32 {
+        self.inspect(queue).await.consumer_count()
+    }
+
+    async fn inspect(&self, queue: Queue) -> lapin::Queue {
         let passive = QueueDeclareOptions {
             passive: true,
             ..Default::default()
@@ -84,7 +129,6 @@ impl Broker {
             .queue_declare(name, passive, FieldTable::default())
             .await
             .unwrap()
-            .message_count()
     }
 
     /// Waits until the queue holds `count` messages that are not with a consumer.

@@ -46,12 +46,6 @@ impl Case {
         Self { name, body }
     }
 
-    /// Its name, with that of its module.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// The case as the runner takes it.
     #[must_use]
     pub fn trial(self, servers: Option<Arc<Servers>>, table: Table) -> Trial {

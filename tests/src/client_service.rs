@@ -11,8 +11,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use shared::http_server::{ServerLimits, Service, serve};
 use shared::shutdown::Shutdown;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::wait::eventually;
@@ -62,8 +62,12 @@ struct Record {
 
 struct Scripted {
     script: Box<Script>,
+    /// What everything is answered, whatever the script says.
+    outage: Mutex<Option<Reply>>,
     record: Mutex<Record>,
     held: watch::Receiver<bool>,
+    /// How many answers may be given although they are held back.
+    let_through: Semaphore,
 }
 
 /// A client service of a test's own. It ends with the test's runtime.
@@ -72,25 +76,60 @@ pub struct ClientService {
     pub url: String,
     scripted: Arc<Scripted>,
     hold: watch::Sender<bool>,
+    /// Bound but not listening: who connects is refused.
+    refusing: Option<TcpSocket>,
 }
 
 impl ClientService {
     /// Starts to answer.
     pub async fn start(script: impl Fn(i64, usize) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let client = Self::new(script, listener.local_addr().unwrap());
+        client.serve(listener);
+        client
+    }
+
+    /// Refuses connections, until [`Self::listen`].
+    pub fn refuse(script: impl Fn(i64, usize) -> Reply + Send + Sync + 'static) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let mut client = Self::new(script, socket.local_addr().unwrap());
+        client.refusing = Some(socket);
+        client
+    }
+
+    /// Starts to answer, after all.
+    pub fn listen(&mut self) {
+        let socket = self.refusing.take().unwrap();
+        self.serve(socket.listen(1_024).unwrap());
+    }
+
+    fn new(
+        script: impl Fn(i64, usize) -> Reply + Send + Sync + 'static,
+        address: SocketAddr,
+    ) -> Self {
         let (hold, watched) = watch::channel(false);
-        let scripted = Arc::new(Scripted {
-            script: Box::new(script),
-            record: Mutex::default(),
-            held: watched,
-        });
+        Self {
+            url: format!("http://{address}"),
+            scripted: Arc::new(Scripted {
+                script: Box::new(script),
+                outage: Mutex::default(),
+                record: Mutex::default(),
+                held: watched,
+                let_through: Semaphore::new(0),
+            }),
+            hold,
+            refusing: None,
+        }
+    }
+
+    fn serve(&self, listener: TcpListener) {
         let limits = ServerLimits {
             connections: 10_000,
             header_timeout: Duration::from_mins(1),
             refusal: Bytes::new(),
         };
-        let service = Arc::clone(&scripted);
+        let service = Arc::clone(&self.scripted);
         tokio::spawn(async move {
             serve(
                 listener,
@@ -100,11 +139,16 @@ impl ClientService {
             )
             .await;
         });
-        Self {
-            url,
-            scripted,
-            hold,
-        }
+    }
+
+    /// From now on answers everything with `reply`.
+    pub fn fail(&self, reply: Reply) {
+        *self.scripted.outage.lock().unwrap() = Some(reply);
+    }
+
+    /// From now on answers as the script says.
+    pub fn recover(&self) {
+        *self.scripted.outage.lock().unwrap() = None;
     }
 
     /// Holds back all answers until [`Self::release`].
@@ -115,6 +159,11 @@ impl ClientService {
     /// Gives the answers that were held back, and further ones at once.
     pub fn release(&self) {
         self.hold.send_replace(false);
+    }
+
+    /// Gives `count` of the answers that are held back.
+    pub fn let_through(&self, count: usize) {
+        self.scripted.let_through.add_permits(count);
     }
 
     /// When an id was looked up.
@@ -143,6 +192,15 @@ impl ClientService {
             .sum()
     }
 
+    /// When there were look-ups, of whatever id, in their order.
+    #[must_use]
+    pub fn times(&self) -> Vec<Instant> {
+        let record = self.scripted.record.lock().unwrap();
+        let mut times: Vec<Instant> = record.looked_up.values().flatten().copied().collect();
+        times.sort_unstable();
+        times
+    }
+
     /// Most look-ups that were in flight at once.
     #[must_use]
     pub fn most_in_flight(&self) -> usize {
@@ -166,20 +224,38 @@ impl Service for Scripted {
             .unwrap()
             .parse()
             .unwrap();
-        let reply = {
+        let nth = {
             let mut record = self.record.lock().unwrap();
             record.in_flight += 1;
             record.most_in_flight = record.most_in_flight.max(record.in_flight);
             let looked_up = record.looked_up.entry(id).or_default();
             looked_up.push(Instant::now());
-            (self.script)(id, looked_up.len())
+            looked_up.len()
         };
         let _in_flight = InFlight(self);
-        let mut held = self.held.clone();
-        if held.wait_for(|held| !held).await.is_err() || matches!(reply, Reply::Silence) {
+        self.released().await;
+        let outage = self.outage.lock().unwrap().clone();
+        let reply = outage.unwrap_or_else(|| (self.script)(id, nth));
+        if matches!(reply, Reply::Silence) {
             std::future::pending::<()>().await;
         }
         reply.response(id)
+    }
+}
+
+impl Scripted {
+    async fn released(&self) {
+        let mut held = self.held.clone();
+        let released = async {
+            if held.wait_for(|held| !held).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = released => {}
+            permit = self.let_through.acquire() => permit.unwrap().forget(),
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::topology::Topology;
+use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_postgres::Client;
@@ -75,7 +75,7 @@ pub struct FaultWorld {
     declared: Instant,
     name: String,
     told: Told,
-    logs: PathBuf,
+    logs: TempDir,
 }
 
 impl FaultWorld {
@@ -86,15 +86,14 @@ impl FaultWorld {
         let (mood, told) = (watch::Sender::new(Mood::Honest), Told::default());
         let client_service = fate::start(mood.subscribe(), told.clone()).await;
         let ways = Ways::open(&servers, &client_service.url).await;
-        let logs = std::env::temp_dir().join(&name);
-        std::fs::create_dir(&logs).unwrap();
+        let logs = TempDir::new().unwrap();
         let flags = Flags {
             servers: &servers,
             ways: &ways,
             world: &name,
         };
         let mut world = Self {
-            processes: flags.processes(&logs),
+            processes: flags.processes(logs.path()),
             topology: flags.topology(),
             load: Load::new(ways.to_ingest.address),
             servers,
@@ -326,6 +325,6 @@ impl FaultWorld {
         let role = format!("drop role if exists {}", self.name);
         let admin = database::connect(&server_url).await.unwrap();
         admin.batch_execute(&role).await.unwrap();
-        std::fs::remove_dir_all(&self.logs).unwrap();
+        self.logs.close().unwrap();
     }
 }

@@ -117,7 +117,7 @@ impl Flags<'_> {
                 self.ways.to_client.address
             ));
         }
-        if binary == "ingest" && has_spool() {
+        if binary == "ingest" {
             flags.push(format!(
                 "--spool-directory={}",
                 logs.join("spool").display()
@@ -136,12 +136,4 @@ impl Flags<'_> {
 pub fn in_database(url: &str, name: &str) -> String {
     let (server, _) = url.rsplit_once('/').unwrap();
     format!("{server}/{name}")
-}
-
-/// Whether `ingest` keeps what the broker cannot confirm.
-#[must_use]
-pub fn has_spool() -> bool {
-    use shared::config::Settings;
-    let specs = ingest::Config::specs();
-    specs.iter().any(|spec| spec.name == "spool_directory")
 }

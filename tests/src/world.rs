@@ -4,14 +4,16 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use shared::boot::{Context, Process};
-use shared::config::{Value, load};
+use shared::config::{Ask, Value, load};
 use shared::health::Health;
 use shared::shutdown::Shutdown;
 use shared::topology::{QueuePrefix, Topology};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -33,6 +35,8 @@ pub struct World {
     server_url: String,
     name: String,
     queues: BTreeSet<String>,
+    /// Folder of the spools, removed with the world.
+    spool: TempDir,
     running: Vec<Running>,
 }
 
@@ -55,6 +59,7 @@ impl World {
             amqp_url: servers.amqp_url.clone(),
             server_url: servers.database_url.clone(),
             queues: broker.topology.queue_names().into_iter().collect(),
+            spool: TempDir::new().unwrap(),
             running: Vec::new(),
             name,
             database,
@@ -89,6 +94,20 @@ impl World {
         ]
     }
 
+    /// Flags that lead `ingest` to the test's queues and spool.
+    #[must_use]
+    pub fn ingest_flags(&self) -> Vec<String> {
+        let mut flags = self.broker_flags();
+        flags.push(format!("--spool-directory={}", self.spool().display()));
+        flags
+    }
+
+    /// Folder of the test's spool.
+    #[must_use]
+    pub fn spool(&self) -> &Path {
+        self.spool.path()
+    }
+
     /// Flags that lead a process to the test's queues and database.
     #[must_use]
     pub fn flags(&self) -> Vec<String> {
@@ -111,7 +130,7 @@ impl World {
 
     /// Starts `ingest`; returns its address, and its place among what runs.
     pub async fn start_ingest(&mut self, flags: &[&str]) -> (SocketAddr, usize) {
-        let config = configure::<ingest::Config>(self.broker_flags(), flags);
+        let config = configure::<ingest::Config>(self.ingest_flags(), flags);
         let (listener, address) = listen().await;
         let started = self.start(&config, |config, context| {
             ingest::run(config, listener, context)
@@ -196,6 +215,12 @@ async fn listen() -> (TcpListener, SocketAddr) {
 }
 
 impl Running {
+    /// Whether the process says that it can do its work.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.health.is_ready()
+    }
+
     /// What the process depends on and is down, with the reasons.
     #[must_use]
     pub fn down(&self) -> Vec<(&'static str, String)> {
@@ -246,7 +271,7 @@ pub fn configure<C: Process>(own: Vec<String>, flags: &[&str]) -> C {
     let arguments = std::iter::once(C::NAME.to_owned())
         .chain(flags)
         .map(OsString::from);
-    load(C::NAME, C::ABOUT, arguments, [])
+    load::<C, Ask>(C::NAME, C::ABOUT, arguments, [])
         .unwrap_or_else(|error| panic!("{error}"))
         .settings
 }

@@ -10,8 +10,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+use fetcher::dead_letters::{self, arguments::Arguments};
 use shared::boot::Process;
-use shared::config::{Settings, Spec};
+use shared::broker::BrokerSettings;
+use shared::config::{ConfigError, Settings, Spec, load};
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
@@ -104,6 +106,75 @@ fn the_compose_file_passes_every_setting_on_and_nothing_else() {
         .map(str::to_owned)
         .collect();
     assert_eq!(passed_on, settings);
+}
+
+/// The command lines in the console samples of OPERATIONS.md, without the program.
+fn dead_letters_samples() -> Vec<Vec<String>> {
+    let operations = read("OPERATIONS.md");
+    let lines = operations
+        .lines()
+        .filter_map(|line| line.strip_prefix("$ scripts/dead-letters "));
+    lines
+        .map(|line| {
+            // Quotes keep words together, and there are no quotes in quotes.
+            let parts = line.split('\'').enumerate();
+            let words = parts.flat_map(|(place, part)| match place % 2 {
+                0 => part.split_whitespace().map(str::to_owned).collect(),
+                _ => vec![part.to_owned()],
+            });
+            words.collect()
+        })
+        .collect()
+}
+
+fn dead_letters_arguments(words: Vec<String>) -> Result<Arguments, ConfigError> {
+    let words = std::iter::once(dead_letters::NAME.to_owned()).chain(words);
+    let words = words.map(Into::into);
+    load::<BrokerSettings, Arguments>(dead_letters::NAME, dead_letters::ABOUT, words, [])
+        .map(|loaded| loaded.arguments)
+}
+
+#[test]
+fn the_samples_of_the_command_dead_letters_are_understood() {
+    let samples = dead_letters_samples();
+    assert!(samples.len() >= 3, "only {samples:?}");
+    for words in samples {
+        let understood = dead_letters_arguments(words.clone());
+        assert!(understood.is_ok(), "{words:?}: {understood:?}");
+    }
+}
+
+#[test]
+fn operations_names_the_flags_that_the_command_dead_letters_has() {
+    let help = dead_letters_arguments(vec!["--help".to_owned()]).unwrap_err();
+    let flags = |text: &str| -> BTreeSet<String> {
+        text.split(|c: char| !(c.is_ascii_lowercase() || c == '-'))
+            .filter(|word| word.starts_with("--") && !word.ends_with('-'))
+            .map(str::to_owned)
+            .collect()
+    };
+    let of_settings = BrokerSettings::specs().into_iter();
+    let of_settings = of_settings.map(|spec| format!("--{}", spec.flag()));
+    let usual = ["--help", "--version"].map(str::to_owned);
+    let others: BTreeSet<String> = of_settings.chain(usual).collect();
+    let has: BTreeSet<String> = &flags(&help.to_string()) - &others;
+    assert_eq!(flags(&read("OPERATIONS.md")), has);
+}
+
+#[test]
+fn every_reason_of_a_failed_look_up_is_explained() {
+    use fetcher::answer::Reason;
+    let operations = read("OPERATIONS.md");
+    for reason in [
+        Reason::Connection("...".to_owned()),
+        Reason::Timeout,
+        Reason::Status(500),
+        Reason::Refused(403),
+        Reason::Malformed("...".to_owned()),
+        Reason::Panicked,
+    ] {
+        assert!(operations.contains(&format!("`{reason}`")), "{reason}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use clap::{Arg, Command};
+use clap::{Arg, Args, Command};
 use thiserror::Error;
 
 mod value;
@@ -158,40 +158,55 @@ pub enum ConfigError {
 
 /// What the command line and the environment ask for.
 #[derive(Debug)]
-pub struct Loaded<C> {
+pub struct Loaded<C, A = Ask> {
     /// The settings in force.
     pub settings: C,
-    /// Path that a running instance is to be asked for (`--ask /readyz`), in place of a start.
-    pub ask: Option<String>,
+    /// The arguments besides the settings.
+    pub arguments: A,
 }
 
-/// Reads the settings of the process `name` from `arguments` (program name first) and `environment`.
+/// What every process takes besides its settings.
+#[derive(Args, Debug)]
+pub struct Ask {
+    /// Ask the instance that runs on the admin address for PATH (/livez, /readyz, /metrics), print
+    /// the answer, and exit 0 if it is a success
+    #[arg(long = "ask", value_name = "PATH")]
+    pub path: Option<String>,
+}
+
+/// Reads the settings `C` and the arguments `A` of the binary `name` from `arguments` (program name
+/// first) and `environment`.
 ///
 /// # Errors
 /// [`ConfigError::Usage`] for flags that do not exist and for `--help`;
 /// [`ConfigError::Invalid`] with all wrong settings at once.
-pub fn load<C: Settings>(
+pub fn load<C: Settings, A: Args>(
     name: &'static str,
     about: &'static str,
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Loaded<C>, ConfigError> {
+) -> Result<Loaded<C, A>, ConfigError> {
     let specs = C::specs();
     let mut values = from_environment(&specs, environment);
-    let mut matches = command(name, about, &specs).try_get_matches_from(arguments)?;
+    // The arguments bring their own documentation along, which is not that of the binary.
+    let command = A::augment_args(command(name, &specs))
+        .about(about)
+        .long_about(None);
+    let mut matches = command.try_get_matches_from(arguments)?;
     for spec in &specs {
         if let Some(raw) = matches.remove_one::<String>(spec.name) {
             values.raw.insert(spec.name, raw);
         }
     }
-    let ask = matches.remove_one::<String>(ASK);
+    let arguments = A::from_arg_matches_mut(&mut matches)?;
     match C::read(&mut values) {
-        Some(settings) if values.wrong.is_empty() => Ok(Loaded { settings, ask }),
+        Some(settings) if values.wrong.is_empty() => Ok(Loaded {
+            settings,
+            arguments,
+        }),
         _ => Err(ConfigError::Invalid(values.wrong)),
     }
 }
-
-const ASK: &str = "ask";
 
 /// An empty variable counts as not set: compose files write `${NAME:-}` for what is optional.
 fn from_environment(
@@ -218,7 +233,7 @@ fn from_environment(
     values
 }
 
-fn command(name: &'static str, about: &'static str, specs: &[Spec]) -> Command {
+fn command(name: &'static str, specs: &[Spec]) -> Command {
     let flags = specs.iter().map(|spec| {
         Arg::new(spec.name)
             .long(spec.flag())
@@ -231,19 +246,13 @@ fn command(name: &'static str, about: &'static str, specs: &[Spec]) -> Command {
                 spec.default
             ))
     });
-    let ask = Arg::new(ASK).long(ASK).value_name("PATH").help(
-        "Ask the instance that runs on the admin address for PATH (/livez, /readyz, /metrics), \
-         print the answer, and exit 0 if it is a success",
-    );
     Command::new(name)
-        .about(about)
         .version(env!("CARGO_PKG_VERSION"))
         .args_override_self(true)
         .after_help(
             "Every setting can be given as the environment variable named with it; a flag wins.",
         )
         .args(flags)
-        .arg(ask)
 }
 
 #[cfg(test)]
@@ -326,7 +335,7 @@ mod tests {
     fn a_variable_that_is_not_utf8_is_an_error_and_not_a_panic() {
         use std::os::unix::ffi::OsStringExt;
         let environment = [("COUNT".into(), OsString::from_vec(vec![0xff]))];
-        let loaded = load::<Outer>("test", "A test.", ["test".into()], environment);
+        let loaded = load::<Outer, Ask>("test", "A test.", ["test".into()], environment);
         assert!(loaded.unwrap_err().to_string().contains("COUNT"));
     }
 
@@ -334,6 +343,7 @@ mod tests {
     fn help_lists_every_setting_with_its_variable_and_default() {
         let help = load_from(&["--help"], &[]).unwrap_err().to_string();
         for part in [
+            "A test.",
             "--count",
             "COUNT",
             "\"3\"",

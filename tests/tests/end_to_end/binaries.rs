@@ -33,7 +33,7 @@ fn flags(world: &World, binary: &str) -> Vec<String> {
     let mut flags = vec!["--admin-address=127.0.0.1:0".to_owned()];
     match binary {
         "ingest" => {
-            flags.extend(world.broker_flags());
+            flags.extend(world.ingest_flags());
             flags.push("--listen-address=127.0.0.1:0".to_owned());
         }
         "mock-client" => {
@@ -63,7 +63,7 @@ async fn every_binary_stops_on_sigterm_and_on_sigint_with_exit_code_0(world: &mu
             let mut process = started(world, binary, &[]).await;
             let up = match binary {
                 "fetcher" | "janitor" => "broker (consuming)",
-                "ingest" => "dependency is up",
+                "ingest" => "dependency is up dependency=\"broker\"",
                 _ => "callback",
             };
             process.until_logged(up).await;

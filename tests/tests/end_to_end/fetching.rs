@@ -133,7 +133,7 @@ async fn answers_that_do_not_count_are_asked_for_again_until_they_do(world: &mut
         "x".repeat(20_000)
     );
     let client = ClientService::start(move |id, n| match (id, n) {
-        (_, 2..) => Reply::Online,
+        (_, 2..) | (0, _) => Reply::Online,
         (1, _) => Reply::Body(json!({ "id": 2, "online": true }).to_string()),
         (2, _) => Reply::Status(500, None),
         (3, _) => Reply::Status(429, None),
@@ -151,18 +151,16 @@ async fn answers_that_do_not_count_are_asked_for_again_until_they_do(world: &mut
     publish(world, &ids).await;
     world.database.until_ids(&ids).await;
     for id in ids {
-        assert_eq!(client.look_ups(id).len(), 2, "id {id}");
+        // More when it was probed with.
+        assert!(client.look_ups(id).len() >= 2, "id {id}");
     }
     assert_eq!(world.broker.ready(Queue::Dead).await, 0);
 }
 
 async fn a_look_up_without_an_answer_is_given_up_and_tried_again(world: &mut World) {
-    let client = ClientService::start(|_, n| {
-        if n == 1 {
-            Reply::Silence
-        } else {
-            Reply::Online
-        }
+    let client = ClientService::start(|id, n| match (id, n) {
+        (1, 1) => Reply::Silence,
+        _ => Reply::Online,
     })
     .await;
     world
@@ -182,15 +180,17 @@ async fn an_id_that_keeps_failing_ends_among_the_dead_with_its_reason(world: &mu
         }
     })
     .await;
-    world.fetcher(&client, &[FAST]).await;
+    world.fetcher(&client, &[FAST, "--object-ttl=1h"]).await;
     publish(world, &[1, 2]).await;
     let dead = world.broker.take(Queue::Dead).await;
     assert_eq!(decode::<FetchChunk>(&dead.data).unwrap(), chunk(&[1]));
     assert_eq!(headers(&dead).reason.as_deref(), Some("status 500"));
     assert_eq!(headers(&dead).attempt.0.get(), 3);
     assert_eq!(client.look_ups(1).len(), 3);
-    assert_eq!(client.look_ups(2).len(), 1);
     assert_eq!(world.database.ids().await, [2]);
+    // The other one was not sent back with it, and so was stored once.
+    let hour = Queue::DeleteDelay(<Delay as Value>::parse("1h").unwrap());
+    world.broker.until_ready(hour, 1).await;
 }
 
 async fn a_refused_id_goes_to_the_dead_at_once_and_holds_up_no_other(world: &mut World) {

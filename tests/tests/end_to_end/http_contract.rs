@@ -28,7 +28,7 @@ tests::tests![
     a_header_that_does_not_arrive_ends_the_connection,
     requests_above_the_limit_are_shed_at_once,
     connections_above_the_limit_are_shed_at_once,
-    without_a_broker_the_client_is_asked_to_come_back_within_a_second,
+    without_broker_and_spool_the_client_is_asked_to_come_back_within_a_second,
     the_root_says_whether_the_service_works,
     one_connection_serves_many_requests_also_when_pipelined,
     a_client_may_speak_http2_without_tls,
@@ -261,9 +261,14 @@ async fn connections_above_the_limit_are_shed_at_once(world: &mut World) {
     assert!(answer.contains("\"overloaded\""), "{answer}");
 }
 
-async fn without_a_broker_the_client_is_asked_to_come_back_within_a_second(world: &mut World) {
+async fn without_broker_and_spool_the_client_is_asked_to_come_back_within_a_second(
+    world: &mut World,
+) {
     let (address, _) = world
-        .start_ingest(&["--amqp-url=amqp://nobody:secret@127.0.0.1:1/%2f"])
+        .start_ingest(&[
+            "--amqp-url=amqp://nobody:secret@127.0.0.1:1/%2f",
+            "--spool-limit=0",
+        ])
         .await;
     let started = std::time::Instant::now();
     let answer = post(address, r#"{"object_ids":[1]}"#).await;

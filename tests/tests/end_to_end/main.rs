@@ -13,11 +13,14 @@ use libtest_mimic::Arguments;
 use tests::servers::Servers;
 
 mod binaries;
+mod dead_letters;
 mod deletion;
 mod fetching;
 mod http_contract;
 mod mock_client;
+mod outage;
 mod pipeline;
+mod spool;
 mod topology;
 
 /// Tests mostly wait: more of them than processors can run at once.
@@ -38,8 +41,11 @@ fn main() -> ExitCode {
     };
     let tests = [
         http_contract::tests(),
+        spool::tests(),
         fetching::tests(),
+        outage::tests(),
         deletion::tests(),
+        dead_letters::tests(),
         topology::tests(),
         pipeline::tests(),
         mock_client::tests(),

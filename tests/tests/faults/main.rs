@@ -24,18 +24,6 @@ mod random;
 mod spool;
 mod stops;
 
-/// Cases that need what is not there yet, each with what it needs. They run with `--ignored`.
-const WAITING: [(&str, &str); 2] = [
-    (
-        "client_service::the_client_service_down_for_longer_than_all_tries",
-        "a breaker in the fetcher",
-    ),
-    (
-        "client_service::the_client_service_failing_for_longer_than_all_tries",
-        "a breaker in the fetcher",
-    ),
-];
-
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Cases kill the servers that all of them use.
@@ -52,11 +40,7 @@ fn main() -> ExitCode {
     let table = Table::default();
     let cases = cases().into_iter().flatten();
     let trials = cases
-        .map(|case| {
-            let waits = WAITING.iter().any(|(name, _)| *name == case.name());
-            case.trial(servers.clone(), table.clone())
-                .with_ignored_flag(waits)
-        })
+        .map(|case| case.trial(servers.clone(), table.clone()))
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     table.print();

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tests::fault_world::{FaultWorld, Part};
-use tests::ways::has_spool;
 use tokio::time::sleep;
 
 tests::cases![
@@ -12,14 +11,6 @@ tests::cases![
     a_full_disk_while_the_broker_is_away,
 ];
 
-/// Without a spool, callbacks are refused meanwhile: there is nothing to see.
-fn needs_spool(world: &mut FaultWorld) -> bool {
-    if !has_spool() {
-        world.skipped = Some("ingest has no spool yet".to_owned());
-    }
-    has_spool()
-}
-
 async fn accepted_within(world: &FaultWorld, time: Duration) -> usize {
     let before = world.load.answers().accepted.len();
     sleep(time).await;
@@ -27,9 +18,6 @@ async fn accepted_within(world: &FaultWorld, time: Duration) -> usize {
 }
 
 async fn callbacks_are_accepted_while_the_broker_is_away(world: &mut FaultWorld) {
-    if !needs_spool(world) {
-        return;
-    }
     world.kill(Part::Broker).await;
     let accepted = accepted_within(world, Duration::from_secs(8)).await;
     world.start(Part::Broker).await;
@@ -39,9 +27,6 @@ async fn callbacks_are_accepted_while_the_broker_is_away(world: &mut FaultWorld)
 }
 
 async fn ingest_killed_while_the_broker_is_away(world: &mut FaultWorld) {
-    if !needs_spool(world) {
-        return;
-    }
     world.kill(Part::Broker).await;
     let accepted = accepted_within(world, Duration::from_secs(4)).await;
     world.kill(Part::Ingest).await;
@@ -53,15 +38,16 @@ async fn ingest_killed_while_the_broker_is_away(world: &mut FaultWorld) {
 
 /// What does not fit is refused, and what was answered 202 before is kept.
 async fn a_full_disk_while_the_broker_is_away(world: &mut FaultWorld) {
-    if !needs_spool(world) {
-        return;
-    }
     world.stop(Part::Ingest).await;
-    world.process(Part::Ingest).set_file_limit(Some(4_000));
+    world.process(Part::Ingest).set_file_limit(Some(8));
     world.start(Part::Ingest).await;
     world.back_at_work().await;
     world.kill(Part::Broker).await;
-    sleep(Duration::from_secs(8)).await;
+    let refused = world.load.answers().refused;
+    let accepted = accepted_within(world, Duration::from_secs(6)).await;
+    let refused = world.load.answers().refused - refused;
     world.start(Part::Broker).await;
     world.back_at_work().await;
+    assert!(accepted > 0, "nothing fitted");
+    assert!(refused > 0, "everything fitted");
 }

@@ -1,0 +1,87 @@
+//! Making a callback safe: it is safe when the broker has confirmed all of it, or when what the broker
+//! did not confirm in time is in the spool.
+
+use std::time::Duration;
+
+use shared::publisher::PublishError;
+use thiserror::Error;
+
+use crate::publisher::{ChunkPublisher, NotPublished};
+use crate::request::Callback;
+use crate::spool::{Spool, SpoolError};
+
+/// Why a callback is not known to be safe. Parts of it may be: when it comes again, their ids are
+/// looked up twice, which does no harm.
+#[derive(Debug, Error)]
+#[error("{broker}, and {spool}")]
+pub struct UnsafeCallback {
+    /// Why the broker does not have it.
+    pub broker: BrokerReason,
+    /// Why the spool does not.
+    pub spool: SpoolError,
+}
+
+/// Why the broker does not have a callback.
+#[derive(Debug, Error)]
+pub enum BrokerReason {
+    /// It was not asked, since there is no connection or it did not confirm lately.
+    #[error("the broker is unavailable")]
+    Unavailable,
+    /// It was asked.
+    #[error("{0}")]
+    Unconfirmed(PublishError),
+    /// It could not be asked, which is a defect.
+    #[error("a chunk could not be encoded: {0}")]
+    Encode(serde_json::Error),
+}
+
+/// Makes callbacks safe.
+#[derive(Clone, Debug)]
+pub struct Acceptance {
+    publisher: ChunkPublisher,
+    spool: Spool,
+    publish_timeout: Duration,
+}
+
+impl Acceptance {
+    /// The broker has `publish_timeout` for a callback, which then goes to the spool.
+    #[must_use]
+    pub fn new(publisher: ChunkPublisher, spool: Spool, publish_timeout: Duration) -> Self {
+        Self {
+            publisher,
+            spool,
+            publish_timeout,
+        }
+    }
+
+    /// Returns when every id of the callback is on the broker's disk or on this host's.
+    ///
+    /// # Errors
+    /// [`UnsafeCallback`]: the callback must not be answered with success.
+    pub async fn accept(&self, callback: Callback) -> Result<(), UnsafeCallback> {
+        let object_ids = callback.into_object_ids();
+        let (object_ids, broker) = if self.is_broker_worth_a_try() {
+            let publishing = self.publisher.publish(&object_ids, self.publish_timeout);
+            match publishing.await {
+                Ok(()) => return Ok(()),
+                Err(NotPublished::Unconfirmed { object_ids, reason }) => {
+                    (object_ids, BrokerReason::Unconfirmed(reason))
+                }
+                Err(NotPublished::Encode(error)) => (object_ids, BrokerReason::Encode(error)),
+            }
+        } else {
+            (object_ids, BrokerReason::Unavailable)
+        };
+        if object_ids.is_empty() {
+            return Ok(());
+        }
+        let spooling = self.spool.append(object_ids).await;
+        spooling.map_err(|spool| UnsafeCallback { broker, spool })
+    }
+
+    /// A broker that did not confirm in time is tried again by what is in the spool; callbacks are not
+    /// held up by it meanwhile.
+    fn is_broker_worth_a_try(&self) -> bool {
+        self.publisher.is_confirming() || (self.publisher.is_connected() && self.spool.is_empty())
+    }
+}

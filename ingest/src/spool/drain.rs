@@ -1,0 +1,123 @@
+//! Draining the spool: its callbacks go to the broker, the oldest first.
+
+use std::time::{Duration, SystemTime};
+
+use futures::StreamExt;
+use futures::stream;
+use shared::messages::ObjectId;
+use shared::shutdown::Shutdown;
+
+use crate::publisher::ChunkPublisher;
+use crate::spool::Spool;
+use crate::spool::record::Records;
+use crate::spool::segment::{Removal, Segment};
+
+/// How many callbacks are published at once. Less than the publisher's window, of which the callbacks
+/// that arrive meanwhile need their part.
+const WINDOW: usize = 100;
+
+/// How long the disk is left alone after an error.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Publishes what is in the spool, until the shut-down.
+pub async fn drain(spool: &Spool, publisher: &ChunkPublisher, shutdown: &Shutdown) {
+    let work = async {
+        while let Some(segment) = spool.oldest().await {
+            drain_segment(spool, publisher, segment).await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        // What was published of a segment is published again by the next run.
+        () = shutdown.begun() => {}
+    }
+}
+
+async fn drain_segment(spool: &Spool, publisher: &ChunkPublisher, segment: Segment) {
+    let path = segment.path().display().to_string();
+    let drained = match read(segment).await {
+        Ok(content) => {
+            publish(publisher, content.callbacks).await;
+            spool.remove_oldest(content.removal).await
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = drained {
+        tracing::warn!(%error, segment = path, "a segment of the spool is drained again");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// A segment's callbacks, and what is to become of it.
+struct Content {
+    callbacks: Vec<Vec<ObjectId>>,
+    removal: Removal,
+}
+
+async fn read(segment: Segment) -> std::io::Result<Content> {
+    let reading = tokio::task::spawn_blocking(move || Ok(parse(&segment.read()?)));
+    reading.await.unwrap_or_else(|error| Err(error.into()))
+}
+
+/// What cannot be read is kept for an operator, but for a write that was cut off.
+fn parse(segment: &[u8]) -> Content {
+    let records = Records::read(segment);
+    let mut content = Content {
+        callbacks: Vec::with_capacity(records.readable.len()),
+        removal: if records.damaged == 0 {
+            Removal::Delete
+        } else {
+            Removal::SetAside
+        },
+    };
+    for record in records.readable {
+        match record.object_ids() {
+            Ok(object_ids) => content.callbacks.push(object_ids),
+            Err(error) => {
+                tracing::error!(%error, "a callback in the spool is of another version");
+                content.removal = Removal::SetAside;
+            }
+        }
+    }
+    content
+}
+
+async fn publish(publisher: &ChunkPublisher, callbacks: Vec<Vec<ObjectId>>) {
+    stream::iter(callbacks)
+        .map(|object_ids| publisher.publish_until_confirmed(object_ids))
+        .buffered(WINDOW)
+        .for_each(async |()| metrics::counter!("spool_callbacks_drained_total").increment(1))
+        .await;
+}
+
+/// Says how much waits in the spool, for how long, and how fast it is drained, until the shut-down.
+pub async fn report(spool: &Spool, shutdown: &Shutdown) {
+    const INTERVAL: Duration = Duration::from_secs(1);
+    const LINES: u64 = 10;
+    let (mut ticks, mut before) = (0, spool.depth());
+    while shutdown.sleep(INTERVAL).await {
+        let now = spool.depth();
+        let age = now
+            .oldest
+            .and_then(|oldest| SystemTime::now().duration_since(oldest).ok());
+        metrics::gauge!("spool_oldest_age_seconds").set(age.unwrap_or_default());
+        ticks += 1;
+        let turned = (now.callbacks == 0) != (before.callbacks == 0);
+        if !turned && (now.callbacks == 0 || ticks % LINES != 0) {
+            continue;
+        }
+        tracing::info!(
+            callbacks = now.callbacks,
+            bytes = now.bytes,
+            oldest_s = age.unwrap_or_default().as_secs(),
+            drained = now.drained - before.drained,
+            "{}",
+            if now.callbacks == 0 {
+                "the spool is drained"
+            } else {
+                "callbacks wait in the spool"
+            }
+        );
+        (ticks, before) = (0, now);
+    }
+}

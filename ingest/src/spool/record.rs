@@ -1,0 +1,213 @@
+//! How a callback lies in a segment of the spool.
+//!
+//! A record is a marker, the length and the CRC-32 of what follows, and that is the time of acceptance
+//! and the ids as a versioned message. The marker lets a reader find the next record behind bytes
+//! that are not readable, so that damage costs no more than the records it hits.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use shared::messages::{FetchChunk, MessageError, ObjectId, decode, encode};
+
+const MARKER: [u8; 4] = *b"\xcbsp1";
+/// Marker, length and checksum: four bytes each, numbers little-endian.
+const HEADER: usize = 12;
+/// Milliseconds since 1970, little-endian.
+const ACCEPTED_AT: usize = 8;
+
+/// A callback as bytes to be appended.
+///
+/// # Errors
+/// The ids cannot be written as JSON, which is a defect.
+pub fn frame(
+    object_ids: Vec<ObjectId>,
+    accepted_at: SystemTime,
+) -> Result<Vec<u8>, serde_json::Error> {
+    let message = encode(&FetchChunk { object_ids })?;
+    let millis = accepted_at
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis();
+    let mut content = u64::try_from(millis)
+        .unwrap_or(u64::MAX)
+        .to_le_bytes()
+        .to_vec();
+    content.extend_from_slice(&message);
+    let length = u32::try_from(content.len()).map_err(serde::ser::Error::custom)?;
+    let mut record = MARKER.to_vec();
+    record.extend_from_slice(&length.to_le_bytes());
+    record.extend_from_slice(&crc32fast::hash(&content).to_le_bytes());
+    record.append(&mut content);
+    Ok(record)
+}
+
+/// A record whose checksum is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// When the callback was accepted, by the clock of the host.
+    pub accepted_at: SystemTime,
+    message: &'a [u8],
+}
+
+impl Record<'_> {
+    /// The callback's ids.
+    ///
+    /// # Errors
+    /// It was written by a version that this binary does not know.
+    pub fn object_ids(&self) -> Result<Vec<ObjectId>, MessageError> {
+        decode::<FetchChunk>(self.message).map(|chunk| chunk.object_ids)
+    }
+}
+
+/// What a segment holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Records<'a> {
+    /// Every record whose checksum is right, in the order in which they were written.
+    pub readable: Vec<Record<'a>>,
+    /// Bytes behind the last of them: a write that was cut off, and so never answered.
+    pub torn_tail: usize,
+    /// Bytes before the last of them that are no record: damage.
+    pub damaged: usize,
+}
+
+impl<'a> Records<'a> {
+    /// Finds the records of a segment.
+    #[must_use]
+    pub fn read(segment: &'a [u8]) -> Self {
+        let mut records = Self::default();
+        let mut rest = segment;
+        let mut unreadable = 0;
+        while !rest.is_empty() {
+            let length = if let Some((record, length)) = first(rest) {
+                records.readable.push(record);
+                records.damaged += std::mem::take(&mut unreadable);
+                length
+            } else {
+                let skipped = to_next_marker(rest);
+                unreadable += skipped;
+                skipped
+            };
+            rest = &rest[length..];
+        }
+        records.torn_tail = unreadable;
+        records
+    }
+}
+
+/// The record that `bytes` begin with, and its length.
+fn first(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
+    let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    if !bytes.starts_with(&MARKER) {
+        return None;
+    }
+    let end = HEADER.checked_add(number(4)? as usize)?;
+    let content = bytes.get(HEADER..end)?;
+    if crc32fast::hash(content) != number(8)? {
+        return None;
+    }
+    let (millis, message) = content.split_at_checked(ACCEPTED_AT)?;
+    let millis = u64::from_le_bytes(millis.try_into().ok()?);
+    let accepted_at = UNIX_EPOCH.checked_add(Duration::from_millis(millis))?;
+    let record = Record {
+        accepted_at,
+        message,
+    };
+    Some((record, end))
+}
+
+/// How far it is from the first byte to the next marker, or to the end.
+fn to_next_marker(bytes: &[u8]) -> usize {
+    bytes
+        .windows(MARKER.len())
+        .skip(1)
+        .position(|window| window == MARKER)
+        .map_or(bytes.len(), |position| position + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(id: i64) -> Vec<u8> {
+        frame(
+            vec![ObjectId(id)],
+            UNIX_EPOCH + Duration::from_millis(id.unsigned_abs()),
+        )
+        .unwrap()
+    }
+
+    fn segment(ids: impl IntoIterator<Item = i64>) -> Vec<u8> {
+        ids.into_iter().flat_map(record).collect()
+    }
+
+    fn ids(records: &Records<'_>) -> Vec<i64> {
+        records
+            .readable
+            .iter()
+            .flat_map(|record| record.object_ids().unwrap())
+            .map(|id| id.0)
+            .collect()
+    }
+
+    #[test]
+    fn callbacks_are_read_in_the_order_in_which_they_were_written() {
+        let segment = segment([5, i64::MIN, 0]);
+        let records = Records::read(&segment);
+        assert_eq!(ids(&records), [5, i64::MIN, 0]);
+        assert_eq!((records.torn_tail, records.damaged), (0, 0));
+        assert_eq!(
+            records.readable[0].accepted_at,
+            UNIX_EPOCH + Duration::from_millis(5)
+        );
+    }
+
+    #[test]
+    fn a_record_is_written_as_it_always_was() {
+        let golden = b"\xcbsp1\x26\x00\x00\x00\xd4\x99\xff\xd4\x07\0\0\0\0\0\0\0{\"version\":1,\"object_ids\":[7]}";
+        assert_eq!(record(7), golden);
+    }
+
+    #[test]
+    fn a_marker_within_what_cannot_be_read_is_no_record() {
+        let mut torn = segment([1]);
+        torn.extend_from_slice(&MARKER);
+        torn.extend_from_slice(&[0xff; 40]);
+        let records = Records::read(&torn);
+        assert_eq!((ids(&records), records.torn_tail), (vec![1], 44));
+    }
+
+    proptest! {
+        #[test]
+        fn a_cut_costs_only_the_record_that_it_hits(count in 1_i64..20, cut in any::<prop::sample::Index>()) {
+            let whole = segment(10..10 + count);
+            let cut = cut.index(whole.len());
+            let records = Records::read(&whole[..cut]);
+            let (kept, torn) = (cut / record(10).len(), cut % record(10).len());
+            prop_assert_eq!(ids(&records), (10..10 + i64::try_from(kept).unwrap()).collect::<Vec<_>>());
+            prop_assert_eq!((records.torn_tail, records.damaged), (torn, 0));
+        }
+
+        #[test]
+        fn garbage_behind_the_last_record_costs_nothing(count in 0_i64..20, garbage: Vec<u8>) {
+            let mut torn = segment(0..count);
+            torn.extend_from_slice(&garbage);
+            let records = Records::read(&torn);
+            prop_assert_eq!(ids(&records), (0..count).collect::<Vec<_>>());
+            prop_assert_eq!(records.torn_tail, garbage.len());
+        }
+
+        #[test]
+        fn damage_costs_only_the_records_that_it_hits(at in any::<prop::sample::Index>(), byte: u8) {
+            let mut segment = segment(10..20);
+            let length = segment.len() / 10;
+            let at = at.index(segment.len());
+            prop_assume!(segment[at] != byte);
+            segment[at] = byte;
+            let records = Records::read(&segment);
+            let hit = 10 + i64::try_from(at / length).unwrap();
+            prop_assert_eq!(ids(&records), (10..20).filter(|id| *id != hit).collect::<Vec<_>>());
+            prop_assert_eq!(records.damaged + records.torn_tail, length);
+        }
+    }
+}

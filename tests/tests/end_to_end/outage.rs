@@ -1,0 +1,365 @@
+//! What an outage of the client service costs: time, and nothing else.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use shared::messages::{FetchChunk, Headers, ObjectId, decode};
+use shared::topology::Queue;
+use tests::broker::headers;
+use tests::client_service::{ClientService, Reply};
+use tests::wait::eventually;
+use tests::world::World;
+use tokio::time::Instant;
+
+tests::tests![
+    an_outage_with_errors_costs_no_attempts,
+    an_outage_with_silence_costs_no_attempts,
+    an_outage_with_lies_costs_no_attempts,
+    an_outage_with_refused_connections_costs_no_attempts,
+    an_outage_that_only_asks_for_rest_costs_no_attempts,
+    after_an_outage_look_ups_ramp_up,
+    one_bad_id_among_many_holds_up_no_other,
+    the_only_id_there_is_can_be_the_bad_one,
+    an_id_that_brings_the_client_service_down_is_given_up,
+    a_good_id_that_turned_bad_does_not_keep_the_breaker_open,
+    a_breaker_that_knows_no_good_id_closes_by_those_that_wait,
+    while_rest_is_asked_for_no_id_is_looked_up,
+    an_id_that_always_asks_for_rest_is_given_up,
+    in_a_long_outage_messages_are_given_back_once_and_taken_again_after_it,
+    a_fetcher_that_holds_back_consumption_can_be_stopped,
+    a_fetcher_that_is_stopped_in_an_outage_returns_its_messages,
+];
+
+/// Without the breaker, an id would be among the dead after some hundredths of a second.
+const FAST: &str = "--retry-delays=20ms,40ms";
+
+/// How often a test's fetcher probes.
+const INTERVAL: Duration = Duration::from_millis(300);
+const PROBE: &str = "--probe-interval=300ms";
+
+/// An id that is refused whenever the client service works.
+const REFUSED: i64 = -1;
+
+fn all_but_one_are_online(id: i64, _: usize) -> Reply {
+    if id == REFUSED {
+        Reply::Status(403, None)
+    } else {
+        Reply::Online
+    }
+}
+
+async fn publish(world: &World, ids: &[i64]) {
+    let chunk = FetchChunk {
+        object_ids: ids.iter().copied().map(ObjectId).collect(),
+    };
+    let headers = Headers::default();
+    world.broker.publish(Queue::Fetch, &chunk, &headers).await;
+}
+
+/// Waits until the fetcher takes the client service for down, or up.
+async fn until_down(world: &mut World, fetcher: usize, down: bool) {
+    let running = world.running(fetcher);
+    eventually(&format!("the outage to be noticed: {down}"), async || {
+        let is_down = running
+            .down()
+            .iter()
+            .any(|(name, _)| *name == "client service");
+        (is_down == down).then_some(())
+    })
+    .await;
+}
+
+/// Waits for `count` more look-ups; returns when the last ones of them were.
+async fn further_look_ups(client: &ClientService, count: usize) -> Vec<Instant> {
+    let before = client.times().len();
+    let times = async || Some(client.times()).filter(|times| times.len() >= before + count);
+    eventually("further look-ups", times).await[before..].to_vec()
+}
+
+async fn dead_ids(world: &World) -> Vec<ObjectId> {
+    let dead = world.broker.take(Queue::Dead).await;
+    decode::<FetchChunk>(&dead.data).unwrap().object_ids
+}
+
+async fn outage(world: &mut World, reply: Reply) {
+    let client = ClientService::start(all_but_one_are_online).await;
+    client.fail(reply);
+    let flags = [FAST, PROBE, "--fetch-timeout=200ms"];
+    let fetcher = world.fetcher(&client, &flags).await;
+    publish(world, &[1, REFUSED]).await;
+    until_down(world, fetcher, true).await;
+    let ids: Vec<i64> = (1..=60).collect();
+    for ids in ids.chunks(20) {
+        publish(world, ids).await;
+    }
+    let times = further_look_ups(&client, 8).await;
+    assert!(times[7] - times[3] >= 4 * INTERVAL * 9 / 10, "{times:?}");
+    client.recover();
+    recovered(world, &ids).await;
+}
+
+/// All are stored, and the one that is refused was refused at its first attempt.
+async fn recovered(world: &World, ids: &[i64]) {
+    world.database.until_ids(ids).await;
+    let dead = world.broker.take(Queue::Dead).await;
+    assert_eq!(headers(&dead).reason.as_deref(), Some("status 403"));
+    assert_eq!(headers(&dead).attempt.0.get(), 1);
+    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+    world.broker.until_ready(Queue::Fetch, 0).await;
+}
+
+async fn an_outage_with_errors_costs_no_attempts(world: &mut World) {
+    outage(world, Reply::Status(500, None)).await;
+}
+
+async fn an_outage_with_silence_costs_no_attempts(world: &mut World) {
+    outage(world, Reply::Silence).await;
+}
+
+async fn an_outage_with_lies_costs_no_attempts(world: &mut World) {
+    outage(world, Reply::Body("all is well".to_owned())).await;
+}
+
+async fn an_outage_with_refused_connections_costs_no_attempts(world: &mut World) {
+    let mut client = ClientService::refuse(all_but_one_are_online);
+    let fetcher = world.fetcher(&client, &[FAST, PROBE]).await;
+    publish(world, &[1, 2, 3, REFUSED]).await;
+    until_down(world, fetcher, true).await;
+    client.listen();
+    recovered(world, &[1, 2, 3]).await;
+}
+
+async fn an_outage_that_only_asks_for_rest_costs_no_attempts(world: &mut World) {
+    let client = ClientService::start(all_but_one_are_online).await;
+    client.fail(Reply::Status(429, None));
+    let flags = [FAST, PROBE, "--fetch-concurrency=2"];
+    let fetcher = world.fetcher(&client, &flags).await;
+    publish(world, &[1, REFUSED]).await;
+    // When both have rested as often as they may.
+    until_down(world, fetcher, true).await;
+    client.recover();
+    recovered(world, &[1]).await;
+}
+
+async fn after_an_outage_look_ups_ramp_up(world: &mut World) {
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    client.fail(Reply::Status(500, None));
+    let fetcher = world.fetcher(&client, &[PROBE]).await;
+    let ids: Vec<i64> = (1..=100).collect();
+    publish(world, &ids).await;
+    until_down(world, fetcher, true).await;
+    client.hold();
+    client.recover();
+    client.until_in_flight(1).await;
+    client.let_through(1);
+    // A few, and one more for the probe that was answered; then one more for each answer.
+    client.until_in_flight(5).await;
+    for in_flight in [10, 20, 40] {
+        client.let_through(in_flight / 2);
+        client.until_in_flight(in_flight).await;
+    }
+    client.release();
+    world.database.until_ids(&ids).await;
+}
+
+async fn one_bad_id_among_many_holds_up_no_other(world: &mut World) {
+    let client = ClientService::start(|id, _| match id {
+        1 => Reply::Silence,
+        _ => Reply::Online,
+    })
+    .await;
+    let flags = [FAST, PROBE, "--fetch-timeout=4s", "--fetch-concurrency=2"];
+    world.fetcher(&client, &flags).await;
+    publish(world, &[1]).await;
+    eventually("the bad id to be asked for", async || {
+        (client.look_ups(1).len() == 1).then_some(())
+    })
+    .await;
+    let others: Vec<i64> = (2..100).collect();
+    publish(world, &others).await;
+    world.database.until_ids(&others).await;
+    let first_failure = client.look_ups(1)[0] + Duration::from_secs(4);
+    assert!(Instant::now() < first_failure, "the others were held up");
+    assert_eq!(dead_ids(world).await, [ObjectId(1)]);
+    assert_eq!(client.look_ups(1).len(), 3);
+}
+
+async fn the_only_id_there_is_can_be_the_bad_one(world: &mut World) {
+    let client = ClientService::start(|id, _| match id {
+        7 => Reply::Status(503, Some("0")),
+        _ => Reply::Status(404, None),
+    })
+    .await;
+    let fetcher = world.fetcher(&client, &[FAST, PROBE]).await;
+    publish(world, &[7]).await;
+    assert_eq!(dead_ids(world).await, [ObjectId(7)]);
+    assert_eq!(client.look_ups(7).len(), 3);
+    assert!(world.running(fetcher).down().is_empty());
+}
+
+async fn an_id_that_brings_the_client_service_down_is_given_up(world: &mut World) {
+    let is_ill = AtomicBool::new(false);
+    let client = ClientService::start(move |id, _| {
+        let was_ill = is_ill.swap(id == 13, Ordering::Relaxed);
+        if was_ill || id == 13 {
+            Reply::Status(500, None)
+        } else {
+            Reply::Online
+        }
+    })
+    .await;
+    let flags = ["--retry-delays=20ms", "--probe-interval=20ms"];
+    world.fetcher(&client, &flags).await;
+    publish(world, &[13]).await;
+    assert_eq!(dead_ids(world).await, [ObjectId(13)]);
+    // Two attempts, each of which eleven outages met.
+    assert_eq!(client.look_ups(13).len(), 22);
+}
+
+async fn a_good_id_that_turned_bad_does_not_keep_the_breaker_open(world: &mut World) {
+    let client = ClientService::start(|id, n| match (id, n) {
+        (5, 1) => Reply::Online,
+        (5 | 6, _) => Reply::Status(500, None),
+        _ => Reply::Online,
+    })
+    .await;
+    let fetcher = world.fetcher(&client, &[FAST]).await;
+    publish(world, &[5]).await;
+    world.database.until_ids(&[5]).await;
+    // The probe goes to the good id, and fails.
+    publish(world, &[6]).await;
+    until_down(world, fetcher, true).await;
+    until_down(world, fetcher, false).await;
+    publish(world, &[8]).await;
+    world.database.until_ids(&[5, 8]).await;
+    assert_eq!(dead_ids(world).await, [ObjectId(6)]);
+    assert!(
+        client.look_ups(6).len() <= 5,
+        "{}",
+        client.look_ups(6).len()
+    );
+}
+
+async fn a_breaker_that_knows_no_good_id_closes_by_those_that_wait(world: &mut World) {
+    let client = ClientService::start(|id, _| match id {
+        100..110 => Reply::Online,
+        _ => Reply::Status(500, None),
+    })
+    .await;
+    client.fail(Reply::Status(500, None));
+    let flags = [PROBE, "--outage-patience=1ms"];
+    world.fetcher(&client, &flags).await;
+    let ids: Vec<i64> = (100..110).collect();
+    publish(world, &ids).await;
+    until_given_back(world, 1).await;
+    client.recover();
+    world.database.until_ids(&ids).await;
+}
+
+async fn while_rest_is_asked_for_no_id_is_looked_up(world: &mut World) {
+    let asked = AtomicUsize::new(0);
+    let client = ClientService::start(move |_, _| match asked.fetch_add(1, Ordering::Relaxed) {
+        3 => Reply::Status(429, Some("2")),
+        _ => Reply::Online,
+    })
+    .await;
+    world.fetcher(&client, &["--fetch-concurrency=1"]).await;
+    let ids: Vec<i64> = (1..=20).collect();
+    publish(world, &ids).await;
+    world.database.until_ids(&ids).await;
+    let times = client.times();
+    assert_eq!(times.len(), 21);
+    let rest = times[4] - times[3];
+    assert!(rest >= Duration::from_secs(2), "{rest:?}");
+    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+}
+
+async fn an_id_that_always_asks_for_rest_is_given_up(world: &mut World) {
+    let client = ClientService::start(|id, _| match id {
+        1 => Reply::Status(429, None),
+        _ => Reply::Online,
+    })
+    .await;
+    world.fetcher(&client, &["--retry-delays=20ms"]).await;
+    publish(world, &[1, 2]).await;
+    world.database.until_ids(&[2]).await;
+    eventually("its second attempt", async || {
+        (client.look_ups(1).len() > 11).then_some(())
+    })
+    .await;
+    assert_eq!(dead_ids(world).await, [ObjectId(1)]);
+    assert_eq!(client.look_ups(1).len(), 22);
+}
+
+/// Waits until `messages` are in the queue and nobody is there to take them.
+async fn until_given_back(world: &World, messages: u32) {
+    eventually("messages to be given back", async || {
+        let (ready, consumers) = (
+            world.broker.ready(Queue::Fetch).await,
+            world.broker.consumers(Queue::Fetch).await,
+        );
+        ((ready, consumers) == (messages, 0)).then_some(())
+    })
+    .await;
+}
+
+async fn in_a_long_outage_messages_are_given_back_once_and_taken_again_after_it(world: &mut World) {
+    let client = ClientService::start(all_but_one_are_online).await;
+    client.fail(Reply::Status(500, None));
+    let flags = [FAST, PROBE, "--outage-patience=500ms"];
+    world.fetcher(&client, &flags).await;
+    for ids in [[1, 2], [3, REFUSED]] {
+        publish(world, &ids).await;
+    }
+    until_given_back(world, 2).await;
+    further_look_ups(&client, 4).await;
+    let first = world.broker.take(Queue::Fetch).await;
+    assert_eq!(deliveries(&first), 1, "{:?}", first.properties);
+    world
+        .broker
+        .publish_bytes(Queue::Fetch, &first.data, &headers(&first))
+        .await;
+    until_given_back(world, 2).await;
+    client.recover();
+    recovered(world, &[1, 2, 3]).await;
+}
+
+/// How often a message was given to a consumer that did not finish it.
+fn deliveries(message: &lapin::message::BasicGetMessage) -> i64 {
+    let headers = message.properties.headers().as_ref().unwrap();
+    let count = headers.inner().get("x-delivery-count").unwrap();
+    count.as_long_long_int().unwrap()
+}
+
+/// A fetcher has 30 s to finish its work, but not for work that cannot be finished.
+async fn stop_at_once(world: &mut World, fetcher: usize) {
+    let stopping = Instant::now();
+    world.running(fetcher).stop().await;
+    let took = stopping.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+async fn a_fetcher_that_holds_back_consumption_can_be_stopped(world: &mut World) {
+    let client = ClientService::refuse(all_but_one_are_online);
+    let flags = [PROBE, "--outage-patience=100ms"];
+    let fetcher = world.fetcher(&client, &flags).await;
+    publish(world, &[1]).await;
+    until_given_back(world, 1).await;
+    stop_at_once(world, fetcher).await;
+    assert_eq!(world.broker.ready(Queue::Fetch).await, 1);
+}
+
+async fn a_fetcher_that_is_stopped_in_an_outage_returns_its_messages(world: &mut World) {
+    let client = ClientService::start(all_but_one_are_online).await;
+    client.fail(Reply::Status(500, None));
+    let fetcher = world.fetcher(&client, &[FAST, PROBE]).await;
+    publish(world, &[1, 2]).await;
+    publish(world, &[3]).await;
+    until_down(world, fetcher, true).await;
+    stop_at_once(world, fetcher).await;
+    world.broker.until_ready(Queue::Fetch, 2).await;
+    client.recover();
+    world.fetcher(&client, &[FAST, PROBE]).await;
+    world.database.until_ids(&[1, 2, 3]).await;
+    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+}
