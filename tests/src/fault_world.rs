@@ -9,7 +9,7 @@ use std::time::Duration;
 use shared::topology::Topology;
 use tempfile::TempDir;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
 use crate::broker::Broker;
@@ -17,6 +17,7 @@ use crate::database::{self, Database};
 use crate::fate::{self, Mood};
 use crate::ledger::{self, Ledger, Told, Verdict};
 use crate::load::Load;
+use crate::parts::Part;
 use crate::process::Process;
 use crate::servers::Servers;
 use crate::wait::{BOUND, eventually};
@@ -28,27 +29,6 @@ pub const OBJECT_TTL: Duration = Duration::from_secs(2);
 
 /// How long it may take after the last fault until nothing is under way any more.
 const SETTLE_BOUND: Duration = Duration::from_secs(90);
-
-/// RabbitMQ writes half a second after a declaration which queues it has. Killed before, it finds a
-/// queue without a leader afterwards, which takes no message ever again (rabbitmq-server#15725).
-const QUEUES_ARE_KEPT_AFTER: Duration = Duration::from_millis(1500);
-
-/// What can be killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
-    /// The process that takes callbacks.
-    Ingest,
-    /// One of the two that look ids up.
-    Fetcher,
-    /// The other one.
-    OtherFetcher,
-    /// The process that deletes.
-    Janitor,
-    /// RabbitMQ.
-    Broker,
-    /// PostgreSQL.
-    Database,
-}
 
 /// The world of one fault case.
 pub struct FaultWorld {
@@ -72,7 +52,7 @@ pub struct FaultWorld {
     pub skipped: Option<String>,
     ledger: Ledger,
     /// When the queues were declared.
-    declared: Instant,
+    pub(crate) declared: Instant,
     name: String,
     told: Told,
     logs: TempDir,
@@ -165,61 +145,6 @@ impl FaultWorld {
     pub async fn broker(&self) -> Broker {
         let url = self.servers.broker.url().await.unwrap();
         Broker::new(&url, self.topology.clone()).await
-    }
-
-    /// One of the pipeline's processes.
-    pub fn process(&mut self, part: Part) -> &mut Process {
-        let process = self.processes.get_mut(&part);
-        process.unwrap_or_else(|| panic!("{part:?} is no process"))
-    }
-
-    /// Kills a part with SIGKILL.
-    pub async fn kill(&mut self, part: Part) {
-        match part {
-            Part::Broker => {
-                sleep_until(self.declared + QUEUES_ARE_KEPT_AFTER).await;
-                self.servers.broker.kill().await.unwrap();
-            }
-            Part::Database => self.servers.database.kill().await.unwrap(),
-            process => self.process(process).kill().await,
-        }
-    }
-
-    /// Stops a part in order. A process ends with exit code 0.
-    pub async fn stop(&mut self, part: Part) {
-        match part {
-            Part::Broker => self.servers.broker.stop().await.unwrap(),
-            Part::Database => self.servers.database.stop().await.unwrap(),
-            process => self.process(process).stop().await,
-        }
-    }
-
-    /// Starts a part again. A server lets clients in when this returns, a process may not be ready.
-    pub async fn start(&mut self, part: Part) {
-        let ways = match part {
-            Part::Broker => &self.ways.to_broker,
-            Part::Database => &self.ways.to_database,
-            process => {
-                self.process(process).start();
-                if process == Part::Ingest {
-                    let address = self
-                        .process(process)
-                        .address_in_log("callbacks are taken")
-                        .await;
-                    self.ways.to_ingest.lead_to(address);
-                }
-                return;
-            }
-        };
-        let server = match part {
-            Part::Broker => &self.servers.broker,
-            _ => &self.servers.database,
-        };
-        server.start().await.unwrap();
-        let address = server.address().await.unwrap();
-        for way in ways.values() {
-            way.lead_to(address);
-        }
     }
 
     /// Waits until a callback that is posted from now on has its row, and notes how long that took.

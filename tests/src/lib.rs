@@ -17,6 +17,7 @@ pub mod fault_world;
 pub mod http_client;
 pub mod ledger;
 pub mod load;
+pub mod parts;
 pub mod process;
 pub mod proxy;
 pub mod run;

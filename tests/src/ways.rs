@@ -6,7 +6,7 @@ use std::path::Path;
 
 use shared::topology::Topology;
 
-use crate::fault_world::Part;
+use crate::parts::Part;
 use crate::process::Process;
 use crate::proxy::{Network, Proxy};
 use crate::server::Server;

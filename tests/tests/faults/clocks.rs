@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use tests::fault_world::{FaultWorld, Part};
+use tests::fault_world::FaultWorld;
+use tests::parts::Part;
 
 tests::cases![clocks_of_hosts_five_minutes_off];
 

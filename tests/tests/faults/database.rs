@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tests::fault_world::{FaultWorld, Part};
+use tests::fault_world::FaultWorld;
+use tests::parts::Part;
 use tests::proxy::{Network, Proxy};
 use tokio::time::sleep;
 

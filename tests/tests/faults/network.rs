@@ -17,12 +17,17 @@ tests::cases![
     connections_to_the_database_forgotten,
 ];
 
+/// What was not answered is not accepted, whether it arrived or not.
 async fn callbacks_cut_in_the_middle(world: &mut FaultWorld) {
+    let network = Network::Slow(Duration::from_millis(100));
+    world.ways.to_ingest.set(network);
     for _ in 0..10 {
-        world.ways.to_ingest.reset();
         sleep(Duration::from_millis(150)).await;
+        world.ways.to_ingest.reset();
     }
+    world.ways.to_ingest.set(Network::Pass);
     world.back_at_work().await;
+    assert!(world.load.answers().refused > 0, "none was cut");
 }
 
 async fn the_broker_cut_off_from_each_binary(world: &mut FaultWorld) {

@@ -7,7 +7,8 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tests::case::duration;
-use tests::fault_world::{FaultWorld, Part};
+use tests::fault_world::FaultWorld;
+use tests::parts::Part;
 use tests::servers::variable;
 use tokio::time::{Instant, sleep};
 

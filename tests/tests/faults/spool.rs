@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tests::fault_world::{FaultWorld, Part};
+use tests::fault_world::FaultWorld;
+use tests::parts::Part;
 use tokio::time::sleep;
 
 tests::cases![
