@@ -53,6 +53,7 @@ pub async fn run(config: Config, listener: TcpListener, context: Context) -> any
         header_timeout: config.header_timeout,
         refusal: error::refusal(),
     };
+    // The system chooses the port where the setting says 0.
     tracing::info!(address = %listener.local_addr()?, "accepting callbacks");
     let work = async {
         tokio::join!(

@@ -33,7 +33,11 @@ running_programs() {
 stop_programs() {
   local state=$1 name
   shift
-  for name in "$@"; do signal_program "$state" "$name" TERM; done
+  for name in "$@"; do
+    signal_program "$state" "$name" TERM
+    # A test that was interrupted may have held it.
+    signal_program "$state" "$name" CONT
+  done
   for name in "$@"; do
     wait_until 20 program_stopped "$state" "$name" && continue
     warn "$name does not stop: killed"

@@ -156,8 +156,22 @@ start_rabbitmq() {
   echo "$EPMD_PORT" >"$state/epmd-port"
   write_rabbitmq_files "$folder"
   rabbitmq_environment "$folder"
+  write_rabbitmqctl "$state/rabbitmqctl"
   server_command rabbitmq "${RABBITMQ_ENVIRONMENT[@]}" "$(find_rabbitmq)"
   start_program "$state" rabbitmq TERM "${COMMAND[@]}"
+}
+
+# A rabbitmqctl that finds this server and no other.
+write_rabbitmqctl() {
+  local server
+  server=$(find_rabbitmq)
+  server_command rabbitmq "${RABBITMQ_ENVIRONMENT[@]}" "${server%-server}ctl"
+  {
+    echo '#!/usr/bin/env bash'
+    printf '%q ' exec "${COMMAND[@]}"
+    echo '"$@"'
+  } >"$1"
+  chmod +x "$1"
 }
 
 # Written anew at each start, for the ports may differ. The user is created with the database, instead of guest.

@@ -9,6 +9,7 @@ pub mod boot;
 pub mod broker;
 pub mod config;
 pub mod consumer;
+pub mod database_url;
 pub mod descriptors;
 pub mod health;
 pub mod hold;

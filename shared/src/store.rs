@@ -1,6 +1,5 @@
 //! Access to the database: the pool, the migrations, and the watch over its health.
 
-use std::fmt;
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -16,50 +15,19 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::{Value, mask_password};
+use crate::database_url::DatabaseUrl;
 use crate::health::Dependency;
 use crate::migration::{MigrationError, migrate};
 use crate::shutdown::Shutdown;
-
-/// Address and credentials of the database.
-#[derive(Clone)]
-pub struct DatabaseUrl {
-    config: Config,
-    masked: String,
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.masked)
-    }
-}
-
-impl Value for DatabaseUrl {
-    const SECRET: bool = true;
-
-    fn parse(raw: &str) -> Result<Self, String> {
-        let url = url::Url::parse(raw.trim()).map_err(|error| error.to_string())?;
-        let config = raw
-            .trim()
-            .parse()
-            .map_err(|error: tokio_postgres::Error| error.to_string())?;
-        Ok(Self {
-            config,
-            masked: mask_password(&url),
-        })
-    }
-
-    fn show(&self) -> String {
-        self.masked.clone()
-    }
-}
 
 crate::settings! {
     /// Settings of the access to the database.
     pub struct DatabaseSettings {
         /// Address and credentials of PostgreSQL: postgres://user:password@host:port/database.
-        /// With ?sslmode=require the connection is encrypted and the server's certificate checked
-        /// against the system's authorities.
+        /// Several hosts, host:port,host:port, are tried in turn, with
+        /// ?target_session_attrs=read-write until one can be written to. With ?sslmode=require the
+        /// connection is encrypted and the server's certificate checked against the system's
+        /// authorities.
         pub database_url: DatabaseUrl = "postgres://postgres:postgres@localhost:5432/postgres",
         /// How many connections to the database there may be.
         pub database_pool_size: NonZeroUsize = "4",
@@ -96,6 +64,13 @@ fn describe(error: &tokio_postgres::Error) -> String {
 }
 
 impl StoreError {
+    /// Whether the database can only be read: the primary that the connection led to is none any
+    /// more.
+    fn is_read_only(&self) -> bool {
+        matches!(self, Self::Statement(error)
+            if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION))
+    }
+
     /// Whether the statement lost against a concurrent one, and is worth trying again at once.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
@@ -128,8 +103,12 @@ impl Store {
         dependency: Dependency,
     ) -> anyhow::Result<Self> {
         let timeout = settings.database_timeout;
-        let mut config = settings.database_url.config.clone();
-        config.application_name(process).connect_timeout(timeout);
+        let mut config = settings.database_url.config().clone();
+        // A host that does not answer leaves time for the others.
+        let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX);
+        config
+            .application_name(process)
+            .connect_timeout(timeout / hosts.max(1));
         let pool = Pool::builder(manager(config)?)
             .max_size(settings.database_pool_size.get())
             .runtime(Runtime::Tokio1)
@@ -149,7 +128,7 @@ impl Store {
     }
 
     /// Runs `work` on a connection of the pool, bounded in time, and notes whether the database
-    /// is up. A connection that did not answer in time is not used again.
+    /// is up. A connection that did not answer in time, or cannot write, is not used again.
     ///
     /// # Errors
     /// [`StoreError`]; after any but a conflict it is unknown whether the work was carried out.
@@ -171,11 +150,16 @@ impl Store {
         work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, StoreError> {
         let client = self.pool.get().await?;
-        if let Ok(result) = tokio::time::timeout(self.timeout, work(&client)).await {
-            return Ok(result?);
+        let result = match tokio::time::timeout(self.timeout, work(&client)).await {
+            Ok(result) => result.map_err(StoreError::Statement),
+            Err(_) => Err(StoreError::Timeout),
+        };
+        let is_of_no_use =
+            |error: &StoreError| matches!(error, StoreError::Timeout) || error.is_read_only();
+        if result.as_ref().is_err_and(is_of_no_use) {
+            drop(Client::take(client));
         }
-        drop(Client::take(client));
-        Err(StoreError::Timeout)
+        result
     }
 
     /// Tries `statement` until it is carried out, however long the database is away.
@@ -289,26 +273,4 @@ fn limit_statements(timeout: Duration) -> Hook {
             }
         })
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_password_is_shown_nowhere() {
-        let url = <DatabaseUrl as Value>::parse("postgres://user:secret@host/objects").unwrap();
-        assert!(!url.show().contains("secret"));
-        assert!(!format!("{url:?}").contains("secret"));
-    }
-
-    #[test]
-    fn what_is_no_database_address_is_refused() {
-        for raw in ["http://host/db", "postgres://host:port", "nonsense"] {
-            assert!(
-                <DatabaseUrl as Value>::parse(raw).is_err(),
-                "{raw} was accepted"
-            );
-        }
-    }
 }

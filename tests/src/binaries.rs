@@ -31,8 +31,21 @@ fn folder() -> &'static PathBuf {
     })
 }
 
-fn command(binary: &str, arguments: &[String]) -> Command {
-    let mut command = Command::new(folder().join(binary));
+/// A command that runs a binary, no file that it writes growing beyond `file_limit` blocks of 512
+/// bytes.
+pub(crate) fn command(binary: &str, arguments: &[String], file_limit: Option<u32>) -> Command {
+    const LIMITED: &str = r#"trap "" XFSZ; ulimit -f "$0"; exec "$@""#;
+    let program = folder().join(binary);
+    let mut command = match file_limit {
+        None => Command::new(program),
+        Some(blocks) => {
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-c", LIMITED, &blocks.to_string()])
+                .arg(program);
+            shell
+        }
+    };
     // The environment of whoever runs the tests is not to be read as settings.
     command
         .env_clear()
@@ -44,7 +57,7 @@ fn command(binary: &str, arguments: &[String]) -> Command {
 
 /// Runs a binary to its end.
 pub async fn output(binary: &str, arguments: &[String], environment: &[(&str, &str)]) -> Output {
-    let mut command = command(binary, arguments);
+    let mut command = command(binary, arguments, None);
     timeout(BOUND, command.envs(environment.iter().copied()).output())
         .await
         .unwrap()
@@ -69,7 +82,7 @@ impl Started {
     /// Starts a binary.
     #[must_use]
     pub fn new(binary: &str, arguments: &[String]) -> Self {
-        let mut child = command(binary, arguments)
+        let mut child = command(binary, arguments, None)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

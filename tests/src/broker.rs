@@ -140,30 +140,36 @@ impl Broker {
         .await;
     }
 
-    /// Waits for a message and takes it off the queue.
-    pub async fn take(&self, queue: Queue) -> BasicGetMessage {
-        let name = self.topology.name(queue);
-        let take = async || {
-            let no_ack = BasicGetOptions { no_ack: true };
-            self.channel
-                .basic_get(name.as_str().into(), no_ack)
-                .await
-                .unwrap()
-        };
-        eventually(&format!("a message in {queue:?}"), take).await
+    /// Takes a message off the queue, if there is one.
+    pub async fn try_take(&self, queue: Queue) -> Option<BasicGetMessage> {
+        let name = self.topology.name(queue).into();
+        let no_ack = BasicGetOptions { no_ack: true };
+        self.channel.basic_get(name, no_ack).await.unwrap()
     }
 
-    /// Whether a queue exists. Asked on a channel of its own, which a "no" closes.
+    /// Waits for a message and takes it off the queue.
+    pub async fn take(&self, queue: Queue) -> BasicGetMessage {
+        let what = format!("a message in {queue:?}");
+        eventually(&what, async || self.try_take(queue).await).await
+    }
+
+    /// Whether a queue exists.
     pub async fn exists(&self, queue_name: &str) -> bool {
+        self.messages(queue_name).await.is_some()
+    }
+
+    /// How many messages are in a queue and not with a consumer; none where there is no such queue.
+    /// Asked on a channel of its own, which a "no" closes.
+    pub async fn messages(&self, queue_name: &str) -> Option<u32> {
         let passive = QueueDeclareOptions {
             passive: true,
             ..Default::default()
         };
         let channel = self.connection.create_channel().await.unwrap();
-        channel
+        let declared = channel
             .queue_declare(queue_name.into(), passive, FieldTable::default())
-            .await
-            .is_ok()
+            .await;
+        Some(declared.ok()?.message_count())
     }
 
     /// Declares a queue as the pipeline would not.

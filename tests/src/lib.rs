@@ -9,10 +9,20 @@
 
 pub mod binaries;
 pub mod broker;
+pub mod case;
 pub mod client_service;
 pub mod database;
+pub mod fate;
+pub mod fault_world;
 pub mod http_client;
+pub mod ledger;
+pub mod load;
+pub mod parts;
+pub mod process;
+pub mod proxy;
 pub mod run;
+pub mod server;
 pub mod servers;
 pub mod wait;
+pub mod ways;
 pub mod world;

@@ -2,7 +2,7 @@
 //! where there is no container engine), or started in containers and removed at the end of the run.
 
 use std::env::var_os;
-use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -10,21 +10,22 @@ use testcontainers::core::IntoContainerPort;
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
 use tokio::runtime::Runtime;
-use tokio::time::{Instant, sleep};
 
-use crate::broker::connect as connect_broker;
-use crate::database::connect as connect_database;
+use crate::server::{Keeper, Program, SERVER_BOUND, Server};
 
 const HINT: &str = "run scripts/test, which brings up what is missing";
 const PASSWORD: &str = "test";
 
 /// The servers of a test run.
 pub struct Servers {
-    /// Address of RabbitMQ.
+    /// Address of RabbitMQ when the run began.
     pub amqp_url: String,
-    /// Address of a PostgreSQL database whose user may create others.
+    /// Address of a PostgreSQL database whose user may create others, when the run began.
     pub database_url: String,
-    containers: Vec<ContainerAsync<GenericImage>>,
+    /// RabbitMQ.
+    pub broker: Server,
+    /// PostgreSQL.
+    pub database: Server,
     runtime: Runtime,
 }
 
@@ -38,17 +39,27 @@ impl Servers {
         let runtime = Runtime::new().context("starting a runtime")?;
         match (variable("TEST_AMQP_URL"), variable("TEST_DATABASE_URL")) {
             (Some(amqp_url), Some(database_url)) => {
-                let servers = Self {
-                    amqp_url,
-                    database_url,
-                    containers: Vec::new(),
-                    runtime,
-                };
+                let servers = Self::new(amqp_url, database_url, [keeper(), keeper()], runtime);
                 servers.wait(Duration::from_secs(5))?;
                 Ok(servers)
             }
             (None, None) => Self::start(runtime),
             _ => bail!("TEST_AMQP_URL and TEST_DATABASE_URL go together; {HINT}"),
+        }
+    }
+
+    fn new(
+        amqp_url: String,
+        database_url: String,
+        [broker, database]: [Keeper; 2],
+        runtime: Runtime,
+    ) -> Self {
+        Self {
+            broker: Server::new(Program::RabbitMq, amqp_url.clone(), broker),
+            database: Server::new(Program::Postgres, database_url.clone(), database),
+            amqp_url,
+            database_url,
+            runtime,
         }
     }
 
@@ -61,50 +72,44 @@ impl Servers {
                 ("RABBITMQ_DEFAULT_USER", "test"),
                 ("RABBITMQ_DEFAULT_PASS", PASSWORD),
             ];
-            let broker = container(&rabbitmq, 5672, &variables, &[]).await?;
+            let broker = container(&rabbitmq, Program::RabbitMq, &variables, &[]).await?;
             // A crash of the machine is not among the tests: the disk need not be waited for.
             let fast = ["-c", "fsync=off", "-c", "max_connections=300"];
-            let database =
-                container(&postgres, 5432, &[("POSTGRES_PASSWORD", PASSWORD)], &fast).await?;
+            let variables = [("POSTGRES_PASSWORD", PASSWORD)];
+            let database = container(&postgres, Program::Postgres, &variables, &fast).await?;
             let amqp_url = format!(
                 "amqp://test:{PASSWORD}@{}/%2f",
-                address(&broker, 5672).await?
+                address(&broker, Program::RabbitMq).await?
             );
             let database_url = format!(
                 "postgres://postgres:{PASSWORD}@{}/postgres",
-                address(&database, 5432).await?
+                address(&database, Program::Postgres).await?
             );
-            anyhow::Ok((amqp_url, database_url, vec![broker, database]))
+            let keepers =
+                [broker, database].map(|container| Keeper::Container(Box::new(container)));
+            anyhow::Ok((amqp_url, database_url, keepers))
         };
-        let (amqp_url, database_url, containers) = runtime.block_on(start)?;
-        let servers = Self {
-            amqp_url,
-            database_url,
-            containers,
-            runtime,
-        };
-        servers.wait(Duration::from_mins(2))?;
+        let (amqp_url, database_url, keepers) = runtime.block_on(start)?;
+        let servers = Self::new(amqp_url, database_url, keepers, runtime);
+        servers.wait(SERVER_BOUND)?;
         Ok(servers)
     }
 
     /// Waits until both servers let clients in.
     fn wait(&self, bound: Duration) -> anyhow::Result<()> {
         self.runtime.block_on(async {
-            until_ok(bound, || connect_broker(&self.amqp_url))
-                .await
-                .with_context(|| format!("no RabbitMQ at TEST_AMQP_URL; {HINT}"))?;
-            until_ok(bound, || connect_database(&self.database_url))
-                .await
-                .with_context(|| format!("no PostgreSQL at TEST_DATABASE_URL; {HINT}"))?;
-            Ok(())
+            let broker = self.broker.until_it_lets_in(bound).await;
+            broker.with_context(|| format!("no RabbitMQ at TEST_AMQP_URL; {HINT}"))?;
+            let database = self.database.until_it_lets_in(bound).await;
+            database.with_context(|| format!("no PostgreSQL at TEST_DATABASE_URL; {HINT}"))
         })
     }
 }
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        for container in self.containers.drain(..) {
-            if let Err(error) = self.runtime.block_on(container.rm()) {
+        for server in [&mut self.broker, &mut self.database] {
+            if let Err(error) = self.runtime.block_on(server.remove()) {
                 complain(&format!("a container was not removed: {error}"));
             }
         }
@@ -116,51 +121,46 @@ fn complain(message: &str) {
     eprintln!("{message}");
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A setting of the tests, which are none of the pipeline's.
+#[must_use]
+pub fn variable(name: &str) -> Option<String> {
     var_os(name)
         .and_then(|value| value.into_string().ok())
         .filter(|value| !value.is_empty())
 }
 
+/// Who keeps servers running that the environment names.
+fn keeper() -> Keeper {
+    variable("TEST_SERVERS_STATE").map_or(Keeper::Unknown, |state| {
+        Keeper::Supervisor(PathBuf::from(state))
+    })
+}
+
 async fn container(
     image: &str,
-    port: u16,
+    program: Program,
     variables: &[(&str, &str)],
     command: &[&str],
 ) -> anyhow::Result<ContainerAsync<GenericImage>> {
     let (name, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
     let mut request = GenericImage::new(name, tag)
-        .with_exposed_port(port.tcp())
+        .with_exposed_port(program.port().tcp())
         .with_cmd(command.to_vec());
     for (variable, value) in variables {
         request = request.with_env_var(*variable, *value);
     }
     request
-        .with_startup_timeout(Duration::from_mins(2))
+        .with_startup_timeout(SERVER_BOUND)
         .start()
         .await
         .with_context(|| format!("starting a container of {image}; {HINT}"))
 }
 
-async fn address(container: &ContainerAsync<GenericImage>, port: u16) -> anyhow::Result<String> {
+async fn address(
+    container: &ContainerAsync<GenericImage>,
+    program: Program,
+) -> anyhow::Result<String> {
     let host = container.get_host().await?;
-    Ok(format!(
-        "{host}:{}",
-        container.get_host_port_ipv4(port).await?
-    ))
-}
-
-async fn until_ok<T, F>(bound: Duration, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
-where
-    F: Future<Output = anyhow::Result<T>>,
-{
-    const PAUSE: Duration = Duration::from_millis(100);
-    let deadline = Instant::now() + bound;
-    loop {
-        match attempt().await {
-            Ok(value) => return Ok(value),
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => sleep(PAUSE).await,
-        }
-    }
+    let port = container.get_host_port_ipv4(program.port()).await?;
+    Ok(format!("{host}:{port}"))
 }

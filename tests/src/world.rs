@@ -276,7 +276,7 @@ pub fn configure<C: Process>(own: Vec<String>, flags: &[&str]) -> C {
         .settings
 }
 
-fn unique_name() -> String {
+pub(crate) fn unique_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let elapsed = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,0 +1,186 @@
+//! Running a fault case in a world of its own, and the table that all of them make.
+
+use std::fmt::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use libtest_mimic::{Completion, Failed, Trial};
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+use crate::fault_world::FaultWorld;
+use crate::ledger::Verdict;
+use crate::load::Answers;
+use crate::run::message;
+use crate::servers::{Servers, variable};
+
+/// How long a case may take, beside the time of random kills.
+const CASE_BOUND: Duration = Duration::from_mins(4);
+
+/// Back at work later than this is a failure. The aim is 5 s, on a machine that is not busy.
+const BACK_BOUND: Duration = Duration::from_secs(15);
+
+const HEAD: &str = "\
+| case | accepted | refused | stored | offline | gone | dead | parked | lost | early | never deleted | slowest 202 | back after |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |";
+
+type Body = for<'a> fn(&'a mut FaultWorld) -> LocalBoxFuture<'a, ()>;
+
+/// A case: a sentence, and the faults.
+pub struct Case {
+    name: &'static str,
+    body: Body,
+}
+
+/// The lines of the table, as cases end. Clones share one table.
+#[derive(Clone, Default)]
+pub struct Table(Arc<Mutex<Vec<String>>>);
+
+impl Case {
+    /// Made by [`cases!`](crate::cases).
+    #[must_use]
+    pub fn new(name: &'static str, body: Body) -> Self {
+        let name = name.strip_prefix("faults::").unwrap_or(name);
+        Self { name, body }
+    }
+
+    /// The case as the runner takes it.
+    #[must_use]
+    pub fn trial(self, servers: Option<Arc<Servers>>, table: Table) -> Trial {
+        Trial::ignorable_test(self.name, move || match servers {
+            Some(servers) => self.run(servers, &table),
+            None => Err(Failed::from("no servers")),
+        })
+    }
+
+    fn run(&self, servers: Arc<Servers>, table: &Table) -> Result<Completion, Failed> {
+        let runtime = Runtime::new().map_err(|error| Failed::from(error.to_string()))?;
+        runtime.block_on(async {
+            let mut world = FaultWorld::create(servers).await;
+            let result = self.run_in(&mut world, table).await;
+            let result = result.map_err(|failure| format!("{failure}\n{}", world.logs()));
+            let skipped = world.skipped.take();
+            world.destroy().await;
+            result?;
+            Ok(skipped.map_or(Completion::Completed, Completion::ignored_with))
+        })
+    }
+
+    async fn run_in(&self, world: &mut FaultWorld, table: &Table) -> Result<(), String> {
+        let bounded = timeout(CASE_BOUND + duration(), (self.body)(world));
+        let body = std::panic::AssertUnwindSafe(bounded).catch_unwind().await;
+        let failure = match body {
+            Ok(Ok(())) => None,
+            Ok(Err(_)) => Some("not done in time".to_owned()),
+            Err(panic) => Some(message(&*panic)),
+        };
+        if let Some(failure) = failure {
+            world.repair().await;
+            return Err(failure);
+        }
+        if world.skipped.is_some() {
+            return Ok(());
+        }
+        let settled = std::panic::AssertUnwindSafe(world.settle()).catch_unwind();
+        let verdict = settled.await.map_err(|panic| message(&*panic))?;
+        let back = world.back_after;
+        table.add(
+            self.name,
+            &verdict,
+            &world.load.answers(),
+            back,
+            &world.notes,
+        );
+        let mut failures = verdict.failures();
+        if let Some(late) = back.filter(|back| *back > BACK_BOUND) {
+            failures.push(format!("back at work after {late:?} only"));
+        }
+        if failures.is_empty() {
+            Ok(())
+        } else {
+            Err(failures.join("\n"))
+        }
+    }
+}
+
+impl Table {
+    fn add(
+        &self,
+        case: &str,
+        verdict: &Verdict,
+        answers: &Answers,
+        back: Option<Duration>,
+        notes: &[String],
+    ) {
+        let Verdict {
+            accepted,
+            stored,
+            offline,
+            gone,
+            dead,
+            parked,
+            lost,
+            early,
+            never_deleted,
+            ..
+        } = verdict;
+        let case = case.rsplit("::").next().unwrap_or(case).replace('_', " ");
+        let (refused, lost) = (answers.refused, lost.len());
+        let back = back.map_or_else(|| "-".to_owned(), seconds);
+        let slowest = seconds(answers.slowest);
+        let mut line = format!(
+            "| {case} | {accepted} | {refused} | {stored} | {offline} | {gone} | {dead} | {parked} \
+             | {lost} | {early} | {never_deleted} | {slowest} | {back} |"
+        );
+        show(&line);
+        for note in notes {
+            show(note);
+            write!(line, "\n{note}").unwrap_or_default();
+        }
+        self.0.lock().unwrap().push(line);
+    }
+
+    /// Prints all of it.
+    pub fn print(&self) {
+        let lines = self.0.lock().unwrap();
+        if !lines.is_empty() {
+            show(&format!("\n{HEAD}\n{}", lines.join("\n")));
+        }
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.2} s", duration.as_secs_f64())
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what the suite is for")]
+fn show(text: &str) {
+    println!("{text}");
+}
+
+/// How long random kills go on: `FAULTS_DURATION`.
+#[must_use]
+pub fn duration() -> Duration {
+    let given = variable("FAULTS_DURATION");
+    let given = given.map(|raw| <Duration as shared::config::Value>::parse(&raw));
+    match given {
+        Some(parsed) => parsed.unwrap_or_else(|error| panic!("FAULTS_DURATION: {error}")),
+        None => Duration::from_secs(30),
+    }
+}
+
+/// Lists the cases of a module as `pub fn cases()`.
+#[macro_export]
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        /// The cases of this module.
+        pub fn cases() -> Vec<$crate::case::Case> {
+            vec![$($crate::case::Case::new(
+                concat!(module_path!(), "::", stringify!($name)),
+                |world| Box::pin($name(world)),
+            )),*]
+        }
+    };
+}

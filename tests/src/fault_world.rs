@@ -1,0 +1,255 @@
+//! The world of a fault case: the pipeline as it runs in production, in small, with its binaries, a
+//! network that can fail, servers that can be killed, and load.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::topology::Topology;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_postgres::Client;
+
+use crate::broker::Broker;
+use crate::database::{self, Database};
+use crate::fate::{self, Mood};
+use crate::ledger::{self, Ledger, Told, Verdict};
+use crate::load::Load;
+use crate::parts::Part;
+use crate::process::Process;
+use crate::servers::Servers;
+use crate::wait::{BOUND, eventually};
+use crate::ways::{Flags, Ways, in_database};
+use crate::world::unique_name;
+
+/// How long a row lives here.
+pub const OBJECT_TTL: Duration = Duration::from_secs(2);
+
+/// How long it may take after the last fault until nothing is under way any more.
+const SETTLE_BOUND: Duration = Duration::from_secs(90);
+
+/// The world of one fault case.
+pub struct FaultWorld {
+    /// The servers of the run.
+    pub servers: Arc<Servers>,
+    /// The ways between the parts.
+    pub ways: Ways,
+    /// How the client service answers.
+    pub mood: watch::Sender<Mood>,
+    /// The callbacks that come in.
+    pub load: Load,
+    /// The longest that it took to be back at work.
+    pub back_after: Option<Duration>,
+    /// What else there is to say about the case.
+    pub notes: Vec<String>,
+    /// The pipeline's processes.
+    pub processes: BTreeMap<Part, Process>,
+    /// The pipeline's queues.
+    pub topology: Topology,
+    /// Why the case cannot be run here.
+    pub skipped: Option<String>,
+    ledger: Ledger,
+    /// When the queues were declared.
+    pub(crate) declared: Instant,
+    name: String,
+    told: Told,
+    logs: TempDir,
+}
+
+impl FaultWorld {
+    /// Starts everything, and returns when rows are stored.
+    pub async fn create(servers: Arc<Servers>) -> Self {
+        let name = unique_name();
+        let database = Database::create(&servers.database.url().await.unwrap(), &name).await;
+        let (mood, told) = (watch::Sender::new(Mood::Honest), Told::default());
+        let client_service = fate::start(mood.subscribe(), told.clone()).await;
+        let ways = Ways::open(&servers, &client_service.url).await;
+        let logs = TempDir::new().unwrap();
+        let flags = Flags {
+            servers: &servers,
+            ways: &ways,
+            world: &name,
+        };
+        let mut world = Self {
+            processes: flags.processes(logs.path()),
+            topology: flags.topology(),
+            load: Load::new(ways.to_ingest.address),
+            servers,
+            ways,
+            mood,
+            back_after: None,
+            notes: Vec::new(),
+            skipped: None,
+            ledger: Ledger::default(),
+            declared: Instant::now(),
+            name,
+            told,
+            logs,
+        };
+        world.start_processes(&database.client).await;
+        world
+    }
+
+    /// The first process makes the table; the ledger's triggers are set before anything is stored.
+    async fn start_processes(&mut self, client: &Client) {
+        self.broker().await.declare().await;
+        self.declared = Instant::now();
+        self.start(Part::Janitor).await;
+        eventually("the table of the objects", async || {
+            let table = client
+                .query_one("select to_regclass('objects')::text", &[])
+                .await;
+            table.unwrap().get::<_, Option<String>>(0)
+        })
+        .await;
+        ledger::record(client).await;
+        for part in [Part::Fetcher, Part::OtherFetcher, Part::Ingest] {
+            self.start(part).await;
+        }
+        self.load.resume();
+        self.until_stored_again().await;
+    }
+
+    /// A connection of the tests' own to the database, past all faults of the network.
+    pub async fn database(&self) -> Client {
+        self.try_database().await.unwrap()
+    }
+
+    async fn try_database(&self) -> anyhow::Result<Client> {
+        let url = self.servers.database.url().await?;
+        database::connect(&in_database(&url, &self.name)).await
+    }
+
+    /// The URL of the world's database, by way of `address`.
+    #[must_use]
+    pub fn database_url(&self, address: SocketAddr) -> String {
+        in_database(&self.servers.database.url_at(address), &self.name)
+    }
+
+    /// Makes a user of the world's own, named as its database is, who can do in it what the
+    /// processes need. Returns the user's name.
+    pub async fn create_role(&self, password: &str) -> String {
+        let role = &self.name;
+        let create = format!(
+            "create role {role} login password '{password}';
+             grant create on schema public to {role};
+             grant all on all tables in schema public to {role};"
+        );
+        self.database().await.batch_execute(&create).await.unwrap();
+        role.clone()
+    }
+
+    /// The tests' own view of the broker, past all faults of the network.
+    pub async fn broker(&self) -> Broker {
+        let url = self.servers.broker.url().await.unwrap();
+        Broker::new(&url, self.topology.clone()).await
+    }
+
+    /// Waits until a callback that is posted from now on has its row, and notes how long that took.
+    pub async fn back_at_work(&mut self) -> Duration {
+        let took = self.until_stored_again().await;
+        self.back_after = self.back_after.max(Some(took));
+        took
+    }
+
+    async fn until_stored_again(&self) -> Duration {
+        const PAUSE: Duration = Duration::from_millis(50);
+        let begin = Instant::now();
+        let first = self.load.next_probe();
+        let mut client = None;
+        while begin.elapsed() < BOUND {
+            if client.is_none() {
+                client = self.try_database().await.ok();
+            }
+            let query = "select count(*) from stores where id <= $1";
+            let stored = match &client {
+                Some(client) => client.query_one(query, &[&first]).await.ok(),
+                None => None,
+            };
+            match stored {
+                Some(row) if row.get::<_, i64>(0) > 0 => return begin.elapsed(),
+                Some(_) => {}
+                None => client = None,
+            }
+            self.load.probe();
+            sleep(PAUSE).await;
+        }
+        panic!("not back at work after {BOUND:?}");
+    }
+
+    /// Waits until nothing is under way any more, or for too long a time, and reckons. The load is
+    /// paused or has ended.
+    pub async fn until_quiet(&mut self) -> Verdict {
+        const PAUSE: Duration = Duration::from_millis(250);
+        let deadline = Instant::now() + SETTLE_BOUND;
+        loop {
+            let verdict = self.reckon().await;
+            if verdict.is_final() || Instant::now() > deadline {
+                return verdict;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn reckon(&mut self) -> Verdict {
+        let (broker, client) = (self.broker().await, self.database().await);
+        self.ledger.look(&broker, &client).await;
+        let accepted = self.load.answers().accepted;
+        self.ledger.verdict(&accepted, &self.told)
+    }
+
+    /// Ends the load and, when nothing is under way any more, the processes.
+    pub async fn settle(&mut self) -> Verdict {
+        self.load.stop().await;
+        self.until_quiet().await;
+        // What a process held unfinished is in its queue again.
+        for process in self.processes.values_mut() {
+            process.stop().await;
+        }
+        self.reckon().await
+    }
+
+    /// The last lines of each process, but for what went well.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let last_lines = |process: &Process| {
+            let log = process.log();
+            let lines: Vec<&str> = log
+                .lines()
+                .filter(|line| !line.contains("status=202"))
+                .collect();
+            let last = lines[lines.len().saturating_sub(25)..].join("\n");
+            format!("--- {}\n{last}\n", process.name())
+        };
+        self.processes.values().map(last_lines).collect()
+    }
+
+    /// Starts the servers again where a case broke off while they were down.
+    pub async fn repair(&self) {
+        for server in [&self.servers.broker, &self.servers.database] {
+            if server.until_it_lets_in(Duration::ZERO).await.is_err() {
+                server.start().await.unwrap();
+            }
+        }
+    }
+
+    /// Removes everything. The servers run.
+    pub async fn destroy(mut self) {
+        for process in self.processes.values_mut() {
+            process.kill().await;
+        }
+        let broker = self.broker().await;
+        for queue in self.topology.queue_names() {
+            broker.delete(&queue).await;
+        }
+        broker.delete_exchanges().await;
+        let server_url = self.servers.database.url().await.unwrap();
+        Database::drop(&server_url, &self.name).await;
+        let role = format!("drop role if exists {}", self.name);
+        let admin = database::connect(&server_url).await.unwrap();
+        admin.batch_execute(&role).await.unwrap();
+        self.logs.close().unwrap();
+    }
+}

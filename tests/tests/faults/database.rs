@@ -1,0 +1,98 @@
+//! A database that is there, and takes no more connections, no writes, or moves elsewhere.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tests::fault_world::FaultWorld;
+use tests::parts::Part;
+use tests::proxy::{Network, Proxy};
+use tokio::time::sleep;
+
+tests::cases![
+    no_connection_to_the_database_left,
+    a_database_that_turns_read_only,
+    failover_to_another_address,
+];
+
+const DATABASE_USERS: [Part; 3] = [Part::Fetcher, Part::OtherFetcher, Part::Janitor];
+
+fn binary(part: Part) -> &'static str {
+    if part == Part::Janitor {
+        "janitor"
+    } else {
+        "fetcher"
+    }
+}
+
+/// Starts those who use the database again, with another URL, and waits until they are at work.
+async fn restart_with_url(world: &mut FaultWorld, url: impl Fn(&FaultWorld, SocketAddr) -> String) {
+    for part in DATABASE_USERS {
+        let url = url(world, world.ways.to_database[binary(part)].address);
+        world.stop(part).await;
+        world.process(part).set_flag("database-url", &url);
+        world.start(part).await;
+    }
+    world.back_at_work().await;
+}
+
+/// The limit is that of a role, since nobody limits a superuser.
+async fn no_connection_to_the_database_left(world: &mut FaultWorld) {
+    let role = world.create_role("limited").await;
+    restart_with_url(world, |world, address| {
+        let url = world.database_url(address);
+        let (_, place) = url.split_once('@').unwrap();
+        format!("postgres://{role}:limited@{place}")
+    })
+    .await;
+    let admin = world.database().await;
+    let limit = async |connections: i32| {
+        let limit = format!("alter role {role} connection limit {connections}");
+        admin.batch_execute(&limit).await.unwrap();
+    };
+    limit(0).await;
+    let terminate = "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1";
+    let ended = admin.query(terminate, &[&role]).await.unwrap();
+    assert!(!ended.is_empty(), "nobody was connected");
+    sleep(Duration::from_secs(2)).await;
+    limit(-1).await;
+    world.back_at_work().await;
+}
+
+/// As a primary that was demoted: its connections live on, and are good for nothing.
+async fn a_database_that_turns_read_only(world: &mut FaultWorld) {
+    let admin = world.database().await;
+    let set = async |read_only: &str| {
+        let system = format!("alter system set default_transaction_read_only = {read_only}");
+        admin.batch_execute(&system).await.unwrap();
+        admin
+            .batch_execute("select pg_reload_conf()")
+            .await
+            .unwrap();
+    };
+    let before = world.ways.to_database["fetcher"].accepted();
+    set("on").await;
+    sleep(Duration::from_secs(3)).await;
+    let after = world.ways.to_database["fetcher"].accepted();
+    set("off").await;
+    world.back_at_work().await;
+    assert!(after > before, "connections that cannot write were kept");
+}
+
+async fn failover_to_another_address(world: &mut FaultWorld) {
+    let server = world.servers.database.address().await.unwrap();
+    let second = Proxy::start(server).await;
+    second.set(Network::Cut);
+    let place = second.address;
+    restart_with_url(world, |world, address| {
+        let url = world.database_url(address);
+        let (login, rest) = url.split_once('@').unwrap();
+        format!("{login}@{place},{rest}?target_session_attrs=read-write")
+    })
+    .await;
+    world.ways.set_to_database(Network::Cut);
+    second.set(Network::Pass);
+    world.back_at_work().await;
+    second.set(Network::Cut);
+    world.ways.set_to_database(Network::Pass);
+    world.back_at_work().await;
+}

@@ -1,0 +1,54 @@
+//! A broker that is away, and callbacks that are accepted nevertheless.
+
+use std::time::Duration;
+
+use tests::fault_world::FaultWorld;
+use tests::parts::Part;
+use tokio::time::sleep;
+
+tests::cases![
+    callbacks_are_accepted_while_the_broker_is_away,
+    ingest_killed_while_the_broker_is_away,
+    a_full_disk_while_the_broker_is_away,
+];
+
+async fn accepted_within(world: &FaultWorld, time: Duration) -> usize {
+    let before = world.load.answers().accepted.len();
+    sleep(time).await;
+    world.load.answers().accepted.len() - before
+}
+
+async fn callbacks_are_accepted_while_the_broker_is_away(world: &mut FaultWorld) {
+    world.kill(Part::Broker).await;
+    let accepted = accepted_within(world, Duration::from_secs(8)).await;
+    world.start(Part::Broker).await;
+    world.back_at_work().await;
+    assert!(accepted > 0, "nothing was accepted without the broker");
+    assert!(world.load.answers().slowest < Duration::from_secs(1));
+}
+
+async fn ingest_killed_while_the_broker_is_away(world: &mut FaultWorld) {
+    world.kill(Part::Broker).await;
+    let accepted = accepted_within(world, Duration::from_secs(4)).await;
+    world.kill(Part::Ingest).await;
+    world.start(Part::Ingest).await;
+    world.start(Part::Broker).await;
+    world.back_at_work().await;
+    assert!(accepted > 0, "nothing was accepted without the broker");
+}
+
+/// What does not fit is refused, and what was answered 202 before is kept.
+async fn a_full_disk_while_the_broker_is_away(world: &mut FaultWorld) {
+    world.stop(Part::Ingest).await;
+    world.process(Part::Ingest).set_file_limit(Some(8));
+    world.start(Part::Ingest).await;
+    world.back_at_work().await;
+    world.kill(Part::Broker).await;
+    let refused = world.load.answers().refused;
+    let accepted = accepted_within(world, Duration::from_secs(6)).await;
+    let refused = world.load.answers().refused - refused;
+    world.start(Part::Broker).await;
+    world.back_at_work().await;
+    assert!(accepted > 0, "nothing fitted");
+    assert!(refused > 0, "everything fitted");
+}
