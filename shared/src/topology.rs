@@ -190,38 +190,18 @@ impl Topology {
     /// The broker refuses a declaration (406 where a queue exists with other arguments), or the
     /// connection is lost.
     pub async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
-        self.declare_exchanges(channel).await?;
+        // What catches the unroutable comes first: between an exchange's declaration and its bindings
+        // everything is unroutable, and would be confirmed and gone if nothing caught it.
+        let (alternate, none) = (self.alternate_exchange(), FieldTable::default());
+        declare_exchange(channel, &alternate, ExchangeKind::Fanout, none).await?;
+        self.declare_queue(channel, Queue::Unroutable).await?;
+        let mut arguments = FieldTable::default();
+        arguments.insert("alternate-exchange".into(), text(&alternate));
+        declare_exchange(channel, &self.exchange(), ExchangeKind::Direct, arguments).await?;
         for queue in &self.queues {
             self.declare_queue(channel, *queue).await?;
         }
         Ok(())
-    }
-
-    async fn declare_exchanges(&self, channel: &Channel) -> lapin::Result<()> {
-        let durable = ExchangeDeclareOptions {
-            durable: true,
-            ..Default::default()
-        };
-        let none = FieldTable::default();
-        let alternate = self.alternate_exchange();
-        channel
-            .exchange_declare(
-                alternate.as_str().into(),
-                ExchangeKind::Fanout,
-                durable,
-                none,
-            )
-            .await?;
-        let mut arguments = FieldTable::default();
-        arguments.insert("alternate-exchange".into(), text(&alternate));
-        channel
-            .exchange_declare(
-                self.exchange().into(),
-                ExchangeKind::Direct,
-                durable,
-                arguments,
-            )
-            .await
     }
 
     async fn declare_queue(&self, channel: &Channel, queue: Queue) -> lapin::Result<()> {
@@ -292,6 +272,21 @@ impl Topology {
         arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
         arguments.insert("x-overflow".into(), text("reject-publish"));
     }
+}
+
+async fn declare_exchange(
+    channel: &Channel,
+    name: &str,
+    kind: ExchangeKind,
+    arguments: FieldTable,
+) -> lapin::Result<()> {
+    let durable = ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    channel
+        .exchange_declare(name.into(), kind, durable, arguments)
+        .await
 }
 
 fn text(value: &str) -> AMQPValue {
