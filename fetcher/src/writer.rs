@@ -116,7 +116,8 @@ async fn write_batches(
         while work.try_join_next().is_some() {}
         work.spawn(batches.clone().write(batch, slot));
     }
-    work.join_all().await;
+    // Not `join_all`, which panics where one of them did, and ends the others with it.
+    while work.join_next().await.is_some() {}
 }
 
 #[derive(Clone)]

@@ -38,7 +38,11 @@ shared::settings! {
         pub header_timeout: Duration = "30s",
         /// How long a client may take to send the body of a request, after which it is answered 408.
         pub body_timeout: Duration = "10s",
-        /// Most open connections; further ones are answered 503 and closed.
+        /// Memory for the bodies of all requests together, beyond the first 16 KiB of each. Where it
+        /// is used up, large callbacks are answered 503 and small ones are not concerned.
+        pub body_memory: ByteSize = "64MiB",
+        /// Most open connections. A further one takes the place of the one whose client has been
+        /// waited for longest; with requests at work on all of them it is answered 503 and closed.
         pub connections_limit: NonZeroUsize = "10000",
         /// Most callbacks at work at once; further ones are answered 503.
         pub requests_limit: NonZeroUsize = "1000",

@@ -2,7 +2,7 @@
 //! `{"error":"<code>","message":"<what to do>"}`.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
@@ -23,7 +23,7 @@ pub enum ApiError {
     #[error("the body could not be read: {0}")]
     BrokenBody(String),
     /// No such path.
-    #[error("there is no such path; POST callbacks to /callback")]
+    #[error("there is no such path; POST callbacks to /callback, and see /openapi.json")]
     NotFound,
     /// The path has other methods.
     #[error("this path takes {0} only")]
@@ -34,7 +34,7 @@ pub enum ApiError {
     /// The body did not arrive in time.
     #[error("the body did not arrive in time; send the callback again")]
     RequestTimeout,
-    /// More requests or connections than allowed.
+    /// More requests or connections, or more memory for bodies, than allowed.
     #[error("there is too much to do; send the callback again")]
     Overloaded,
     /// The ids could not be made safe, or something that `ingest` needs is unreachable.
@@ -66,23 +66,9 @@ impl ApiError {
         }
     }
 
-    /// Whether the answer is given before the whole body has been read.
-    fn leaves_body_unread(&self) -> bool {
-        matches!(
-            self,
-            Self::PayloadTooLarge(_)
-                | Self::RequestTimeout
-                | Self::BrokenBody(_)
-                | Self::Overloaded
-                | Self::NotFound
-                | Self::MethodNotAllowed(_)
-        )
-    }
-
-    /// The answer. `has_body` tells whether the request has a body over HTTP/1: where that is left
-    /// unread, the connection cannot be used for another request.
+    /// The answer.
     #[must_use]
-    pub fn response(&self, has_body: bool) -> Response<Full<Bytes>> {
+    pub fn response(&self) -> Response<Full<Bytes>> {
         let (status, code) = self.status_and_code();
         let mut response = json_response(
             status,
@@ -95,9 +81,6 @@ impl ApiError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
-        if has_body && self.leaves_body_unread() {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
         response
     }
 }
@@ -105,8 +88,15 @@ impl ApiError {
 /// An answer with a JSON body.
 #[must_use]
 pub fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body.to_string()));
+    let mut response = json_document(body.to_string());
     *response.status_mut() = status;
+    response
+}
+
+/// The answer 200 with a body that is JSON already.
+#[must_use]
+pub fn json_document(body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -124,4 +114,21 @@ pub fn refusal() -> Bytes {
          retry-after: {RETRY_AFTER_SECONDS}\r\nconnection: close\r\n\r\n{body}"
     )
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_connection_is_answered_as_a_shed_request() {
+        let refusal = String::from_utf8(refusal().to_vec()).unwrap();
+        let (head, body) = refusal.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("retry-after: 1"));
+        assert!(head.contains(&format!("content-length: {}", body.len())));
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(body).unwrap()["error"],
+            "overloaded"
+        );
+    }
 }

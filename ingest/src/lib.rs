@@ -12,7 +12,9 @@ use shared::topology::Topology;
 use tokio::net::TcpListener;
 
 pub mod acceptance;
+pub mod body;
 pub mod config;
+pub mod description;
 pub mod error;
 pub mod publisher;
 pub mod request;
@@ -51,6 +53,7 @@ pub async fn run(config: Config, listener: TcpListener, context: Context) -> any
         header_timeout: config.header_timeout,
         refusal: error::refusal(),
     };
+    // The system chooses the port where the setting says 0.
     tracing::info!(address = %listener.local_addr()?, "accepting callbacks");
     let work = async {
         tokio::join!(

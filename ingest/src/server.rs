@@ -1,25 +1,23 @@
 //! The HTTP side: which request is answered how.
 
-use std::error::Error;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures::FutureExt;
-use http::{Method, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
 use serde_json::json;
 use shared::health::Health;
-use shared::http_server::Service;
+use shared::http_server::{RequestBody, Service};
 use shared::telemetry::milliseconds;
 use tokio::sync::Semaphore;
 
 use crate::acceptance::Acceptance;
+use crate::body::BodyReader;
 use crate::config::Config;
-use crate::error::{ApiError, json_response};
+use crate::description::DESCRIPTION;
+use crate::error::{ApiError, json_document, json_response};
 use crate::request::Callback;
 
 /// Answers requests.
@@ -27,6 +25,7 @@ pub struct Server {
     config: Config,
     acceptance: Acceptance,
     health: Health,
+    bodies: BodyReader,
     /// One for each callback that may be at work.
     slots: Arc<Semaphore>,
 }
@@ -37,6 +36,8 @@ enum Success {
     Accepted(usize),
     /// Everything that is needed is reachable.
     Ready,
+    /// What can be asked here.
+    Description,
 }
 
 impl Server {
@@ -50,16 +51,18 @@ impl Server {
             config: config.clone(),
             acceptance,
             health,
+            bodies: BodyReader::new(config),
             slots,
         }
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Result<Success, ApiError> {
+    async fn route(&self, request: Request<RequestBody>) -> Result<Success, ApiError> {
         match (request.uri().path(), request.method()) {
             ("/callback", &Method::POST) => self.callback(request.into_body()).await,
             ("/callback", _) => Err(ApiError::MethodNotAllowed("POST")),
             ("/", &Method::GET | &Method::HEAD) => self.status(),
-            ("/", _) => Err(ApiError::MethodNotAllowed("GET, HEAD")),
+            ("/openapi.json", &Method::GET | &Method::HEAD) => Ok(Success::Description),
+            ("/" | "/openapi.json", _) => Err(ApiError::MethodNotAllowed("GET, HEAD")),
             _ => Err(ApiError::NotFound),
         }
     }
@@ -76,18 +79,20 @@ impl Server {
         Err(ApiError::Unavailable(reasons.join(", ")))
     }
 
-    async fn callback(&self, body: Incoming) -> Result<Success, ApiError> {
+    async fn callback(&self, body: RequestBody) -> Result<Success, ApiError> {
+        let body = self.bodies.read(body).await?;
         let slot = Arc::clone(&self.slots)
             .try_acquire_owned()
             .map_err(|_| ApiError::Overloaded)?;
-        let body = self.read(body).await?;
-        let callback = Callback::parse(&body, self.config.ids_limit.get())?;
+        let callback = Callback::parse(body.bytes(), self.config.ids_limit.get())?;
+        // The ids take their place, and as much of it as the body did.
+        let memory = body.into_memory();
         let ids = callback.object_ids().len();
         let acceptance = self.acceptance.clone();
         // A task of its own: a callback that arrived whole is accepted also when its client hangs
         // up before the answer, which ends this one.
         let accepting = tokio::spawn(async move {
-            let _slot = slot;
+            let _held = (slot, memory);
             acceptance.accept(callback).await
         });
         match accepting.await {
@@ -96,58 +101,33 @@ impl Server {
             Err(_) => Err(ApiError::Internal),
         }
     }
-
-    async fn read(&self, body: Incoming) -> Result<Bytes, ApiError> {
-        let limit = self.config.body_limit.bytes();
-        if body.size_hint().lower() > limit as u64 {
-            return Err(ApiError::PayloadTooLarge(limit));
-        }
-        let reading = Limited::new(body, limit).collect();
-        match tokio::time::timeout(self.config.body_timeout, reading).await {
-            Err(_) => Err(ApiError::RequestTimeout),
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                Err(ApiError::PayloadTooLarge(limit))
-            }
-            Ok(Err(error)) => Err(ApiError::BrokenBody(cause(&*error))),
-        }
-    }
-}
-
-/// The innermost cause of an error, which says most.
-fn cause(error: &dyn Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 impl Service for Server {
     async fn respond(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         remote: SocketAddr,
     ) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let has_body = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
-        // The hook that logs panics has described this one.
-        let result = AssertUnwindSafe(self.route(request))
-            .catch_unwind()
-            .await
-            .unwrap_or(Err(ApiError::Internal));
+        let result = self.route(request).await;
         let response = match &result {
             Ok(Success::Accepted(ids)) => {
                 json_response(StatusCode::ACCEPTED, &json!({ "accepted": ids }))
             }
             Ok(Success::Ready) => json_response(StatusCode::OK, &json!({ "status": "ok" })),
-            Err(error) => error.response(has_body),
+            Ok(Success::Description) => json_document(DESCRIPTION),
+            Err(error) => error.response(),
         };
         count(&path, &result);
         let duration = started.elapsed();
         log(&method, &path, remote, duration, response.status(), &result);
         response
+    }
+
+    fn panicked(&self) -> Response<Full<Bytes>> {
+        ApiError::Internal.response()
     }
 }
 
@@ -161,7 +141,7 @@ fn count(path: &str, result: &Result<Success, ApiError>) {
             let (_, code) = error.status_and_code();
             metrics::counter!("callbacks_rejected_total", "reason" => code).increment(1);
         }
-        Ok(Success::Ready) | Err(_) => {}
+        Ok(Success::Ready | Success::Description) | Err(_) => {}
     }
 }
 
@@ -179,7 +159,7 @@ fn log(
         Ok(Success::Accepted(ids)) => {
             tracing::info!(%method, path, status, ids, duration_ms, %remote, "request");
         }
-        Ok(Success::Ready) => {
+        Ok(Success::Ready | Success::Description) => {
             tracing::debug!(%method, path, status, duration_ms, %remote, "request");
         }
         Err(error) if status >= 500 => {

@@ -129,7 +129,8 @@ async fn delete_batches(
         while work.try_join_next().is_some() {}
         work.spawn(work_off(batch, Arc::clone(&slots), slot, store.clone()));
     }
-    work.join_all().await;
+    // Not `join_all`, which panics where one of them did, and ends the others with it.
+    while work.join_next().await.is_some() {}
 }
 
 async fn work_off(

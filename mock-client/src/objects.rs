@@ -6,9 +6,8 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use serde_json::{Value, json};
-use shared::http_server::Service;
+use shared::http_server::{RequestBody, Service};
 
 use crate::chance::Chance;
 use crate::config::Config;
@@ -22,7 +21,7 @@ pub struct Objects {
 }
 
 impl Service for Objects {
-    async fn respond(&self, request: Request<Incoming>, _: SocketAddr) -> Response<Full<Bytes>> {
+    async fn respond(&self, request: Request<RequestBody>, _: SocketAddr) -> Response<Full<Bytes>> {
         let Some(id) = request.uri().path().strip_prefix("/objects/") else {
             return answer(
                 StatusCode::NOT_FOUND,

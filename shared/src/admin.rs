@@ -10,13 +10,12 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::health::Health;
-use crate::http_server::{ServerLimits, Service, serve};
+use crate::http_server::{RequestBody, ServerLimits, Service, serve};
 use crate::shutdown::Shutdown;
 
 /// What an admin port answers from.
@@ -69,7 +68,7 @@ impl Admin {
 }
 
 impl Service for Admin {
-    async fn respond(&self, request: Request<Incoming>, _: SocketAddr) -> Response<Full<Bytes>> {
+    async fn respond(&self, request: Request<RequestBody>, _: SocketAddr) -> Response<Full<Bytes>> {
         let (status, body) = self.answer(request.method(), request.uri().path());
         let mut response = Response::new(Full::from(body));
         *response.status_mut() = status;

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::admin::{Admin, ask};
 use crate::config::{Ask, ConfigError, Loaded, Settings, load};
+use crate::descriptors;
 use crate::health::Health;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogSettings, init_logs, init_metrics};
@@ -139,6 +140,7 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     init_logs(&settings.process().logs)?;
+    descriptors::raise_limit();
     let metrics = init_metrics()?;
     let version = env!("CARGO_PKG_VERSION");
     metrics::gauge!("build_info", "process" => C::NAME, "version" => version).set(1);

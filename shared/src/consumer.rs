@@ -209,7 +209,8 @@ impl<H: Handler> Consumer<H> {
             Ok(message) => message,
             Err(error) => return Outcome::Dead(shortened(&error.to_string())),
         };
-        let step = self.handler.handle(message, attempt(delivery));
+        // Within a future of ours: a handler may panic before it returns its own.
+        let step = async { self.handler.handle(message, attempt(delivery)).await };
         match AssertUnwindSafe(step).catch_unwind().await {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Dead("a panic, which the log describes".to_owned()),

@@ -10,6 +10,7 @@ pub mod broker;
 pub mod config;
 pub mod consumer;
 pub mod database_url;
+pub mod descriptors;
 pub mod health;
 pub mod hold;
 pub mod http_server;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use lapin::types::{AMQPValue, FieldTable};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -111,6 +111,10 @@ pub fn decode<M: Message>(payload: &[u8]) -> Result<M, MessageError> {
         kind: M::KIND,
         source,
     };
+    // An array of the members in their order would do for the parser.
+    if !payload.trim_ascii_start().starts_with(b"{") {
+        return Err(malformed(serde_json::Error::custom("not an object")));
+    }
     let VersionOnly { version } = serde_json::from_slice(payload).map_err(malformed)?;
     if version != M::VERSION {
         return Err(MessageError::Version {

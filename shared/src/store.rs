@@ -25,8 +25,9 @@ crate::settings! {
     pub struct DatabaseSettings {
         /// Address and credentials of PostgreSQL: postgres://user:password@host:port/database.
         /// Several hosts, host:port,host:port, are tried in turn, with
-        /// ?target_session_attrs=read-write until one can be written to. With ?sslmode=require the connection is encrypted and the server's certificate checked
-        /// against the system's authorities.
+        /// ?target_session_attrs=read-write until one can be written to. With ?sslmode=require the
+        /// connection is encrypted and the server's certificate checked against the system's
+        /// authorities.
         pub database_url: DatabaseUrl = "postgres://postgres:postgres@localhost:5432/postgres",
         /// How many connections to the database there may be.
         pub database_pool_size: NonZeroUsize = "4",

@@ -64,6 +64,12 @@ pub async fn output(binary: &str, arguments: &[String], environment: &[(&str, &s
         .unwrap()
 }
 
+/// How many file descriptors a process may have here.
+#[must_use]
+pub fn descriptors() -> usize {
+    shared::descriptors::connections_within_limit(usize::MAX)
+}
+
 /// A binary that runs. It is killed when dropped.
 pub struct Started {
     child: Child,
@@ -104,6 +110,25 @@ impl Started {
         timeout(BOUND, found)
             .await
             .unwrap_or_else(|_| panic!("no {text:?} in the log in time"))
+    }
+
+    /// Memory that the process occupies, in KiB.
+    #[must_use]
+    pub fn resident_kib(&self) -> usize {
+        let pid = self.child.id().expect("the process runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let size = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        size.unwrap().parse().unwrap()
+    }
+
+    /// How many file descriptors the process has open.
+    #[must_use]
+    pub fn open_descriptors(&self) -> usize {
+        let pid = self.child.id().expect("the process runs");
+        std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .count()
     }
 
     /// Sends a signal: `TERM`, `INT` or `KILL`.

@@ -8,8 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use shared::http_server::{ServerLimits, Service, serve};
+use shared::http_server::{RequestBody, ServerLimits, Service, serve};
 use shared::shutdown::Shutdown;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
@@ -216,7 +215,7 @@ impl ClientService {
 }
 
 impl Service for Scripted {
-    async fn respond(&self, request: Request<Incoming>, _: SocketAddr) -> Response<Full<Bytes>> {
+    async fn respond(&self, request: Request<RequestBody>, _: SocketAddr) -> Response<Full<Bytes>> {
         let id: i64 = request
             .uri()
             .path()

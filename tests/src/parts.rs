@@ -66,7 +66,7 @@ impl FaultWorld {
                 if process == Part::Ingest {
                     let address = self
                         .process(process)
-                        .address_in_log("callbacks are taken")
+                        .address_in_log("accepting callbacks")
                         .await;
                     self.ways.to_ingest.lead_to(address);
                 }

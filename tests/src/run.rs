@@ -18,6 +18,7 @@ const TEST_BOUND: Duration = Duration::from_mins(3);
 pub struct Test {
     name: &'static str,
     body: for<'a> fn(&'a mut World) -> LocalBoxFuture<'a, ()>,
+    ignored: bool,
 }
 
 impl Test {
@@ -27,18 +28,36 @@ impl Test {
         name: &'static str,
         body: for<'a> fn(&'a mut World) -> LocalBoxFuture<'a, ()>,
     ) -> Self {
-        Self { name, body }
+        Self {
+            name,
+            body,
+            ignored: false,
+        }
+    }
+
+    /// The test, listed but not run if `condition` holds for its name.
+    #[must_use]
+    pub fn ignored_where(self, condition: impl Fn(&str) -> bool) -> Self {
+        Self {
+            ignored: condition(self.name),
+            ..self
+        }
     }
 
     /// The test as the runner takes it.
     #[must_use]
     pub fn trial(self, servers: Option<Arc<Servers>>) -> Trial {
-        let Self { name, body } = self;
+        let Self {
+            name,
+            body,
+            ignored,
+        } = self;
         let name = name.strip_prefix("end_to_end::").unwrap_or(name);
-        Trial::test(name, move || match servers {
+        let trial = Trial::test(name, move || match servers {
             Some(servers) => run(&servers, body),
             None => Err(Failed::from("no servers")),
-        })
+        });
+        trial.with_ignored_flag(ignored)
     }
 }
 

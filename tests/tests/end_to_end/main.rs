@@ -10,15 +10,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::Arguments;
+use shared::descriptors::raise_limit;
 use tests::servers::Servers;
 
 mod binaries;
 mod dead_letters;
 mod deletion;
+mod description;
 mod fetching;
 mod http_contract;
 mod mock_client;
 mod outage;
+mod overload;
+mod panics;
 mod pipeline;
 mod spool;
 mod topology;
@@ -29,6 +33,8 @@ const THREADS: usize = 6;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(THREADS));
+    // Thousands of connections are among the tests.
+    raise_limit();
     // The process is shared with the processes under test, which find their TLS provider installed.
     drop(rustls::crypto::ring::default_provider().install_default());
     let servers = if arguments.list {
@@ -42,10 +48,13 @@ fn main() -> ExitCode {
     let tests = [
         http_contract::tests(),
         spool::tests(),
+        overload::tests(),
+        description::possible_tests(),
         fetching::tests(),
         outage::tests(),
         deletion::tests(),
         dead_letters::tests(),
+        panics::tests(),
         topology::tests(),
         pipeline::tests(),
         mock_client::tests(),

@@ -1,0 +1,127 @@
+//! What `ingest` answers, described for programs.
+
+/// The `OpenAPI` description.
+pub const DESCRIPTION: &str = include_str!("openapi.json");
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use http::header::{ALLOW, RETRY_AFTER};
+    use serde_json::{Value, json};
+    use shared::config::Settings;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::error::ApiError;
+    use crate::request::Callback;
+
+    /// One error for each code. A new variant has to be put in here, or this does not compile.
+    fn errors() -> Vec<ApiError> {
+        let parse = |body: &[u8]| ApiError::from(Callback::parse(body, 100).unwrap_err());
+        let errors = vec![
+            parse(b"{"),
+            parse(br#"{"object_ids":[1,"2"]}"#),
+            ApiError::NotFound,
+            ApiError::MethodNotAllowed("GET, HEAD"),
+            ApiError::PayloadTooLarge(1 << 20),
+            ApiError::RequestTimeout,
+            ApiError::Overloaded,
+            ApiError::Unavailable("the broker is unavailable, and the spool is full".to_owned()),
+            ApiError::Internal,
+        ];
+        for error in &errors {
+            match error {
+                ApiError::Callback(_)
+                | ApiError::BrokenBody(_)
+                | ApiError::NotFound
+                | ApiError::MethodNotAllowed(_)
+                | ApiError::PayloadTooLarge(_)
+                | ApiError::RequestTimeout
+                | ApiError::Overloaded
+                | ApiError::Unavailable(_)
+                | ApiError::Internal => {}
+            }
+        }
+        errors
+    }
+
+    fn description() -> Value {
+        serde_json::from_str(DESCRIPTION).unwrap()
+    }
+
+    fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+        value.as_object().unwrap().iter()
+    }
+
+    /// The examples of the description's errors, by their code.
+    fn examples(description: &Value) -> BTreeMap<String, Value> {
+        let responses = members(&description["components"]["responses"]);
+        responses
+            .flat_map(|(_, response)| members(&response["content"]["application/json"]["examples"]))
+            .map(|(code, example)| (code.clone(), example["value"].clone()))
+            .collect()
+    }
+
+    #[test]
+    fn the_description_has_every_error_as_it_is_answered_and_no_other() {
+        let answered: BTreeMap<String, Value> = errors()
+            .iter()
+            .map(|error| {
+                let (_, code) = error.status_and_code();
+                let body = json!({ "error": code, "message": error.to_string() });
+                (code.to_owned(), body)
+            })
+            .collect();
+        assert_eq!(examples(&description()), answered);
+    }
+
+    #[test]
+    fn the_description_has_every_error_with_its_status_and_headers() {
+        let description = description();
+        let operations = members(&description["paths"]).flat_map(|(_, path)| members(path));
+        let mut found = 0;
+        for (status, response) in operations.flat_map(|(_, method)| members(&method["responses"])) {
+            let Some(name) = response["$ref"].as_str() else {
+                continue;
+            };
+            let response = description.pointer(name.trim_start_matches('#')).unwrap();
+            for (code, _) in members(&response["content"]["application/json"]["examples"]) {
+                let answered = errors()
+                    .into_iter()
+                    .find(|error| error.status_and_code().1 == code)
+                    .unwrap()
+                    .response();
+                assert_eq!(answered.status().as_str(), status, "{code}");
+                for header in [RETRY_AFTER, ALLOW] {
+                    let described = response["headers"].as_object().is_some_and(|headers| {
+                        headers
+                            .keys()
+                            .any(|name| name.eq_ignore_ascii_case(header.as_str()))
+                    });
+                    assert_eq!(
+                        described,
+                        answered.headers().contains_key(&header),
+                        "{code}"
+                    );
+                }
+                found += 1;
+            }
+        }
+        assert!(found > errors().len(), "only {found} errors are described");
+    }
+
+    #[test]
+    fn the_description_names_limits_by_their_settings() {
+        let limits = Config::specs()
+            .into_iter()
+            .map(|spec| spec.variable())
+            .filter(|name| {
+                name.ends_with("_LIMIT") || name.starts_with("BODY_") || name == "HEADER_TIMEOUT"
+            });
+        for limit in limits {
+            assert!(DESCRIPTION.contains(&limit), "{limit}");
+        }
+        assert_eq!(description()["info"]["version"], env!("CARGO_PKG_VERSION"));
+    }
+}

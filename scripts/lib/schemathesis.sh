@@ -1,0 +1,33 @@
+# shellcheck shell=bash
+# Schemathesis, which asks a running ingest what its OpenAPI description allows and what it does not. It comes from the
+# Python package index into a folder of its own under .run/.
+
+SCHEMATHESIS_VERSION=4.32.5
+
+python_packages() {
+  have python3 || echo python3
+  python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+}
+
+# Sets SCHEMATHESIS to the program, for the tests. Without it one of them is left out, which CI does not put up with.
+find_schemathesis() {
+  local folder=$RUN_DIR/schemathesis-$SCHEMATHESIS_VERSION
+  if [[ -n ${SCHEMATHESIS:-} ]]; then return; fi
+  if [[ ! -e $folder/complete ]] && ! (install_schemathesis "$folder"); then
+    if [[ ${CI:-} == true ]]; then fail "the API cannot be checked against its description"; fi
+    warn "the API is not checked against its description, for schemathesis cannot be had"
+    return
+  fi
+  export SCHEMATHESIS=$folder/bin/st
+}
+
+install_schemathesis() {
+  local folder=$1 log=$RUN_DIR/logs/schemathesis.log
+  install_missing python_packages
+  rm -rf "$folder"
+  quietly "installing schemathesis" "$log" install_with_pip "$folder" || exit 1
+}
+
+install_with_pip() {
+  python3 -m venv "$1" && "$1/bin/pip" install --quiet --retries 1 "schemathesis==$SCHEMATHESIS_VERSION" && touch "$1/complete"
+}

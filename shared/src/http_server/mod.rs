@@ -1,0 +1,196 @@
+//! Serving HTTP: the accept loop, its limits, and its end. What a request means is the caller's.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::descriptors;
+use crate::shutdown::Shutdown;
+
+mod awaited;
+mod connection;
+mod lingering;
+mod request_body;
+
+pub use request_body::RequestBody;
+
+use awaited::Awaited;
+
+/// Limits of a server.
+#[derive(Clone, Debug)]
+pub struct ServerLimits {
+    /// How many connections may be open. A further one takes the place of the one whose client has
+    /// been waited for longest; with all requests at work it is answered by `refusal` and closed.
+    pub connections: usize,
+    /// How long a client may take to send the header of a request; also how long a connection
+    /// may be idle.
+    pub header_timeout: Duration,
+    /// The whole HTTP/1.1 answer for connections above the limit.
+    pub refusal: Bytes,
+}
+
+/// Answers requests.
+pub trait Service: Send + Sync + 'static {
+    /// Answers one request of the client at `remote`.
+    fn respond(
+        &self,
+        request: Request<RequestBody>,
+        remote: SocketAddr,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+
+    /// The answer to a request that made [`Service::respond`] panic.
+    fn panicked(&self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    }
+}
+
+/// Serves HTTP/1.1 and, where a client asks for it, HTTP/2 without TLS, until the shut-down begins.
+/// Then no connection is accepted, requests under way may finish for as long as the shut-down
+/// leaves time.
+pub async fn serve(
+    listener: TcpListener,
+    limits: ServerLimits,
+    service: Arc<impl Service>,
+    shutdown: &Shutdown,
+) {
+    let connections = descriptors::connections_within_limit(limits.connections);
+    let server = Arc::new(Server {
+        slots: semaphore(connections),
+        doorway: semaphore(DOORWAY),
+        awaited: Arc::default(),
+        builder: builder(limits.header_timeout),
+        limits,
+        service,
+    });
+    let graceful = GracefulShutdown::new();
+    let tasks = TaskTracker::new();
+    accept(listener, &server, &graceful, &tasks, shutdown).await;
+    drain(graceful, tasks, shutdown.drain_timeout()).await;
+}
+
+/// How many connections above the limit may be waiting for a place or for their refusal to arrive;
+/// further ones are told and closed without waiting whether they heard it.
+const DOORWAY: usize = 128;
+
+struct Server<S> {
+    /// One for each open connection.
+    slots: Arc<Semaphore>,
+    /// One for each connection above the limit.
+    doorway: Arc<Semaphore>,
+    awaited: Arc<Awaited>,
+    builder: auto::Builder<TokioExecutor>,
+    limits: ServerLimits,
+    service: Arc<S>,
+}
+
+fn semaphore(permits: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)))
+}
+
+fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
+    // What a client can have buffered here by sending without end: 10,000 of them do at once.
+    const HTTP1_BUFFER: usize = 16 << 10;
+    const HTTP2_WINDOW: u32 = 64 << 10;
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(HTTP1_BUFFER)
+        // A client that closes once it has sent its request has sent it nevertheless.
+        .half_close(true)
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(header_timeout)
+        .keep_alive_timeout(header_timeout)
+        .initial_connection_window_size(HTTP2_WINDOW)
+        .initial_stream_window_size(HTTP2_WINDOW)
+        .max_concurrent_streams(256);
+    builder
+}
+
+async fn accept(
+    listener: TcpListener,
+    server: &Arc<Server<impl Service>>,
+    graceful: &GracefulShutdown,
+    tasks: &TaskTracker,
+    shutdown: &Shutdown,
+) {
+    // For instance no file descriptors left: it passes, and asking at once would not help.
+    const PAUSE: Duration = Duration::from_millis(50);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.begun() => return,
+        };
+        match accepted {
+            Ok((stream, remote)) => server.open(stream, remote, graceful, tasks),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn drain(graceful: GracefulShutdown, tasks: TaskTracker, timeout: Duration) {
+    tasks.close();
+    let drained = async {
+        graceful.shutdown().await;
+        tasks.wait().await;
+    };
+    if tokio::time::timeout(timeout, drained).await.is_err() {
+        tracing::info!(
+            connections = tasks.len(),
+            "connections are closed with requests under way"
+        );
+    }
+}
+
+impl<S: Service> Server<S> {
+    fn open(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        remote: SocketAddr,
+        graceful: &GracefulShutdown,
+        tasks: &TaskTracker,
+    ) {
+        let (server, watcher) = (Arc::clone(self), graceful.watcher());
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            tasks.spawn(async move {
+                let _slot = slot;
+                server.converse(stream, remote, watcher).await;
+            });
+        } else if let Ok(in_doorway) = Arc::clone(&self.doorway).try_acquire_owned() {
+            tasks.spawn(async move {
+                let slot = server.freed_slot().await;
+                if slot.is_some() {
+                    drop(in_doorway);
+                    server.converse(stream, remote, watcher).await;
+                } else {
+                    server.refuse(stream).await;
+                }
+            });
+        } else {
+            self.turn_away(stream);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! The body of a request, which tells when it has arrived whole.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use super::awaited::Client;
+
+/// A request and its answer. Until the request is here, its client is waited for.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    client: Arc<Client>,
+    arrived: AtomicBool,
+}
+
+impl Exchange {
+    /// Begins with the header of a request.
+    pub(super) fn begin(client: Arc<Client>, body: &Incoming) -> Arc<Self> {
+        client.speaks();
+        let exchange = Self {
+            client,
+            arrived: AtomicBool::new(false),
+        };
+        if body.is_end_stream() {
+            exchange.arrived();
+        }
+        Arc::new(exchange)
+    }
+
+    /// Whether the whole request is here.
+    pub(super) fn has_arrived(&self) -> bool {
+        self.arrived.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the client may go on sending, and will not be heard.
+    pub(super) fn leave_rest_unread(&self) {
+        self.client.leave_rest_unread();
+    }
+
+    fn arrived(&self) {
+        if !self.arrived.swap(true, Ordering::Relaxed) {
+            self.client.request_arrived();
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.has_arrived() {
+            self.client.request_answered();
+        }
+    }
+}
+
+/// The body of a request.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    exchange: Arc<Exchange>,
+}
+
+impl RequestBody {
+    pub(super) fn new(incoming: Incoming, exchange: Arc<Exchange>) -> Self {
+        Self { incoming, exchange }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.incoming).poll_frame(context);
+        if matches!(frame, Poll::Ready(None)) || self.incoming.is_end_stream() {
+            self.exchange.arrived();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

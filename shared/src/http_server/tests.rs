@@ -1,0 +1,159 @@
+//! The server with a service that does as it is asked: wait, or panic.
+
+use http::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::*;
+
+const BOUND: Duration = Duration::from_secs(20);
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Refused\r\nconnection: close\r\n\r\n";
+
+/// Answers without looking at the body of the request.
+#[derive(Default)]
+struct Obedient {
+    go_on: Notify,
+    waits: Notify,
+}
+
+impl Service for Obedient {
+    async fn respond(&self, request: Request<RequestBody>, _: SocketAddr) -> Response<Full<Bytes>> {
+        match request.uri().path() {
+            "/panic" => panic!("as asked"),
+            "/wait" => {
+                self.waits.notify_one();
+                self.go_on.notified().await;
+            }
+            _ => {}
+        }
+        Response::new(Full::default())
+    }
+}
+
+struct Serving {
+    address: SocketAddr,
+    service: Arc<Obedient>,
+    shutdown: Shutdown,
+    task: JoinHandle<()>,
+}
+
+impl Serving {
+    async fn with_connections(connections: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = ServerLimits {
+            connections,
+            header_timeout: Duration::from_secs(30),
+            refusal: Bytes::from_static(REFUSAL),
+        };
+        let (service, shutdown) = (Arc::new(Obedient::default()), Shutdown::new(4 * BOUND));
+        let (serving, ending) = (Arc::clone(&service), shutdown.clone());
+        let task = tokio::spawn(async move { serve(listener, limits, serving, &ending).await });
+        Self {
+            address,
+            service,
+            shutdown,
+            task,
+        }
+    }
+
+    async fn client(&self, request: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn stops(self) {
+        self.shutdown.begin();
+        timeout(BOUND, self.task).await.unwrap().unwrap();
+    }
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")
+}
+
+/// Status of the next answer.
+async fn status(stream: &mut TcpStream) -> StatusCode {
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(timeout(BOUND, stream.read_u8()).await.unwrap().unwrap());
+    }
+    let status = answer.get(9..12).unwrap();
+    StatusCode::from_bytes(status).unwrap()
+}
+
+#[tokio::test]
+async fn a_panic_is_answered_and_ends_neither_the_connection_nor_the_shut_down() {
+    let server = Serving::with_connections(10).await;
+    let mut client = server.client(&[get("/panic"), get("/")].concat()).await;
+    assert_eq!(status(&mut client).await, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(status(&mut client).await, StatusCode::OK);
+    server.stops().await;
+}
+
+#[tokio::test]
+async fn an_answer_reaches_also_a_client_that_goes_on_sending() {
+    const LENGTH: usize = 10 << 20;
+    let server = Serving::with_connections(10).await;
+    let header = format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {LENGTH}\r\n\r\n");
+    let mut client = server.client(&header).await;
+    client.write_all(&vec![b' '; LENGTH]).await.unwrap();
+    assert_eq!(status(&mut client).await, StatusCode::OK);
+    server.stops().await;
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_also_a_client_that_goes_on_sending() {
+    let server = Serving::with_connections(1).await;
+    let mut first = server.client(&get("/wait")).await;
+    timeout(BOUND, server.service.waits.notified())
+        .await
+        .unwrap();
+    let mut second = server.client(&get("/")).await;
+    second.write_all(&vec![b' '; 10 << 20]).await.unwrap();
+    assert_eq!(status(&mut second).await, StatusCode::SERVICE_UNAVAILABLE);
+    server.service.go_on.notify_one();
+    assert_eq!(status(&mut first).await, StatusCode::OK);
+    server.stops().await;
+}
+
+#[tokio::test]
+async fn refusals_have_no_end() {
+    let server = Serving::with_connections(1).await;
+    let first = server.client(&get("/wait")).await;
+    timeout(BOUND, server.service.waits.notified())
+        .await
+        .unwrap();
+    let mut refused = Vec::new();
+    for _ in 0..2 * DOORWAY {
+        refused.push(server.client("").await);
+    }
+    for client in &mut refused {
+        assert_eq!(status(client).await, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    server.service.go_on.notify_one();
+    drop(first);
+    server.stops().await;
+}
+
+#[tokio::test]
+async fn clients_that_are_waited_for_make_room() {
+    let server = Serving::with_connections(2).await;
+    let half_a_header = "GET / HTTP/1.1\r\n";
+    let half_a_body = "POST /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n12";
+    let mut displaced = Vec::new();
+    for request in ["", half_a_header, half_a_body, &get("/")] {
+        displaced.push(server.client(request).await);
+    }
+    let mut last = server.client(&get("/")).await;
+    assert_eq!(status(&mut last).await, StatusCode::OK);
+    for mut client in displaced.into_iter().take(3) {
+        let mut rest = Vec::new();
+        let closed = timeout(BOUND, client.read_to_end(&mut rest)).await.unwrap();
+        assert!(rest.is_empty(), "{closed:?}, {rest:?}");
+    }
+    server.stops().await;
+}

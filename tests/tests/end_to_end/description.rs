@@ -1,0 +1,75 @@
+//! The service is what its `OpenAPI` description says, asked by a client that is made from nothing but
+//! the description.
+
+use std::env::var_os;
+use std::ffi::OsString;
+
+use http::{Method, StatusCode};
+use serde_json::Value;
+use tests::http_client::send;
+use tests::world::World;
+use tokio::process::Command;
+
+tests::tests![
+    the_description_is_published,
+    a_client_made_from_the_description_finds_nothing_else,
+];
+
+/// The program that makes the client, which `scripts/test` installs.
+pub(crate) fn schemathesis() -> Option<OsString> {
+    var_os("SCHEMATHESIS").filter(|program| !program.is_empty())
+}
+
+/// The tests of this module; without the program, the one that needs it is listed as ignored.
+pub(crate) fn possible_tests() -> Vec<tests::run::Test> {
+    let needed = "a_client_made_from_the_description_finds_nothing_else";
+    let is_missing = schemathesis().is_none();
+    tests()
+        .into_iter()
+        .map(|test| test.ignored_where(|name| is_missing && name.ends_with(needed)))
+        .collect()
+}
+
+async fn the_description_is_published(world: &mut World) {
+    let address = world.ingest(&[]).await;
+    let answer = send(address, Method::GET, "/openapi.json", "").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.headers["content-type"], "application/json");
+    let own: Value = serde_json::from_str(ingest::description::DESCRIPTION).unwrap();
+    assert_eq!(answer.body, own);
+    let head = send(address, Method::HEAD, "/openapi.json", "").await;
+    assert_eq!((head.status, head.body), (StatusCode::OK, Value::Null));
+    let post = send(address, Method::POST, "/openapi.json", "").await;
+    assert_eq!(post.headers["allow"], "GET, HEAD");
+}
+
+/// Corrects what the client cannot know.
+const HOOKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/schemathesis_hooks.py");
+
+async fn a_client_made_from_the_description_finds_nothing_else(world: &mut World) {
+    let address = world.ingest(&[]).await;
+    let output = Command::new(schemathesis().unwrap())
+        .arg("run")
+        .arg(format!("http://{address}/openapi.json"))
+        // All checks, with data that the description allows and data that it does not.
+        .args(["--checks=all", "--mode=all", "--continue-on-failure"])
+        .args(["--phases=examples,coverage,fuzzing", "--max-examples=100"])
+        // The same data each time, and nothing kept from one time to the next.
+        .args(["--generation-deterministic"])
+        .args(["--request-timeout=20", "--suppress-health-check=all", "--no-color"])
+        .env("SCHEMATHESIS_HOOKS", HOOKS)
+        .env("NO_PROXY", "*")
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{shown}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    // All operations but the one that it got the description from.
+    assert!(shown.contains("Tested: 4"), "{shown}");
+}

@@ -1,0 +1,72 @@
+//! A panic is the matter of the one message or request that it happened with.
+
+use std::future::{Future, ready};
+
+use shared::boot::Context;
+use shared::broker::Broker;
+use shared::consumer::{Consumer, Handler, Outcome};
+use shared::hold::Hold;
+use shared::messages::{Attempt, FetchChunk, Headers, ObjectId};
+use shared::publisher::{Publication, Publisher};
+use shared::topology::Queue;
+use tests::broker::headers;
+use tests::wait::BOUND;
+use tests::world::{World, configure};
+use tokio::time::timeout;
+
+tests::tests![a_message_whose_handler_panics_is_parked_and_the_next_ones_are_worked_on];
+
+/// Panics at one id, before there is anything to await.
+struct Superstitious;
+
+impl Handler for Superstitious {
+    type Message = FetchChunk;
+
+    fn handle(&self, chunk: FetchChunk, _: Attempt) -> impl Future<Output = Outcome> + Send {
+        assert!(chunk.object_ids != [ObjectId(13)], "as the test asks");
+        ready(Outcome::Done)
+    }
+}
+
+async fn a_message_whose_handler_panics_is_parked_and_the_next_ones_are_worked_on(
+    world: &mut World,
+) {
+    let config = configure::<ingest::Config>(world.broker_flags(), &[]);
+    let Context { health, shutdown } = Context::new(BOUND);
+    let broker = Broker::new("test", &config.broker, world.broker.topology.clone());
+    let (publisher, publishing) =
+        Publisher::start(broker.clone(), health.dependency("publishing"), &shutdown);
+    for id in [1, 13, 2] {
+        let object_ids = vec![ObjectId(id)];
+        let chunk = FetchChunk { object_ids };
+        let publication = Publication::new(Queue::Fetch, &chunk, Headers::default()).unwrap();
+        publisher.publish_until_confirmed(publication, BOUND).await;
+    }
+    // One at a time, so that the third is taken only once the second is done with.
+    let consumer = Consumer::new(
+        broker,
+        Queue::Fetch,
+        1,
+        Superstitious,
+        publisher,
+        shutdown.clone(),
+        Hold::never(),
+    );
+    let consuming = tokio::spawn({
+        let dependency = health.dependency("consuming");
+        async move { consumer.run(&dependency).await }
+    });
+    let parked = world.broker.take(Queue::Dead).await;
+    assert_eq!(parked.data, br#"{"version":1,"object_ids":[13]}"#);
+    assert!(
+        headers(&parked)
+            .reason
+            .is_some_and(|reason| reason.contains("panic"))
+    );
+    world.broker.until_ready(Queue::Fetch, 0).await;
+    shutdown.begin();
+    timeout(BOUND, consuming).await.unwrap().unwrap();
+    timeout(BOUND, publishing.finished()).await.unwrap();
+    assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
+    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+}
