@@ -71,6 +71,10 @@ impl Servers {
             let variables = [
                 ("RABBITMQ_DEFAULT_USER", "test"),
                 ("RABBITMQ_DEFAULT_PASS", PASSWORD),
+                (
+                    "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                    "-rabbit dead_letter_worker_publisher_confirm_timeout 2000",
+                ),
             ];
             let broker = container(&rabbitmq, Program::RabbitMq, &variables, &[]).await?;
             // A crash of the machine is not among the tests: the disk need not be waited for.
