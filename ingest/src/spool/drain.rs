@@ -102,6 +102,9 @@ pub async fn report(spool: &Spool, shutdown: &Shutdown) {
             .and_then(|oldest| SystemTime::now().duration_since(oldest).ok());
         metrics::gauge!("spool_oldest_age_seconds").set(age.unwrap_or_default());
         ticks += 1;
+        if ticks % LINES == 0 {
+            spool.check().await;
+        }
         let turned = (now.callbacks == 0) != (before.callbacks == 0);
         if !turned && (now.callbacks == 0 || ticks % LINES != 0) {
             continue;
@@ -118,6 +121,6 @@ pub async fn report(spool: &Spool, shutdown: &Shutdown) {
                 "callbacks wait in the spool"
             }
         );
-        (ticks, before) = (0, now);
+        before = now;
     }
 }

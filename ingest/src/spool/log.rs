@@ -115,6 +115,18 @@ impl Log {
         Ok(())
     }
 
+    /// Writes something that nobody will miss.
+    ///
+    /// # Errors
+    /// The disk is full or fails.
+    pub fn check(&self) -> io::Result<()> {
+        let path = self.folder.join("check");
+        let mut file = File::create(&path)?;
+        file.write_all(&[0; 4096])?;
+        file.sync_data()?;
+        std::fs::remove_file(path)
+    }
+
     /// The segment that is drained next; further records go to another one.
     pub fn oldest(&mut self) -> Option<Segment> {
         if self.sealed.is_empty() {

@@ -14,17 +14,16 @@ use shared::shutdown::{Shutdown, VitalTask};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use keeper::{Command, GROUP, Keeper};
 use log::{Depth, Log};
 use segment::{Removal, Segment};
 
 pub mod drain;
 pub mod folders;
+mod keeper;
 pub mod log;
 pub mod record;
 pub mod segment;
-
-/// Most callbacks that are written together.
-const GROUP: usize = 1_000;
 
 /// How long a callback waits for the disk. Its client has long given up by then.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -60,18 +59,6 @@ pub enum SpoolError {
     Encode(#[from] serde_json::Error),
 }
 
-enum Command {
-    Append {
-        record: Vec<u8>,
-        reply: oneshot::Sender<Result<(), SpoolError>>,
-    },
-    Oldest(oneshot::Sender<Option<Segment>>),
-    RemoveOldest {
-        removal: Removal,
-        reply: oneshot::Sender<io::Result<()>>,
-    },
-}
-
 /// Callbacks on the disk. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Spool {
@@ -103,12 +90,7 @@ impl Spool {
         }
         let (commands, receiver) = mpsc::channel(GROUP);
         let (announced, watched) = watch::channel(depth);
-        let keeper = Keeper {
-            log,
-            limit: limit.bytes() as u64,
-            dependency,
-            depth: announced,
-        };
+        let keeper = Keeper::new(log, limit.bytes() as u64, dependency, announced);
         let stop = shutdown.clone();
         let work = async move {
             tokio::select! {
@@ -156,10 +138,20 @@ impl Spool {
         let mut depth = self.depth.clone();
         loop {
             depth.wait_for(|depth| depth.callbacks > 0).await.ok()?;
-            if let Some(segment) = self.ask(Command::Oldest).await? {
+            if let Some(segment) = self.oldest_now().await {
                 return Some(segment);
             }
         }
+    }
+
+    async fn oldest_now(&self) -> Option<Segment> {
+        self.ask(Command::Oldest).await?
+    }
+
+    /// Has a disk that failed tried again, so that health is right also when nothing is appended.
+    async fn check(&self) {
+        // With the task the disk is gone, too.
+        drop(self.commands.send(Command::Check).await);
     }
 
     async fn remove_oldest(&self, removal: Removal) -> io::Result<()> {
@@ -177,93 +169,51 @@ impl Spool {
     }
 }
 
-/// Owns the files.
-struct Keeper {
-    log: Log,
-    limit: u64,
-    dependency: Dependency,
-    depth: watch::Sender<Depth>,
-}
+#[cfg(test)]
+mod tests {
+    use shared::health::Health;
+    use tempfile::TempDir;
 
-type Waiting = Vec<(Vec<u8>, oneshot::Sender<Result<(), SpoolError>>)>;
+    use super::*;
 
-impl Keeper {
-    fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        self.announce();
-        let mut group = Vec::with_capacity(GROUP);
-        while commands.blocking_recv_many(&mut group, GROUP) > 0 {
-            let mut waiting = Waiting::new();
-            for command in group.drain(..) {
-                match command {
-                    Command::Append { record, reply } => waiting.push((record, reply)),
-                    Command::Oldest(reply) => answer(reply, self.log.oldest()),
-                    Command::RemoveOldest { removal, reply } => {
-                        let removed = self.log.remove_oldest(removal);
-                        self.announce();
-                        answer(reply, removed);
-                    }
-                }
-            }
-            self.append(waiting);
-        }
+    fn start(directory: &TempDir, limit: &str, health: &Health) -> Spool {
+        let directory = SpoolDirectory(directory.path().to_owned());
+        let limit = <ByteSize as Value>::parse(limit).unwrap();
+        let shutdown = Shutdown::new(Duration::from_secs(1));
+        let (spool, _) =
+            Spool::start(&directory, limit, health.dependency("spool"), &shutdown).unwrap();
+        spool
     }
 
-    /// Writes all that fit with one `fsync`.
-    fn append(&mut self, waiting: Waiting) {
-        let mut room = self.limit.saturating_sub(self.log.depth().bytes);
-        let mut records = Vec::new();
-        let mut taken = Vec::new();
-        for (record, reply) in waiting {
-            if let Some(left) = room.checked_sub(record.len() as u64) {
-                room = left;
-                records.extend_from_slice(&record);
-                taken.push(reply);
-            } else {
-                self.dependency.down(&SpoolError::Full);
-                answer(reply, Err(SpoolError::Full));
-            }
-        }
-        if !taken.is_empty() {
-            self.write(&records, taken);
-        }
-        // Before anybody is answered, so that who then asks whether the spool is empty is told no.
-        self.announce();
+    async fn append(spool: &Spool) -> Result<(), SpoolError> {
+        spool.append(vec![ObjectId(1)]).await
     }
 
-    fn write(&mut self, records: &[u8], taken: Vec<oneshot::Sender<Result<(), SpoolError>>>) {
-        let count = taken.len() as u64;
-        let result = self.log.append(records, count);
-        self.announce();
-        match &result {
-            Ok(()) => {
-                self.dependency.up();
-                metrics::counter!("spool_callbacks_appended_total").increment(count);
-            }
-            Err(error) => self.dependency.down(error),
-        }
-        for reply in taken {
-            answer(
-                reply,
-                result.as_ref().map(|&()| ()).map_err(|_| SpoolError::Disk),
-            );
-        }
+    #[tokio::test]
+    async fn a_disk_that_works_again_is_noticed_without_a_callback() {
+        let (directory, health) = (TempDir::new().unwrap(), Health::default());
+        let spool = start(&directory, "1MiB", &health);
+        let folder = directory.path().join("0");
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(matches!(append(&spool).await, Err(SpoolError::Disk)));
+        spool.check().await;
+        assert!(spool.oldest_now().await.is_none() && !health.is_ready());
+        std::fs::create_dir(&folder).unwrap();
+        spool.check().await;
+        assert!(spool.oldest_now().await.is_none() && health.is_ready());
+        assert!(append(&spool).await.is_ok());
     }
 
-    fn announce(&self) {
-        let depth = self.log.depth();
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "gauges are floating-point numbers"
-        )]
-        {
-            metrics::gauge!("spool_bytes").set(depth.bytes as f64);
-            metrics::gauge!("spool_callbacks").set(depth.callbacks as f64);
-        }
-        self.depth.send_replace(depth);
+    #[tokio::test]
+    async fn a_full_spool_is_well_again_when_a_segment_is_drained() {
+        let (directory, health) = (TempDir::new().unwrap(), Health::default());
+        let spool = start(&directory, "60B", &health);
+        assert!(append(&spool).await.is_ok());
+        assert!(matches!(append(&spool).await, Err(SpoolError::Full)));
+        assert!(!health.is_ready());
+        assert!(spool.oldest().await.is_some());
+        spool.remove_oldest(Removal::Delete).await.unwrap();
+        assert!(health.is_ready() && spool.is_empty());
+        assert!(append(&spool).await.is_ok());
     }
-}
-
-/// Nobody may wait any more: a client that hung up, or a time that is over.
-fn answer<T>(reply: oneshot::Sender<T>, answer: T) {
-    drop(reply.send(answer));
 }
