@@ -60,7 +60,10 @@ impl Acceptance {
     /// [`UnsafeCallback`]: the callback must not be answered with success.
     pub async fn accept(&self, callback: Callback) -> Result<(), UnsafeCallback> {
         let object_ids = callback.into_object_ids();
-        let (object_ids, broker) = if self.is_broker_worth_a_try() {
+        if object_ids.is_empty() {
+            return Ok(());
+        }
+        let (object_ids, broker) = if self.publisher.is_worth_a_try() {
             let publishing = self.publisher.publish(&object_ids, self.publish_timeout);
             match publishing.await {
                 Ok(()) => return Ok(()),
@@ -72,16 +75,7 @@ impl Acceptance {
         } else {
             (object_ids, BrokerReason::Unavailable)
         };
-        if object_ids.is_empty() {
-            return Ok(());
-        }
         let spooling = self.spool.append(object_ids).await;
         spooling.map_err(|spool| UnsafeCallback { broker, spool })
-    }
-
-    /// A broker that did not confirm in time is tried again by what is in the spool; callbacks are not
-    /// held up by it meanwhile.
-    fn is_broker_worth_a_try(&self) -> bool {
-        self.publisher.is_confirming() || (self.publisher.is_connected() && self.spool.is_empty())
     }
 }

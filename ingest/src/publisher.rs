@@ -1,9 +1,8 @@
 //! The way to the broker: a callback's ids go there in chunks.
 
 use std::num::NonZeroU16;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use shared::health::Dependency;
@@ -36,8 +35,8 @@ pub struct ChunkPublisher {
     chunk_size: NonZeroU16,
     /// How long the broker may take before a message is published again.
     broker_timeout: Duration,
-    /// Whether the last message that was to be confirmed in time was.
-    confirms: Arc<AtomicBool>,
+    /// When a message was last not confirmed in time; none if one was since.
+    failed: Arc<Mutex<Option<Instant>>>,
 }
 
 impl ChunkPublisher {
@@ -54,20 +53,33 @@ impl ChunkPublisher {
             broker,
             chunk_size,
             broker_timeout,
-            confirms: Arc::new(AtomicBool::new(true)),
+            failed: Arc::default(),
         }
     }
 
-    /// Whether there is a connection that the broker does not block.
+    /// Whether the broker is to be asked to confirm something in time: there is a connection that it
+    /// does not block, and what it was asked last it confirmed. Otherwise whoever asks first after a
+    /// second is told yes, so that not all are held up by a broker that may be hanging.
     #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.broker.is_up()
+    pub fn is_worth_a_try(&self) -> bool {
+        const PAUSE: Duration = Duration::from_secs(1);
+        if !self.broker.is_up() {
+            return false;
+        }
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        match *failed {
+            Some(at) if at.elapsed() < PAUSE => false,
+            Some(_) => {
+                *failed = Some(Instant::now());
+                true
+            }
+            None => true,
+        }
     }
 
-    /// Whether a confirm can be expected in time.
-    #[must_use]
-    pub fn is_confirming(&self) -> bool {
-        self.is_connected() && self.confirms.load(Ordering::Relaxed)
+    fn note(&self, confirmed: bool) {
+        let failed = (!confirmed).then(Instant::now);
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
     }
 
     /// Publishes each chunk once, and returns when all are confirmed.
@@ -79,10 +91,11 @@ impl ChunkPublisher {
         object_ids: &[ObjectId],
         timeout: Duration,
     ) -> Result<(), NotPublished> {
-        let chunks = self.chunks(object_ids)?;
-        let publishing = chunks
+        let publications = self.split(object_ids).map(publication);
+        let publishing = publications
+            .collect::<Result<Vec<_>, _>>()?
             .into_iter()
-            .map(|chunk| self.publisher.publish(chunk, timeout));
+            .map(|publication| self.publisher.publish(publication, timeout));
         let results = join_all(publishing).await;
         let mut unconfirmed = Vec::new();
         let mut last_error = None;
@@ -95,7 +108,7 @@ impl ChunkPublisher {
                 }
             }
         }
-        self.confirms.store(last_error.is_none(), Ordering::Relaxed);
+        self.note(last_error.is_none());
         match last_error {
             None => Ok(()),
             Some(reason) => Err(NotPublished::Unconfirmed {
@@ -105,33 +118,29 @@ impl ChunkPublisher {
         }
     }
 
-    /// Publishes all ids until they are confirmed, however long that takes.
-    pub async fn publish_until_confirmed(&self, object_ids: Vec<ObjectId>) {
-        match self.chunks(&object_ids) {
-            Ok(chunks) => {
-                let publishing = chunks.into_iter().map(|chunk| {
-                    self.publisher
-                        .publish_until_confirmed(chunk, self.broker_timeout)
-                });
-                let count = join_all(publishing).await.len() as u64;
-                metrics::counter!("callback_chunks_published_total").increment(count);
-                self.confirms.store(true, Ordering::Relaxed);
+    /// Publishes the ids of a chunk until they are confirmed, however long that takes.
+    pub async fn publish_until_confirmed(&self, chunk: Vec<ObjectId>) {
+        match publication(&chunk) {
+            Ok(publication) => {
+                self.publisher
+                    .publish_until_confirmed(publication, self.broker_timeout)
+                    .await;
+                metrics::counter!("callback_chunks_published_total").increment(1);
+                self.note(true);
             }
             Err(error) => tracing::error!(%error, "ids could not be encoded"),
         }
     }
 
-    fn split<'a>(&self, object_ids: &'a [ObjectId]) -> impl Iterator<Item = &'a [ObjectId]> {
+    /// The chunks that ids are published in.
+    pub fn split<'a>(&self, object_ids: &'a [ObjectId]) -> impl Iterator<Item = &'a [ObjectId]> {
         object_ids.chunks(self.chunk_size.get().into())
     }
+}
 
-    fn chunks(&self, object_ids: &[ObjectId]) -> Result<Vec<Publication>, serde_json::Error> {
-        let publication = |ids: &[ObjectId]| {
-            let chunk = FetchChunk {
-                object_ids: ids.to_vec(),
-            };
-            Publication::new(Queue::Fetch, &chunk, Headers::default())
-        };
-        self.split(object_ids).map(publication).collect()
-    }
+fn publication(chunk: &[ObjectId]) -> Result<Publication, serde_json::Error> {
+    let chunk = FetchChunk {
+        object_ids: chunk.to_vec(),
+    };
+    Publication::new(Queue::Fetch, &chunk, Headers::default())
 }

@@ -12,12 +12,9 @@ use crate::spool::Spool;
 use crate::spool::record::Records;
 use crate::spool::segment::{Removal, Segment};
 
-/// How many callbacks are published at once. Less than the publisher's window, of which the callbacks
-/// that arrive meanwhile need their part.
-const WINDOW: usize = 100;
-
-/// How long the disk is left alone after an error.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How many chunks are published at once. Less than the publisher's window, of which the callbacks that
+/// arrive meanwhile need their part.
+const WINDOW: usize = 400;
 
 /// Publishes what is in the spool, until the shut-down.
 pub async fn drain(spool: &Spool, publisher: &ChunkPublisher, shutdown: &Shutdown) {
@@ -35,17 +32,17 @@ pub async fn drain(spool: &Spool, publisher: &ChunkPublisher, shutdown: &Shutdow
 
 async fn drain_segment(spool: &Spool, publisher: &ChunkPublisher, segment: Segment) {
     let path = segment.path().display().to_string();
-    let drained = match read(segment).await {
+    let removal = match read(segment).await {
         Ok(content) => {
-            publish(publisher, content.callbacks).await;
-            spool.remove_oldest(content.removal).await
+            publish(publisher, &content.callbacks).await;
+            content.removal
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            tracing::error!(%error, segment = path, "a segment of the spool cannot be read");
+            Removal::Leave
+        }
     };
-    if let Err(error) = drained {
-        tracing::warn!(%error, segment = path, "a segment of the spool is drained again");
-        tokio::time::sleep(PAUSE).await;
-    }
+    spool.remove_oldest(removal).await;
 }
 
 /// A segment's callbacks, and what is to become of it.
@@ -59,7 +56,6 @@ async fn read(segment: Segment) -> std::io::Result<Content> {
     reading.await.unwrap_or_else(|error| Err(error.into()))
 }
 
-/// What cannot be read is kept for an operator, but for a write that was cut off.
 fn parse(segment: &[u8]) -> Content {
     let records = Records::read(segment);
     let mut content = Content {
@@ -74,20 +70,26 @@ fn parse(segment: &[u8]) -> Content {
         match record.object_ids() {
             Ok(object_ids) => content.callbacks.push(object_ids),
             Err(error) => {
-                tracing::error!(%error, "a callback in the spool is of another version");
-                content.removal = Removal::SetAside;
+                tracing::error!(%error, "a callback in the spool waits for another version of ingest");
+                content.removal = Removal::Leave;
             }
         }
     }
     content
 }
 
-async fn publish(publisher: &ChunkPublisher, callbacks: Vec<Vec<ObjectId>>) {
-    stream::iter(callbacks)
-        .map(|object_ids| publisher.publish_until_confirmed(object_ids))
+async fn publish(publisher: &ChunkPublisher, callbacks: &[Vec<ObjectId>]) {
+    let chunks: Vec<Vec<ObjectId>> = callbacks
+        .iter()
+        .flat_map(|object_ids| publisher.split(object_ids))
+        .map(<[ObjectId]>::to_vec)
+        .collect();
+    stream::iter(chunks)
+        .map(|chunk| publisher.publish_until_confirmed(chunk))
         .buffered(WINDOW)
-        .for_each(async |()| metrics::counter!("spool_callbacks_drained_total").increment(1))
+        .for_each(async |()| {})
         .await;
+    metrics::counter!("spool_callbacks_drained_total").increment(callbacks.len() as u64);
 }
 
 /// Says how much waits in the spool, for how long, and how fast it is drained, until the shut-down.

@@ -21,7 +21,7 @@ pub(super) enum Command {
     Oldest(oneshot::Sender<Option<Segment>>),
     RemoveOldest {
         removal: Removal,
-        reply: oneshot::Sender<io::Result<()>>,
+        reply: oneshot::Sender<()>,
     },
     Check,
 }
@@ -66,7 +66,8 @@ impl Keeper {
                     Command::Append { record, reply } => waiting.push((record, reply)),
                     Command::Oldest(reply) => answer(reply, self.log.oldest()),
                     Command::RemoveOldest { removal, reply } => {
-                        answer(reply, self.remove_oldest(removal));
+                        self.remove_oldest(removal);
+                        answer(reply, ());
                     }
                     Command::Check => self.check(),
                 }
@@ -75,14 +76,13 @@ impl Keeper {
         }
     }
 
-    fn remove_oldest(&mut self, removal: Removal) -> io::Result<()> {
-        let removed = self.log.remove_oldest(removal);
+    fn remove_oldest(&mut self, removal: Removal) {
+        self.log.remove_oldest(removal);
         self.announce();
-        if removed.is_ok() && !self.disk_failed {
+        if !self.disk_failed {
             // There is room again.
             self.dependency.up();
         }
-        removed
     }
 
     fn check(&mut self) {
@@ -106,7 +106,8 @@ impl Keeper {
         let mut room = self.limit.saturating_sub(self.log.depth().bytes);
         let mut records = Vec::new();
         let mut taken = Vec::new();
-        for (record, reply) in waiting {
+        // Who has given up meanwhile has been answered without it.
+        for (record, reply) in waiting.into_iter().filter(|(_, reply)| !reply.is_closed()) {
             if let Some(left) = room.checked_sub(record.len() as u64) {
                 room = left;
                 records.extend_from_slice(&record);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::spool::folders::{claim, sync_entry};
-use crate::spool::segment::{Removal, Segment, number, recover, segments};
+use crate::spool::segment::{Removal, Segment, is_aside, number, recover, segments};
 
 /// From this size on a segment gets no more records. After a kill -9 at most one drained segment is
 /// published again.
@@ -65,8 +65,12 @@ impl Log {
             next_number,
             drained: 0,
         };
-        for path in paths {
-            log.sealed.extend(recover(path)?);
+        for path in paths.into_iter().filter(|path| !is_aside(path)) {
+            match recover(path) {
+                Ok(segment) => log.sealed.extend(segment),
+                // It must not keep callbacks from being accepted. The next run tries again.
+                Err(error) => tracing::error!(%error, "a segment of the spool cannot be read"),
+            }
         }
         Ok(log)
     }
@@ -136,18 +140,16 @@ impl Log {
         self.sealed.front().cloned()
     }
 
-    /// Removes the segment that [`Log::oldest`] gave, once it is drained.
-    ///
-    /// # Errors
-    /// It could not be removed and stays.
-    pub fn remove_oldest(&mut self, removal: Removal) -> io::Result<()> {
-        let Some(segment) = self.sealed.front() else {
-            return Ok(());
+    /// Removes the segment that [`Log::oldest`] gave, once it is drained. A file that cannot be removed
+    /// is drained again by the next run.
+    pub fn remove_oldest(&mut self, removal: Removal) {
+        let Some(segment) = self.sealed.pop_front() else {
+            return;
         };
-        segment.remove(removal)?;
         self.drained += segment.callbacks;
-        self.sealed.pop_front();
-        Ok(())
+        if let Err(error) = segment.remove(removal) {
+            tracing::error!(%error, segment = %segment.path().display(), "a drained segment was not removed");
+        }
     }
 
     fn create(&mut self) -> io::Result<Active> {
@@ -205,7 +207,7 @@ mod tests {
             for record in Records::read(&content).readable {
                 ids.extend(record.object_ids().unwrap().into_iter().map(|id| id.0));
             }
-            log.remove_oldest(Removal::Delete).unwrap();
+            log.remove_oldest(Removal::Delete);
         }
         ids
     }
@@ -235,7 +237,7 @@ mod tests {
         append(&mut log, 0..2);
         assert_eq!(log.oldest().unwrap().callbacks, 2);
         append(&mut log, 2..3);
-        log.remove_oldest(Removal::Delete).unwrap();
+        log.remove_oldest(Removal::Delete);
         assert_eq!(drained(&mut log), [2]);
     }
 
@@ -269,9 +271,34 @@ mod tests {
         let mut log = Log::open(directory.path()).unwrap();
         append(&mut log, 0..1);
         let segment = log.oldest().unwrap();
-        log.remove_oldest(Removal::SetAside).unwrap();
+        log.remove_oldest(Removal::SetAside);
         assert!(segment.path().with_extension("damaged").exists());
         assert!(drained(&mut log).is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_aside_is_never_overwritten() {
+        let directory = TempDir::new().unwrap();
+        for _ in 0..2 {
+            let mut log = Log::open(directory.path()).unwrap();
+            append(&mut log, 0..1);
+            log.oldest();
+            log.remove_oldest(Removal::SetAside);
+        }
+        assert_eq!(segments(&directory.path().join("0")).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_read_keeps_no_other_from_being_drained() {
+        let directory = TempDir::new().unwrap();
+        let mut log = Log::open(directory.path()).unwrap();
+        let unreadable = directory.path().join("0/00000000000000000000.segment");
+        std::fs::create_dir(&unreadable).unwrap();
+        append(&mut Log::open(directory.path()).unwrap(), 0..1);
+        assert!(drained(&mut log).is_empty());
+        drop(log);
+        assert_eq!(drained(&mut Log::open(directory.path()).unwrap()), [0]);
+        assert!(unreadable.exists());
     }
 
     #[test]

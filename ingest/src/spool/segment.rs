@@ -26,8 +26,10 @@ pub struct Segment {
 pub enum Removal {
     /// All of it was drained.
     Delete,
-    /// A part of it could not be read: it stays beside the segments, for an operator.
+    /// A part of it is damaged: it stays beside the segments, for an operator.
     SetAside,
+    /// It, or a part of it, could not be read for now: the next run tries again.
+    Leave,
 }
 
 impl Segment {
@@ -64,6 +66,7 @@ impl Segment {
         match removal {
             Removal::Delete => std::fs::remove_file(&self.path),
             Removal::SetAside => set_aside(&self.path),
+            Removal::Leave => Ok(()),
         }
     }
 }
@@ -78,7 +81,7 @@ fn set_aside(segment: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The segments in a folder.
+/// The segments in a folder, and those that were set aside.
 ///
 /// # Errors
 /// It cannot be read.
@@ -86,11 +89,18 @@ pub fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|found| found == EXTENSION) {
+        let is_one = |kind: &std::ffi::OsStr| kind == EXTENSION || kind == DAMAGED;
+        if path.extension().is_some_and(is_one) {
             paths.push(path);
         }
     }
     Ok(paths)
+}
+
+/// Whether a segment was set aside.
+#[must_use]
+pub fn is_aside(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind == DAMAGED)
 }
 
 /// Its place in the order of all segments.
