@@ -14,6 +14,7 @@ use libtest_mimic::Arguments;
 use tests::case::{Case, Table};
 use tests::servers::Servers;
 
+mod acks;
 mod broker;
 mod client_service;
 mod clocks;
@@ -49,11 +50,12 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-fn cases() -> [Vec<Case>; 9] {
+fn cases() -> [Vec<Case>; 10] {
     [
         kills::cases(),
         stops::cases(),
         network::cases(),
+        acks::cases(),
         broker::cases(),
         database::cases(),
         client_service::cases(),
