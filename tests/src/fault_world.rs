@@ -13,12 +13,14 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
 use crate::broker::Broker;
+use crate::case::Allowed;
 use crate::database::{self, Database};
 use crate::fate::{self, Mood};
 use crate::ledger::{self, Ledger, Told, Verdict};
 use crate::load::Load;
 use crate::parts::Part;
 use crate::process::Process;
+use crate::proxy::Proxy;
 use crate::servers::Servers;
 use crate::wait::{BOUND, eventually};
 use crate::ways::{Flags, Ways, in_database};
@@ -26,6 +28,12 @@ use crate::world::unique_name;
 
 /// How long a row lives here.
 pub const OBJECT_TTL: Duration = Duration::from_secs(2);
+
+/// The default of RabbitMQ 4.
+pub const MEMORY_WATERMARK: &str = "0.6";
+
+/// The sweep takes rows so late that it cannot pass for a janitor that is back in time.
+const SWEEP_GRACE: &str = "12s";
 
 /// How long it may take after the last fault until nothing is under way any more.
 const SETTLE_BOUND: Duration = Duration::from_secs(90);
@@ -42,6 +50,8 @@ pub struct FaultWorld {
     pub load: Load,
     /// The longest that it took to be back at work.
     pub back_after: Option<Duration>,
+    /// What may happen in this case.
+    pub allowed: Allowed,
     /// What else there is to say about the case.
     pub notes: Vec<String>,
     /// The pipeline's processes.
@@ -80,6 +90,7 @@ impl FaultWorld {
             ways,
             mood,
             back_after: None,
+            allowed: Allowed::default(),
             notes: Vec::new(),
             skipped: None,
             ledger: Ledger::default(),
@@ -96,6 +107,8 @@ impl FaultWorld {
     async fn start_processes(&mut self, client: &Client) {
         self.broker().await.declare().await;
         self.declared = Instant::now();
+        self.process(Part::Janitor)
+            .set_flag("sweep-grace", SWEEP_GRACE);
         self.start(Part::Janitor).await;
         eventually("the table of the objects", async || {
             let table = client
@@ -109,7 +122,7 @@ impl FaultWorld {
             self.start(part).await;
         }
         self.load.resume();
-        self.until_stored_again().await;
+        self.until_back().await;
     }
 
     /// A connection of the tests' own to the database, past all faults of the network.
@@ -147,36 +160,55 @@ impl FaultWorld {
         Broker::new(&url, self.topology.clone()).await
     }
 
-    /// Waits until a callback that is posted from now on has its row, and notes how long that took.
+    /// The way to `ingest`, for a case that cuts it.
+    pub fn way_of_callbacks(&mut self) -> &Proxy {
+        self.allowed.refuse();
+        &self.ways.to_ingest
+    }
+
+    /// Whether `ingest` was killed or stopped, which is how each change to its process begins.
+    #[must_use]
+    pub fn ingest_was_started_again(&self) -> bool {
+        let log = self.processes[&Part::Ingest].log();
+        log.matches("accepting callbacks").count() > 1
+    }
+
+    /// Waits until callbacks that are posted from now on have a row, and until one of these rows is
+    /// deleted. Notes how long the first row took, or how long after its expiry the first deletion
+    /// was, whichever is longer.
     pub async fn back_at_work(&mut self) -> Duration {
-        let took = self.until_stored_again().await;
+        let took = self.until_back().await;
         self.back_after = self.back_after.max(Some(took));
         took
     }
 
-    async fn until_stored_again(&self) -> Duration {
+    async fn until_back(&self) -> Duration {
         const PAUSE: Duration = Duration::from_millis(50);
         let begin = Instant::now();
         let first = self.load.next_probe();
-        let mut client = None;
+        let (mut client, mut stored_after) = (None, None);
         while begin.elapsed() < BOUND {
             if client.is_none() {
                 client = self.try_database().await.ok();
             }
-            let query = "select count(*) from stores where id <= $1";
-            let stored = match &client {
-                Some(client) => client.query_one(query, &[&first]).await.ok(),
+            let probes = match &client {
+                Some(client) => ledger::probes(client, first).await.ok(),
                 None => None,
             };
-            match stored {
-                Some(row) if row.get::<_, i64>(0) > 0 => return begin.elapsed(),
+            match probes {
+                Some(probes) if probes.stored => {
+                    let stored_after = *stored_after.get_or_insert_with(|| begin.elapsed());
+                    if let Some(late) = probes.deleted_late {
+                        return late.max(stored_after);
+                    }
+                }
                 Some(_) => {}
                 None => client = None,
             }
             self.load.probe();
             sleep(PAUSE).await;
         }
-        panic!("not back at work after {BOUND:?}");
+        panic!("not back at work after {BOUND:?}, rows stored after {stored_after:?}");
     }
 
     /// Waits until nothing is under way any more, or for too long a time, and reckons. The load is
@@ -226,13 +258,29 @@ impl FaultWorld {
         self.processes.values().map(last_lines).collect()
     }
 
-    /// Starts the servers again where a case broke off while they were down.
+    /// Sets the share of the memory beyond which the broker blocks whoever publishes.
+    pub async fn set_memory_watermark(&self, share: &str) {
+        let command = ["rabbitmqctl", "set_vm_memory_high_watermark", share];
+        self.servers.broker.command(&command).await.unwrap();
+    }
+
+    /// Undoes what a case that broke off may leave behind for later ones. A limit of connections is
+    /// that of a role, which goes with the world.
     pub async fn repair(&self) {
         for server in [&self.servers.broker, &self.servers.database] {
             if server.until_it_lets_in(Duration::ZERO).await.is_err() {
                 server.start().await.unwrap();
             }
         }
+        self.set_memory_watermark(MEMORY_WATERMARK).await;
+        let url = self.servers.database.url().await.unwrap();
+        let admin = database::connect(&url).await.unwrap();
+        let reset = "alter system reset default_transaction_read_only";
+        admin.batch_execute(reset).await.unwrap();
+        admin
+            .batch_execute("select pg_reload_conf()")
+            .await
+            .unwrap();
     }
 
     /// Removes everything. The servers run.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use shared::messages::{FetchChunk, decode};
 use shared::topology::Queue;
@@ -34,6 +35,31 @@ pub async fn record(client: &Client) {
     client.batch_execute(RECORD).await.unwrap();
 }
 
+/// What became of the probes of one wait.
+pub struct Probes {
+    /// Whether one has a row.
+    pub stored: bool,
+    /// How long after the first of their rows expired the first was deleted.
+    pub deleted_late: Option<Duration>,
+}
+
+/// What became of the probes from `first` on.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn probes(client: &Client, first: i64) -> Result<Probes, tokio_postgres::Error> {
+    let query = "
+        select expiry is not null, extract(epoch from deletion - expiry)::float8
+        from (select min(expires_at) expiry from stores where id <= $1) stored,
+             (select min(at) deletion from deletions where id <= $1) deleted";
+    let row = client.query_one(query, &[&first]).await?;
+    let late: Option<f64> = row.get(1);
+    Ok(Probes {
+        stored: row.get(0),
+        deleted_late: late.map(|late| Duration::from_secs_f64(late.max(0.0))),
+    })
+}
+
 /// What the client service said about ids that are not online. Clones share one book.
 #[derive(Clone, Default)]
 pub struct Told(Arc<Mutex<BTreeMap<i64, Fate>>>);
@@ -54,6 +80,8 @@ pub struct Ledger {
     dead: BTreeMap<i64, String>,
     /// Ids in `objects.unroutable`: their queue was deleted, and an operator has to move them.
     parked: BTreeSet<i64>,
+    /// Messages in `objects.unroutable`, those that delete rows among them.
+    parked_messages: usize,
     /// Ids that have had a row.
     stored: BTreeSet<i64>,
     /// Rows that are there still.
@@ -74,6 +102,7 @@ impl Ledger {
         }
         while let Some(message) = broker.try_take(Queue::Unroutable).await {
             self.parked.extend(ids(&message.data));
+            self.parked_messages += 1;
         }
         self.waiting = 0;
         for queue in broker.topology.queue_names() {
@@ -98,6 +127,7 @@ impl Ledger {
             early: self.early,
             never_deleted: self.rows,
             waiting: self.waiting,
+            parked_messages: self.parked_messages,
             ..Verdict::default()
         };
         for id in accepted {
@@ -146,6 +176,8 @@ pub struct Verdict {
     pub dead: usize,
     /// Those in `objects.unroutable`.
     pub parked: usize,
+    /// Messages in `objects.unroutable`, those that delete rows among them.
+    pub parked_messages: usize,
     /// Those that are nowhere.
     pub lost: Vec<i64>,
     /// Deletions before the row expired.

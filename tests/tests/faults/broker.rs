@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shared::topology::Queue;
-use tests::fault_world::FaultWorld;
+use tests::fault_world::{FaultWorld, MEMORY_WATERMARK};
 use tokio::time::sleep;
 
 tests::cases![
@@ -22,17 +22,15 @@ async fn connections_closed_by_the_broker(world: &mut FaultWorld) {
 
 /// The broker blocks whoever publishes.
 async fn an_alarm_of_the_broker(world: &mut FaultWorld) {
-    let watermark = ["rabbitmqctl", "set_vm_memory_high_watermark"];
-    let [command, set] = watermark;
-    let broker = &world.servers.broker;
-    broker.command(&[command, set, "0"]).await.unwrap();
+    world.set_memory_watermark("0").await;
     sleep(Duration::from_secs(6)).await;
-    broker.command(&[command, set, "0.6"]).await.unwrap();
+    world.set_memory_watermark(MEMORY_WATERMARK).await;
     world.back_at_work().await;
 }
 
 /// What is published until they are declared again waits for an operator: the column "parked".
 async fn every_queue_deleted_while_empty(world: &mut FaultWorld) {
+    world.allowed.park();
     world.load.pause();
     world.until_quiet().await;
     let broker = world.broker().await;
@@ -47,6 +45,7 @@ async fn every_queue_deleted_while_empty(world: &mut FaultWorld) {
 
 /// Their messages are gone, so the sweep has to delete the rows.
 async fn the_delete_queues_deleted_while_full(world: &mut FaultWorld) {
+    world.allowed.park();
     let broker = world.broker().await;
     for queue in world.topology.queue_names() {
         if queue.contains("objects.delete") {
@@ -59,6 +58,7 @@ async fn the_delete_queues_deleted_while_full(world: &mut FaultWorld) {
 /// Whoever publishes has his channel closed by the broker (404). What expires in a delay queue
 /// meanwhile has nowhere to go, and the broker has to try again.
 async fn the_exchanges_deleted(world: &mut FaultWorld) {
+    world.allowed.park();
     let broker = world.broker().await;
     for _ in 0..10 {
         broker.delete_exchanges().await;

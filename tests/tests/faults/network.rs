@@ -17,15 +17,19 @@ tests::cases![
     connections_to_the_database_forgotten,
 ];
 
+/// Until it is noticed that a connection is gone of which nobody hears, and work goes on: about 8 s
+/// with the broker, and somewhat more than 5 s with the database.
+const NOTICED: Duration = Duration::from_secs(10);
+
 /// What was not answered is not accepted, whether it arrived or not.
 async fn callbacks_cut_in_the_middle(world: &mut FaultWorld) {
     let network = Network::Slow(Duration::from_millis(100));
-    world.ways.to_ingest.set(network);
+    world.way_of_callbacks().set(network);
     for _ in 0..10 {
         sleep(Duration::from_millis(150)).await;
-        world.ways.to_ingest.reset();
+        world.way_of_callbacks().reset();
     }
-    world.ways.to_ingest.set(Network::Pass);
+    world.way_of_callbacks().set(Network::Pass);
     world.back_at_work().await;
     assert!(world.load.answers().refused > 0, "none was cut");
 }
@@ -49,6 +53,9 @@ async fn the_broker_in_a_black_hole(world: &mut FaultWorld) {
 
 /// Nobody hears that the connections are gone: each side has to notice that nothing comes.
 async fn connections_to_the_broker_forgotten(world: &mut FaultWorld) {
+    world
+        .allowed
+        .be_back_within(NOTICED, "it has to be noticed");
     for way in world.ways.to_broker.values() {
         way.forget();
     }
@@ -80,7 +87,11 @@ async fn the_database_in_a_black_hole(world: &mut FaultWorld) {
     world.back_at_work().await;
 }
 
+/// A statement on such a connection ends with its time-out, 5 s.
 async fn connections_to_the_database_forgotten(world: &mut FaultWorld) {
+    world
+        .allowed
+        .be_back_within(NOTICED, "it has to be noticed");
     for way in world.ways.to_database.values() {
         way.forget();
     }

@@ -24,7 +24,6 @@ async fn callbacks_are_accepted_while_the_broker_is_away(world: &mut FaultWorld)
     world.start(Part::Broker).await;
     world.back_at_work().await;
     assert!(accepted > 0, "nothing was accepted without the broker");
-    assert!(world.load.answers().slowest < Duration::from_secs(1));
 }
 
 async fn ingest_killed_while_the_broker_is_away(world: &mut FaultWorld) {
