@@ -2,9 +2,8 @@
 
 use clap::{Args, ValueEnum};
 use shared::messages::ObjectId;
-use shared::topology::Queue;
 
-use super::letter::{Kind, Letter};
+use super::letter::{Kind, Letter, Source};
 
 /// What to do, and with which messages.
 #[derive(Args, Clone, Debug)]
@@ -53,26 +52,6 @@ pub struct Choice {
     /// Only those with this object id among theirs; can be given several times
     #[arg(long = "id", value_name = "ID", allow_negative_numbers = true)]
     pub ids: Vec<i64>,
-}
-
-/// A queue that only operators read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Source {
-    /// objects.dead: what was given up
-    Dead,
-    /// objects.unroutable: what was published while its queue did not exist
-    Unroutable,
-}
-
-impl Source {
-    /// The queue itself.
-    #[must_use]
-    pub fn queue(self) -> Queue {
-        match self {
-            Self::Dead => Queue::Dead,
-            Self::Unroutable => Queue::Unroutable,
-        }
-    }
 }
 
 impl Choice {

@@ -11,7 +11,25 @@ use shared::publisher::Publication;
 use shared::topology::{Queue, Topology};
 use time::OffsetDateTime;
 
-use super::arguments::Source;
+/// A queue that only operators read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Source {
+    /// objects.dead: what was given up
+    Dead,
+    /// objects.unroutable: what was published while its queue did not exist
+    Unroutable,
+}
+
+impl Source {
+    /// The queue itself.
+    #[must_use]
+    pub fn queue(self) -> Queue {
+        match self {
+            Self::Dead => Queue::Dead,
+            Self::Unroutable => Queue::Unroutable,
+        }
+    }
+}
 
 /// Type of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
