@@ -120,13 +120,12 @@ impl Keeper {
         if !taken.is_empty() {
             self.write(&records, taken);
         }
-        // Before anybody is answered, so that who then asks whether the spool is empty is told no.
-        self.announce();
     }
 
     fn write(&mut self, records: &[u8], taken: Vec<oneshot::Sender<Result<(), SpoolError>>>) {
         let count = taken.len() as u64;
         let result = self.log.append(records, count);
+        // Before anybody is answered, so that what is safe is also counted.
         self.announce();
         self.note(&result);
         if result.is_ok() {
