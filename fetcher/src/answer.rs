@@ -1,5 +1,6 @@
 //! What a look-up can end in.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -47,6 +48,15 @@ impl Reason {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         !matches!(self, Self::Refused(_))
+    }
+
+    /// The kind of failure, as traces name it: by the status where there is one.
+    #[must_use]
+    pub fn error_type(&self) -> Cow<'static, str> {
+        match self {
+            Self::Status(status) | Self::Refused(status) => status.to_string().into(),
+            _ => self.kind().into(),
+        }
     }
 
     /// The kind of failure, as metrics name it.

@@ -3,15 +3,21 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use http::header::RETRY_AFTER;
-use http::{HeaderMap, StatusCode};
+use http::header::{ACCEPT_ENCODING, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::Response;
 use reqwest::redirect::Policy;
 use serde::Deserialize;
 use shared::messages::{ObjectId, shortened};
+use shared::trace::http::{Target, note_status};
+use shared::trace::{Spans, Traces};
+use url::Url;
 
 use crate::answer::{Answer, Failure, Reason};
 use crate::config::Config;
+
+/// Without it a server may choose any coding (RFC 9110, 12.5.3).
+const NOT_COMPRESSED: HeaderValue = HeaderValue::from_static("identity");
 
 /// The body of an answer; other members are ignored.
 #[derive(Deserialize)]
@@ -24,7 +30,9 @@ struct Object {
 #[derive(Clone, Debug)]
 pub struct ClientService {
     http: reqwest::Client,
-    objects: String,
+    /// Below it are the objects.
+    objects: Url,
+    target: Target,
     answer_limit: usize,
 }
 
@@ -36,38 +44,47 @@ impl ClientService {
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .user_agent(concat!("callback-pipeline-fetcher/", env!("CARGO_PKG_VERSION")))
+            .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, NOT_COMPRESSED)]))
             .timeout(config.fetch_timeout)
             .pool_max_idle_per_host(config.fetch_concurrency.get())
             // Shorter than servers keep idle connections, which would close as they are used.
             .pool_idle_timeout(Duration::from_secs(15))
             // A redirect is not an answer, and a proxy of the environment is not the client service.
             .redirect(Policy::none())
+            // Tries are the pipeline's own, which counts them.
+            .retry(reqwest::retry::never())
             .no_proxy()
             .build()
             .context("setting up the HTTP client")?;
         Ok(Self {
             http,
             objects: config.client_url.objects(),
+            target: Target::new(config.client_url.url()),
             answer_limit: config.answer_limit.bytes(),
         })
     }
 
     /// Looks one object up, once.
-    pub async fn look_up(&self, id: ObjectId) -> Answer {
-        match self.ask(id).await {
+    pub async fn look_up(&self, id: ObjectId, traces: &Traces) -> Answer {
+        let mut span = traces.start(|| {
+            let path = format!("/objects/{id}");
+            self.target.request("GET", "/objects/{id}", &path)
+        });
+        match self.ask(id, &mut span).await {
             Ok(answer) => answer,
-            Err(failure) => Answer::Failed(failure),
+            Err(failure) => {
+                span.fail(&failure.reason.error_type(), &failure.reason);
+                Answer::Failed(failure)
+            }
         }
     }
 
-    async fn ask(&self, id: ObjectId) -> Result<Answer, Failure> {
-        let url = format!("{}{id}", self.objects);
-        let response = self
-            .http
-            .get(url)
-            .send()
-            .await
-            .map_err(|error| transport(&error))?;
+    async fn ask(&self, id: ObjectId, span: &mut Spans) -> Result<Answer, Failure> {
+        let mut headers = HeaderMap::new();
+        span.traces().inject(&mut headers);
+        let request = self.http.get(self.object(id)).headers(headers);
+        let response = request.send().await.map_err(|error| transport(&error))?;
+        note_status(span, response.status());
         match response.status() {
             StatusCode::OK => self.judge(id, response).await,
             StatusCode::NOT_FOUND | StatusCode::GONE => Ok(Answer::Gone),
@@ -76,6 +93,13 @@ impl ClientService {
                 retry_after: retry_after(response.headers(), SystemTime::now()),
             }),
         }
+    }
+
+    fn object(&self, id: ObjectId) -> Url {
+        let mut url = self.objects.clone();
+        // To parse all of it anew would take longer.
+        url.set_path(&format!("{}{id}", url.path()));
+        url
     }
 
     /// An answer counts only when it is small, well-formed, and about the object asked for.
@@ -150,8 +174,6 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn header(value: &'static str) -> HeaderMap {

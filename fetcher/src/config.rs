@@ -7,16 +7,18 @@ use std::time::Duration;
 use shared::boot::{Process, ProcessSettings};
 use shared::broker::BrokerSettings;
 use shared::config::{ByteSize, Value, Wait};
+use shared::metrics::{BROKER, CONSUMER, DATABASE, Description, HTTP_SERVER, PROCESS};
 use shared::store::DatabaseSettings;
 use shared::topology::Delay;
 use url::Url;
 
+use crate::metrics::METRICS;
 use crate::retry::RetryDelays;
 
 shared::settings! {
     /// Settings of `fetcher`.
     pub struct Config {
-        /// Address of /livez, /readyz and /metrics.
+        /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
         pub admin_address: SocketAddr = "127.0.0.1:6061",
         /// Address of the client service; ids are looked up at /objects/ID below it.
         pub client_url: ClientUrl = "http://localhost:9010",
@@ -43,8 +45,9 @@ shared::settings! {
         pub retry_delays: RetryDelays = "1s,5s,30s,2m",
         /// Most rows in one statement.
         pub write_batch: NonZeroUsize = "1000",
-        /// How long a row waits for others to be stored with.
-        pub write_linger: Wait = "5ms",
+        /// How long a row waits for others to be stored with. Each statement has a message that deletes
+        /// its rows, and the broker passes on some 6,000 of those a second.
+        pub write_linger: Wait = "2ms",
         /// Most statements at work at once.
         pub write_concurrency: NonZeroUsize = "2",
     } with {
@@ -61,6 +64,8 @@ impl Process for Config {
     const NAME: &'static str = "fetcher";
     const ABOUT: &'static str =
         "Looks ids up at the client service, stores the online objects and arms their deletion.";
+    const METRICS: &'static [&'static [Description]] =
+        &[PROCESS, HTTP_SERVER, BROKER, CONSUMER, DATABASE, METRICS];
 
     fn admin_address(&self) -> SocketAddr {
         self.admin_address
@@ -76,10 +81,18 @@ impl Process for Config {
 pub struct ClientUrl(Url);
 
 impl ClientUrl {
+    /// The address itself.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.0
+    }
+
     /// Address of the look-ups: an id follows.
     #[must_use]
-    pub fn objects(&self) -> String {
-        format!("{}/objects/", self.0.as_str().trim_end_matches('/'))
+    pub fn objects(&self) -> Url {
+        let mut objects = self.0.clone();
+        objects.set_path(&format!("{}/objects/", self.0.path().trim_end_matches('/')));
+        objects
     }
 }
 
@@ -109,7 +122,7 @@ mod tests {
             ("http://host:9010", "http://host:9010/objects/"),
             ("http://host/api/", "http://host/api/objects/"),
         ] {
-            assert_eq!(ClientUrl::parse(raw).unwrap().objects(), objects);
+            assert_eq!(ClientUrl::parse(raw).unwrap().objects().as_str(), objects);
         }
         for raw in [
             "http://host/?key=1",

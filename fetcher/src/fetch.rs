@@ -2,7 +2,6 @@
 //! on. It is done when each id is safe somewhere.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -11,6 +10,7 @@ use shared::consumer::{Handler, Outcome};
 use shared::messages::{Attempt, FetchChunk, Headers, ObjectId};
 use shared::publisher::{Publication, Publisher};
 use shared::topology::Queue;
+use shared::trace::Traces;
 
 use crate::answer::{Answer, Failure, Reason};
 use crate::breaker::Withheld;
@@ -21,7 +21,7 @@ use crate::writer::{Writer, WriterEnded};
 /// Handles chunks.
 pub struct Fetch {
     /// Asks the client service.
-    pub look_ups: Arc<LookUps>,
+    pub look_ups: LookUps,
     /// Stores what is online.
     pub writer: Writer,
     /// When to try again.
@@ -35,11 +35,11 @@ pub struct Fetch {
 impl Handler for Fetch {
     type Message = FetchChunk;
 
-    async fn handle(&self, chunk: FetchChunk, attempt: Attempt) -> Outcome {
+    async fn handle(&self, chunk: FetchChunk, headers: Headers) -> Outcome {
         let mut settled: FuturesUnordered<_> = chunk
             .object_ids
             .into_iter()
-            .map(|id| self.settle(id))
+            .map(|id| self.settle(id, &headers.traces))
             .collect();
         let mut failed = Vec::new();
         while let Some(result) = settled.next().await {
@@ -49,7 +49,7 @@ impl Handler for Fetch {
                 Err(Unfinished) => return Outcome::Requeue,
             }
         }
-        self.send_on(attempt, failed).await
+        self.send_on(&headers, failed).await
     }
 }
 
@@ -71,10 +71,14 @@ impl From<WriterEnded> for Unfinished {
 impl Fetch {
     /// Looks one id up and, if it is online, waits until it is stored: it does not wait for the
     /// others of its chunk. Returns what failed.
-    async fn settle(&self, id: ObjectId) -> Result<Option<(ObjectId, Failure)>, Unfinished> {
-        match self.look_ups.look_up(id).await? {
+    async fn settle(
+        &self,
+        id: ObjectId,
+        traces: &Traces,
+    ) -> Result<Option<(ObjectId, Failure)>, Unfinished> {
+        match self.look_ups.look_up(id, traces).await? {
             Answer::Online => {
-                self.writer.store(id).await?;
+                self.writer.store(id, traces.clone()).await?;
                 Ok(None)
             }
             Answer::Offline => {
@@ -91,7 +95,8 @@ impl Fetch {
 
     /// Publishes the failed ids, and no others, for another try or for an operator: one message for
     /// each queue and reason.
-    async fn send_on(&self, attempt: Attempt, failed: Vec<(ObjectId, Failure)>) -> Outcome {
+    async fn send_on(&self, headers: &Headers, failed: Vec<(ObjectId, Failure)>) -> Outcome {
+        let attempt = headers.attempt;
         let mut groups: BTreeMap<(Queue, Reason), Vec<ObjectId>> = BTreeMap::new();
         for (id, failure) in failed {
             let queue = self.retry_delays.next(attempt, &failure);
@@ -99,15 +104,13 @@ impl Fetch {
         }
         for ((queue, reason), object_ids) in groups {
             note(queue, attempt, &reason, &object_ids);
-            let headers = match queue {
-                Queue::Dead => Headers {
-                    attempt,
-                    reason: Some(reason.to_string()),
+            let headers = Headers {
+                attempt: match queue {
+                    Queue::Dead => attempt,
+                    _ => attempt.next(),
                 },
-                _ => Headers {
-                    attempt: attempt.next(),
-                    reason: Some(reason.to_string()),
-                },
+                reason: Some(reason.to_string()),
+                traces: headers.traces.clone(),
             };
             match Publication::new(queue, &FetchChunk { object_ids }, headers) {
                 Ok(publication) => {
@@ -127,10 +130,11 @@ impl Fetch {
 fn note(queue: Queue, attempt: Attempt, reason: &Reason, ids: &[ObjectId]) {
     let count = ids.len() as u64;
     if queue == Queue::Dead {
-        metrics::counter!("dead_letters_total", "reason" => reason.kind()).increment(count);
+        metrics::counter!("dead_letters_total", "reason" => reason.kind()).increment(1);
+        metrics::counter!("dead_letter_ids_total", "reason" => reason.kind()).increment(count);
         tracing::warn!(%attempt, %reason, ids = ?ids.iter().map(|id| id.0).collect::<Vec<_>>(), "ids given up");
     } else {
-        metrics::counter!("retries_total", "reason" => reason.kind()).increment(count);
+        metrics::counter!("fetch_retries_total", "reason" => reason.kind()).increment(count);
         tracing::debug!(%attempt, %reason, count, "ids will be looked up again");
     }
 }

@@ -9,12 +9,15 @@ use shared::topology::{Queue, Topology};
 use shared::worker::Worker;
 
 pub mod answer;
+pub mod arming;
+pub mod batch;
 pub mod breaker;
 pub mod client;
 pub mod config;
 pub mod dead_letters;
 pub mod fetch;
 pub mod look_ups;
+pub mod metrics;
 pub mod retry;
 pub mod writer;
 
@@ -60,8 +63,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
 /// The queues that `fetcher` publishes to and consumes.
 #[must_use]
 pub fn topology(config: &Config) -> Topology {
-    let delete = Queue::DeleteDelay(config.object_ttl);
     Topology::new(&config.broker.queue_prefix)
-        .with([delete])
+        .with([arming::delay_queue(config.object_ttl)])
         .with(config.retry_delays.queues())
 }

@@ -5,17 +5,20 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::batch::{BatchLimits, next_batch};
 use shared::messages::{DeleteBatch, Headers, ObjectId};
 use shared::publisher::{Publication, Publisher};
 use shared::shutdown::VitalTask;
 use shared::store::{Store, StoreError};
-use shared::topology::{Delay, Queue};
+use shared::topology::Delay;
+use shared::trace::Traces;
+use shared::trace::database::Statement;
 use shared::worker::Worker;
 use time::OffsetDateTime;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::arming::delay_queue;
+use crate::batch::{BatchLimits, next_batch};
 use crate::config::Config;
 
 /// How many ids may wait for a batch.
@@ -24,7 +27,10 @@ const WAITING: usize = 10_000;
 /// Ids are sorted: two statements that lock the same rows in different orders deadlock. A row
 /// that was stored by a later statement already is left as it is, so `last_seen` never goes
 /// backwards; the message of that statement covers it.
-const UPSERT: &str = "
+pub const UPSERT: Statement = Statement {
+    operation: "INSERT",
+    table: "objects",
+    text: "
     with stored as (
         insert into objects as o (id, last_seen, expires_at)
         select id, now(), now() + $2::bigint * interval '1 millisecond'
@@ -34,12 +40,21 @@ const UPSERT: &str = "
             where o.last_seen < excluded.last_seen
         returning 1
     )
-    select now(), count(*) from stored";
+    select now(), now() + $2::bigint * interval '1 millisecond', count(*) from stored",
+};
 
 /// An id to store, and who waits for it to be safe.
 struct Request {
     id: ObjectId,
+    traces: Traces,
     stored: oneshot::Sender<()>,
+}
+
+/// What the database says of the rows of one statement, by its clock.
+#[derive(Clone, Copy)]
+struct Stored {
+    last_seen: OffsetDateTime,
+    expires_at: OffsetDateTime,
 }
 
 /// The writer has ended; what was to be stored is not.
@@ -59,7 +74,7 @@ impl Writer {
     pub fn start(config: &Config, worker: &Worker) -> (Self, VitalTask) {
         let (requests, receiver) = mpsc::channel(WAITING);
         let limits = BatchLimits {
-            weight: config.write_batch.get(),
+            requests: config.write_batch.get(),
             linger: config.write_linger.0,
         };
         let batches = Batches {
@@ -86,12 +101,10 @@ impl Writer {
     ///
     /// # Errors
     /// The writer has ended.
-    pub async fn store(&self, id: ObjectId) -> Result<(), WriterEnded> {
+    pub async fn store(&self, id: ObjectId, traces: Traces) -> Result<(), WriterEnded> {
         let (stored, safe) = oneshot::channel();
-        self.requests
-            .send(Request { id, stored })
-            .await
-            .map_err(|_| WriterEnded)?;
+        let request = Request { id, traces, stored };
+        self.requests.send(request).await.map_err(|_| WriterEnded)?;
         safe.await.map_err(|_| WriterEnded)
     }
 }
@@ -110,7 +123,7 @@ async fn write_batches(
     let mut work = JoinSet::new();
     // The semaphore is never closed.
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
-        let Some(batch) = next_batch(&mut requests, limits, |_| 1).await else {
+        let Some(batch) = next_batch(&mut requests, limits).await else {
             break;
         };
         while work.try_join_next().is_some() {}
@@ -118,6 +131,11 @@ async fn write_batches(
     }
     // Not `join_all`, which panics where one of them did, and ends the others with it.
     while work.join_next().await.is_some() {}
+}
+
+fn note_rows(rows: usize) {
+    metrics::counter!("objects_stored_total").increment(rows as u64);
+    metrics::histogram!("upsert_rows").record(u32::try_from(rows).unwrap_or(u32::MAX));
 }
 
 #[derive(Clone)]
@@ -129,17 +147,25 @@ struct Batches {
 }
 
 impl Batches {
-    async fn write(self, batch: Vec<Request>, slot: tokio::sync::OwnedSemaphorePermit) {
+    async fn write(self, batch: Vec<Request>, slot: OwnedSemaphorePermit) {
+        let traces = Traces::gather(batch.iter().map(|request| &request.traces));
+        traces.scope(self.write_in(&traces, batch, slot)).await;
+    }
+
+    async fn write_in(self, traces: &Traces, batch: Vec<Request>, slot: OwnedSemaphorePermit) {
         let mut ids: Vec<i64> = batch.iter().map(|request| request.id.0).collect();
         ids.sort_unstable();
         ids.dedup();
         let started = Instant::now();
-        let last_seen = self.store.until_done(|| self.upsert(&ids)).await;
+        let stored = self
+            .store
+            .until_done(traces, &UPSERT, ids.len(), || self.upsert(&ids))
+            .await;
         // The next statement need not wait for the broker.
         drop(slot);
         metrics::histogram!("upsert_duration_seconds").record(started.elapsed());
-        metrics::counter!("objects_stored_total").increment(ids.len() as u64);
-        self.arm(last_seen, &ids).await;
+        note_rows(ids.len());
+        self.arm(stored, &ids, traces.clone()).await;
         for request in batch {
             if request.stored.send(()).is_err() {
                 tracing::trace!(id = %request.id, "stored after its message was given back");
@@ -147,30 +173,31 @@ impl Batches {
         }
     }
 
-    /// Stores the rows and returns their `last_seen`.
-    async fn upsert(&self, ids: &[i64]) -> Result<OffsetDateTime, StoreError> {
+    /// Stores the rows.
+    async fn upsert(&self, ids: &[i64]) -> Result<Stored, StoreError> {
         let ttl = i64::from(self.object_ttl.as_millis());
         self.store
             .run(async |client| {
-                let statement = client.prepare_cached(UPSERT).await?;
-                client
-                    .query_one(&statement, &[&ids, &ttl])
-                    .await?
-                    .try_get(0)
+                let statement = client.prepare_cached(UPSERT.text).await?;
+                let row = client.query_one(&statement, &[&ids, &ttl]).await?;
+                Ok(Stored {
+                    last_seen: row.try_get(0)?,
+                    expires_at: row.try_get(1)?,
+                })
             })
             .await
     }
 
-    /// The time that the broker waits begins after the rows were committed, so that a row is never
-    /// deleted early.
-    async fn arm(&self, last_seen: OffsetDateTime, ids: &[i64]) {
+    /// After the commit: a row that is not there when its message is worked off would stay.
+    async fn arm(&self, stored: Stored, ids: &[i64], traces: Traces) {
         let object_ids = ids.iter().copied().map(ObjectId).collect();
         let batch = DeleteBatch {
-            last_seen,
+            last_seen: stored.last_seen,
+            expires_at: Some(stored.expires_at),
             object_ids,
         };
-        let queue = Queue::DeleteDelay(self.object_ttl);
-        match Publication::new(queue, &batch, Headers::default()) {
+        let queue = delay_queue(self.object_ttl);
+        match Publication::new(queue, &batch, Headers::first_try(traces)) {
             Ok(publication) => {
                 self.publisher
                     .publish_until_confirmed(publication, self.publish_timeout)

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use shared::publisher::PublishError;
+use shared::trace::Traces;
 use thiserror::Error;
 
 use crate::publisher::{ChunkPublisher, NotPublished};
@@ -35,6 +36,26 @@ pub enum BrokerReason {
     Encode(serde_json::Error),
 }
 
+/// Where a callback is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SafeAt {
+    /// All of it is at the broker.
+    Broker,
+    /// A part of it, or all of it, is in the spool.
+    Spool,
+}
+
+impl SafeAt {
+    /// How metrics name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+            Self::Spool => "spool",
+        }
+    }
+}
+
 /// Makes callbacks safe.
 #[derive(Clone, Debug)]
 pub struct Acceptance {
@@ -58,15 +79,19 @@ impl Acceptance {
     ///
     /// # Errors
     /// [`UnsafeCallback`]: the callback must not be answered with success.
-    pub async fn accept(&self, callback: Callback) -> Result<(), UnsafeCallback> {
+    pub async fn accept(
+        &self,
+        callback: Callback,
+        traces: &Traces,
+    ) -> Result<SafeAt, UnsafeCallback> {
         let object_ids = callback.into_object_ids();
         if object_ids.is_empty() {
-            return Ok(());
+            return Ok(SafeAt::Broker);
         }
         let (object_ids, broker) = if self.publisher.is_worth_a_try() {
-            let publishing = self.publisher.publish(&object_ids, self.publish_timeout);
-            match publishing.await {
-                Ok(()) => return Ok(()),
+            let timeout = self.publish_timeout;
+            match self.publisher.publish(&object_ids, timeout, traces).await {
+                Ok(()) => return Ok(SafeAt::Broker),
                 Err(NotPublished::Unconfirmed { object_ids, reason }) => {
                     (object_ids, BrokerReason::Unconfirmed(reason))
                 }
@@ -75,7 +100,9 @@ impl Acceptance {
         } else {
             (object_ids, BrokerReason::Unavailable)
         };
-        let spooling = self.spool.append(object_ids).await;
-        spooling.map_err(|spool| UnsafeCallback { broker, spool })
+        match self.spool.append(object_ids, traces).await {
+            Ok(()) => Ok(SafeAt::Spool),
+            Err(spool) => Err(UnsafeCallback { broker, spool }),
+        }
     }
 }

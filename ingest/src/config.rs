@@ -7,7 +7,9 @@ use std::time::Duration;
 use shared::boot::{Process, ProcessSettings};
 use shared::broker::BrokerSettings;
 use shared::config::ByteSize;
+use shared::metrics::{BROKER, Description, HTTP_SERVER, PROCESS};
 
+use crate::metrics::METRICS;
 use crate::spool::SpoolDirectory;
 
 shared::settings! {
@@ -15,7 +17,7 @@ shared::settings! {
     pub struct Config {
         /// Address that callbacks are accepted on.
         pub listen_address: SocketAddr = "0.0.0.0:9090",
-        /// Address of /livez, /readyz and /metrics.
+        /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
         pub admin_address: SocketAddr = "127.0.0.1:6060",
         /// Most ids in one message. 50 ids in a message move 25 times as many ids a second as
         /// single ones; larger chunks spread less evenly over the fetchers.
@@ -57,6 +59,7 @@ shared::settings! {
 impl Process for Config {
     const NAME: &'static str = "ingest";
     const ABOUT: &'static str = "Accepts callbacks over HTTP and publishes their ids to the broker; answers 202 once they are safe.";
+    const METRICS: &'static [&'static [Description]] = &[PROCESS, HTTP_SERVER, BROKER, METRICS];
 
     fn admin_address(&self) -> SocketAddr {
         self.admin_address

@@ -16,6 +16,7 @@ pub mod body;
 pub mod config;
 pub mod description;
 pub mod error;
+pub mod metrics;
 pub mod publisher;
 pub mod request;
 pub mod server;

@@ -9,6 +9,7 @@ use shared::health::Dependency;
 use shared::messages::{FetchChunk, Headers, ObjectId};
 use shared::publisher::{Publication, PublishError, Publisher};
 use shared::topology::Queue;
+use shared::trace::Traces;
 use thiserror::Error;
 
 /// Why ids are not known to be at the broker.
@@ -90,8 +91,11 @@ impl ChunkPublisher {
         &self,
         object_ids: &[ObjectId],
         timeout: Duration,
+        traces: &Traces,
     ) -> Result<(), NotPublished> {
-        let publications = self.split(object_ids).map(publication);
+        let publications = self
+            .split(object_ids)
+            .map(|chunk| publication(chunk, traces.clone()));
         let publishing = publications
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()
@@ -119,8 +123,8 @@ impl ChunkPublisher {
     }
 
     /// Publishes the ids of a chunk until they are confirmed, however long that takes.
-    pub async fn publish_until_confirmed(&self, chunk: Vec<ObjectId>) {
-        match publication(&chunk) {
+    pub async fn publish_until_confirmed(&self, chunk: Vec<ObjectId>, traces: Traces) {
+        match publication(&chunk, traces) {
             Ok(publication) => {
                 self.publisher
                     .publish_until_confirmed(publication, self.broker_timeout)
@@ -138,9 +142,9 @@ impl ChunkPublisher {
     }
 }
 
-fn publication(chunk: &[ObjectId]) -> Result<Publication, serde_json::Error> {
+fn publication(chunk: &[ObjectId], traces: Traces) -> Result<Publication, serde_json::Error> {
     let chunk = FetchChunk {
         object_ids: chunk.to_vec(),
     };
-    Publication::new(Queue::Fetch, &chunk, Headers::default())
+    Publication::new(Queue::Fetch, &chunk, Headers::first_try(traces))
 }

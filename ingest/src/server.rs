@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -10,15 +10,20 @@ use http_body_util::Full;
 use serde_json::json;
 use shared::health::Health;
 use shared::http_server::{RequestBody, Service};
+use shared::metrics::InFlight;
 use shared::telemetry::milliseconds;
+use shared::trace::{Spans, Traces, http as trace};
 use tokio::sync::Semaphore;
 
-use crate::acceptance::Acceptance;
+use crate::acceptance::{Acceptance, SafeAt};
 use crate::body::BodyReader;
 use crate::config::Config;
 use crate::description::DESCRIPTION;
 use crate::error::{ApiError, json_document, json_response};
 use crate::request::Callback;
+
+/// Where callbacks are posted to. Other requests have no trace.
+const CALLBACK: &str = "/callback";
 
 /// Answers requests.
 pub struct Server {
@@ -56,10 +61,14 @@ impl Server {
         }
     }
 
-    async fn route(&self, request: Request<RequestBody>) -> Result<Success, ApiError> {
+    async fn route(
+        &self,
+        request: Request<RequestBody>,
+        traces: Traces,
+    ) -> Result<Success, ApiError> {
         match (request.uri().path(), request.method()) {
-            ("/callback", &Method::POST) => self.callback(request.into_body()).await,
-            ("/callback", _) => Err(ApiError::MethodNotAllowed("POST")),
+            (CALLBACK, &Method::POST) => self.callback(request.into_body(), traces).await,
+            (CALLBACK, _) => Err(ApiError::MethodNotAllowed("POST")),
             ("/", &Method::GET | &Method::HEAD) => self.status(),
             ("/openapi.json", &Method::GET | &Method::HEAD) => Ok(Success::Description),
             ("/" | "/openapi.json", _) => Err(ApiError::MethodNotAllowed("GET, HEAD")),
@@ -79,7 +88,7 @@ impl Server {
         Err(ApiError::Unavailable(reasons.join(", ")))
     }
 
-    async fn callback(&self, body: RequestBody) -> Result<Success, ApiError> {
+    async fn callback(&self, body: RequestBody, traces: Traces) -> Result<Success, ApiError> {
         let body = self.bodies.read(body).await?;
         let slot = Arc::clone(&self.slots)
             .try_acquire_owned()
@@ -89,17 +98,49 @@ impl Server {
         let memory = body.into_memory();
         let ids = callback.object_ids().len();
         let acceptance = self.acceptance.clone();
+        let in_flight = InFlight::in_gauge(metrics::gauge!("callbacks_in_flight"));
         // A task of its own: a callback that arrived whole is accepted also when its client hangs
         // up before the answer, which ends this one.
         let accepting = tokio::spawn(async move {
-            let _held = (slot, memory);
-            acceptance.accept(callback).await
+            let _held = (slot, memory, in_flight);
+            let accepted = traces.scope(acceptance.accept(callback, &traces)).await;
+            // Here, so that a callback counts whose client has hung up.
+            accepted.inspect(|at| count_accepted(*at, ids))
         });
-        match accepting.await {
-            Ok(Ok(())) => Ok(Success::Accepted(ids)),
-            Ok(Err(error)) => Err(ApiError::Unavailable(error.to_string())),
-            Err(_) => Err(ApiError::Internal),
+        let error = match accepting.await {
+            Ok(Ok(_)) => return Ok(Success::Accepted(ids)),
+            Ok(Err(error)) => ApiError::Unavailable(error.to_string()),
+            Err(_) => ApiError::Internal,
+        };
+        let (_, code) = error.status_and_code();
+        metrics::counter!("callback_ids_rejected_total", "reason" => code).increment(ids as u64);
+        Err(error)
+    }
+
+    /// Answers a request, and says so in a log line.
+    async fn answer(
+        &self,
+        request: Request<RequestBody>,
+        remote: SocketAddr,
+        traces: Traces,
+    ) -> Response<Full<Bytes>> {
+        let started = Instant::now();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let result = self.route(request, traces).await;
+        let response = match &result {
+            Ok(Success::Accepted(ids)) => {
+                json_response(StatusCode::ACCEPTED, &json!({ "accepted": ids }))
+            }
+            Ok(Success::Ready) => json_response(StatusCode::OK, &json!({ "status": "ok" })),
+            Ok(Success::Description) => json_document(DESCRIPTION),
+            Err(error) => error.response(),
+        };
+        let duration = started.elapsed();
+        if path == CALLBACK {
+            count_answer(&result, response.status(), duration);
         }
+        log(&method, &path, remote, duration, response.status(), &result);
+        response
     }
 }
 
@@ -109,20 +150,15 @@ impl Service for Server {
         request: Request<RequestBody>,
         remote: SocketAddr,
     ) -> Response<Full<Bytes>> {
-        let started = Instant::now();
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let result = self.route(request).await;
-        let response = match &result {
-            Ok(Success::Accepted(ids)) => {
-                json_response(StatusCode::ACCEPTED, &json!({ "accepted": ids }))
-            }
-            Ok(Success::Ready) => json_response(StatusCode::OK, &json!({ "status": "ok" })),
-            Ok(Success::Description) => json_document(DESCRIPTION),
-            Err(error) => error.response(),
+        let span = if request.uri().path() == CALLBACK {
+            trace::serve(&request, Some(CALLBACK), remote)
+        } else {
+            Spans::default()
         };
-        count(&path, &result);
-        let duration = started.elapsed();
-        log(&method, &path, remote, duration, response.status(), &result);
+        let traces = span.traces();
+        let answering = self.answer(request, remote, traces.clone());
+        let response = traces.scope(answering).await;
+        trace::answer(span, response.status());
         response
     }
 
@@ -131,17 +167,17 @@ impl Service for Server {
     }
 }
 
-fn count(path: &str, result: &Result<Success, ApiError>) {
-    match result {
-        Ok(Success::Accepted(ids)) => {
-            metrics::counter!("callbacks_accepted_total").increment(1);
-            metrics::counter!("callback_ids_accepted_total").increment(*ids as u64);
-        }
-        Err(error) if path == "/callback" => {
-            let (_, code) = error.status_and_code();
-            metrics::counter!("callbacks_rejected_total", "reason" => code).increment(1);
-        }
-        Ok(Success::Ready | Success::Description) | Err(_) => {}
+fn count_accepted(at: SafeAt, ids: usize) {
+    metrics::counter!("callbacks_accepted_total", "by" => at.name()).increment(1);
+    metrics::counter!("callback_ids_accepted_total").increment(ids as u64);
+}
+
+fn count_answer(result: &Result<Success, ApiError>, status: StatusCode, duration: Duration) {
+    let status = status.as_str().to_owned();
+    metrics::histogram!("callback_duration_seconds", "status" => status).record(duration);
+    if let Err(error) = result {
+        let (_, code) = error.status_and_code();
+        metrics::counter!("callbacks_rejected_total", "reason" => code).increment(1);
     }
 }
 
@@ -150,7 +186,7 @@ fn log(
     method: &Method,
     path: &str,
     remote: SocketAddr,
-    duration: std::time::Duration,
+    duration: Duration,
     status: StatusCode,
     result: &Result<Success, ApiError>,
 ) {

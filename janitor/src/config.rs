@@ -7,20 +7,27 @@ use std::time::Duration;
 use shared::boot::{Process, ProcessSettings};
 use shared::broker::BrokerSettings;
 use shared::config::Wait;
+use shared::metrics::{BROKER, CONSUMER, DATABASE, Description, HTTP_SERVER, PROCESS};
 use shared::store::DatabaseSettings;
+
+use crate::metrics::METRICS;
 
 shared::settings! {
     /// Settings of `janitor`.
     pub struct Config {
-        /// Address of /livez, /readyz and /metrics.
+        /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
         pub admin_address: SocketAddr = "127.0.0.1:6062",
-        /// Most messages taken from the queue and not finished.
+        /// Most messages taken from the queue and not finished. They come 250 ms before their rows
+        /// expire, in the order in which those were stored, and wait. Where more come in 250 ms they
+        /// wait in the queue instead. While the database's clock is behind where it was when rows
+        /// were stored, theirs wait longer, and the sweep deletes what they hold up.
         pub delete_prefetch: NonZeroU16 = "1000",
         /// Rows from which on a statement takes no more messages; the last one may add to them.
         pub delete_batch: NonZeroUsize = "2000",
         /// Most statements at work at once.
         pub delete_concurrency: NonZeroUsize = "2",
-        /// How long a message waits for others to be deleted with. Every deletion is late by it.
+        /// How long rows that have expired wait for others that are about to, to be deleted in one
+        /// statement. A row that is alone waits for none.
         pub delete_linger: Wait = "2ms",
         /// How often rows are looked for that no message covers.
         pub sweep_interval: Duration = "10s",
@@ -43,6 +50,8 @@ impl Process for Config {
     const NAME: &'static str = "janitor";
     const ABOUT: &'static str =
         "Deletes objects at their expiry, and sweeps up those that no message covers.";
+    const METRICS: &'static [&'static [Description]] =
+        &[PROCESS, HTTP_SERVER, BROKER, CONSUMER, DATABASE, METRICS];
 
     fn admin_address(&self) -> SocketAddr {
         self.admin_address

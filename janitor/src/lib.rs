@@ -1,12 +1,17 @@
 //! Deletes objects at their expiry: on the messages that the delay queue gives out, and by a slow
 //! sweep for rows that no message covers.
 
+use clock::Clock;
 use shared::boot::{Context, Process};
 use shared::topology::{Queue, Topology};
 use shared::worker::Worker;
 
+pub mod clock;
 pub mod config;
 pub mod expire;
+pub mod expirer;
+pub mod metrics;
+pub mod schedule;
 pub mod sweep;
 
 pub use config::Config;
@@ -19,17 +24,15 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let (broker, database) = (&config.broker, &config.database);
     let topology = Topology::new(&broker.queue_prefix);
     let worker = Worker::start(Config::NAME, broker, topology, database, context).await?;
-    let (expirer, expiring) = expire::Expirer::start(&config, &worker);
-    let sweep = sweep::Sweep::new(&config, worker.store.clone());
-    let shutdown = worker.shutdown.clone();
+    let (clock, time) = Clock::new();
+    let (expirer, expiring) = expirer::Expirer::start(&config, &worker, time);
+    let (store, shutdown) = (worker.store.clone(), worker.shutdown.clone());
+    let sweep = sweep::Sweep::new(&config, store.clone());
+    let beside = Box::pin(async {
+        tokio::join!(clock.run(&store, &shutdown), sweep.run(&shutdown));
+    });
     let prefetch = config.delete_prefetch.get();
     worker
-        .consume(
-            Queue::Delete,
-            prefetch,
-            expirer,
-            expiring,
-            sweep.run(&shutdown),
-        )
+        .consume(Queue::Delete, prefetch, expirer, expiring, beside)
         .await
 }

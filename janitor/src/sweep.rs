@@ -2,7 +2,7 @@
 //! died between the commit and the message and found the object offline at the second try.
 
 use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shared::shutdown::Shutdown;
 use shared::store::{Store, StoreError};
@@ -61,12 +61,14 @@ impl Sweep {
     /// # Errors
     /// The database failed; what was deleted until then is deleted.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
+        let started = Instant::now();
         let mut swept = 0;
         loop {
             let rows = self.sweep_batch().await?;
             metrics::counter!("objects_deleted_total", "by" => "sweep").increment(rows);
             swept += rows;
             if rows < self.batch.get() as u64 {
+                metrics::histogram!("sweep_duration_seconds").record(started.elapsed());
                 return Ok(swept);
             }
         }

@@ -3,9 +3,12 @@
 use std::time::Instant;
 
 use anyhow::Context;
+use http::{HeaderMap, StatusCode};
+use opentelemetry::trace::SpanKind;
 use serde_json::json;
 use shared::shutdown::Shutdown;
 use shared::telemetry::milliseconds;
+use shared::trace::{Spans, Traces, http as trace};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -58,28 +61,56 @@ impl Callbacks {
     }
 }
 
+/// Posts a callback as a part of `span`.
+async fn post(
+    http: reqwest::Client,
+    url: url::Url,
+    body: &serde_json::Value,
+    mut span: Spans,
+) -> reqwest::Result<(StatusCode, String)> {
+    let mut headers = HeaderMap::new();
+    span.traces().inject(&mut headers);
+    let exchange = async {
+        let response = http.post(url).headers(headers).json(body).send().await?;
+        let status = response.status();
+        Ok((status, response.text().await?))
+    };
+    let result = exchange.await;
+    match &result {
+        Ok((status, _)) => {
+            trace::note_status(&mut span, *status);
+            if !status.is_success() {
+                span.fail(status.as_str(), status);
+            }
+        }
+        Err(error) => span.fail("no answer", error),
+    }
+    result
+}
+
 async fn send(http: reqwest::Client, url: url::Url, body: serde_json::Value) {
     let ids = body["object_ids"].as_array().map_or(0, Vec::len);
     let started = Instant::now();
-    let result = async {
-        let response = http.post(url).json(&body).send().await?;
-        let status = response.status().as_u16();
-        Ok::<_, reqwest::Error>((status, response.text().await?))
-    }
-    .await;
+    let span = Traces::begin(None, SpanKind::Client, || {
+        let attributes = trace::Target::new(&url).attributes("POST", url.path(), "");
+        ("POST".to_owned(), attributes)
+    });
+    let traces = span.traces();
+    let result = traces.scope(post(http, url, &body, span)).await;
     let duration_ms = milliseconds(started.elapsed());
     match result {
         Ok((status, answer)) => {
-            let success = if (200..300).contains(&status) {
-                "true"
+            let outcome = if status.is_success() {
+                "accepted"
             } else {
-                "false"
+                "refused"
             };
-            metrics::counter!("callbacks_sent_total", "success" => success).increment(1);
+            metrics::counter!("callbacks_sent_total", "outcome" => outcome).increment(1);
+            let status = status.as_u16();
             tracing::info!(ids, status, answer, duration_ms, "callback");
         }
         Err(error) => {
-            metrics::counter!("callbacks_sent_total", "success" => "false").increment(1);
+            metrics::counter!("callbacks_sent_total", "outcome" => "failed").increment(1);
             tracing::warn!(
                 ids,
                 duration_ms,

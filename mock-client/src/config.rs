@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use shared::boot::{Process, ProcessSettings};
 use shared::config::{Ratio, Wait};
+use shared::metrics::{Description, HTTP_SERVER, PROCESS};
 use url::Url;
+
+use crate::metrics::METRICS;
 
 shared::settings! {
     /// Settings of `mock-client`.
     pub struct Config {
         /// Address that look-ups are answered on.
         pub listen_address: SocketAddr = "0.0.0.0:9010",
-        /// Address of /livez, /readyz and /metrics.
+        /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
         pub admin_address: SocketAddr = "127.0.0.1:6063",
         /// Address that callbacks are posted to.
         pub callback_url: Url = "http://localhost:9090/callback",
@@ -56,6 +59,7 @@ impl Process for Config {
     const NAME: &'static str = "mock-client";
     const ABOUT: &'static str =
         "A client service to try the pipeline with: answers look-ups slowly, and sends callbacks.";
+    const METRICS: &'static [&'static [Description]] = &[PROCESS, HTTP_SERVER, METRICS];
 
     fn admin_address(&self) -> SocketAddr {
         self.admin_address

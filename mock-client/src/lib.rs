@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 pub mod callbacks;
 pub mod chance;
 pub mod config;
+pub mod metrics;
 pub mod objects;
 
 pub use config::Config;
@@ -19,7 +20,7 @@ pub use config::Config;
 /// Answers look-ups on `listener`, and sends callbacks, until the shut-down.
 ///
 /// # Errors
-/// The HTTP client cannot be set up.
+/// The HTTP client cannot be set up, or the address of `listener` is unknown.
 pub async fn run(config: Config, listener: TcpListener, context: Context) -> anyhow::Result<()> {
     let shutdown = context.shutdown;
     let chance = chance::Chance::new(config.seed);
@@ -32,6 +33,8 @@ pub async fn run(config: Config, listener: TcpListener, context: Context) -> any
             b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
         ),
     };
+    // The system chooses the port where the setting says 0.
+    tracing::info!(address = %listener.local_addr()?, "answering look-ups");
     tokio::join!(
         serve(listener, limits, objects, &shutdown),
         callbacks.run(&shutdown)

@@ -8,9 +8,13 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use shared::http_server::{RequestBody, Service};
+use shared::trace::http as trace;
 
 use crate::chance::Chance;
 use crate::config::Config;
+
+/// What the paths of objects begin with.
+const OBJECTS: &str = "/objects/";
 
 /// Answers look-ups.
 pub struct Objects {
@@ -21,8 +25,22 @@ pub struct Objects {
 }
 
 impl Service for Objects {
-    async fn respond(&self, request: Request<RequestBody>, _: SocketAddr) -> Response<Full<Bytes>> {
-        let Some(id) = request.uri().path().strip_prefix("/objects/") else {
+    async fn respond(
+        &self,
+        request: Request<RequestBody>,
+        remote: SocketAddr,
+    ) -> Response<Full<Bytes>> {
+        let is_object = request.uri().path().starts_with(OBJECTS);
+        let span = trace::serve(&request, is_object.then_some("/objects/{id}"), remote);
+        let response = span.traces().scope(self.answer(request)).await;
+        trace::answer(span, response.status());
+        response
+    }
+}
+
+impl Objects {
+    async fn answer(&self, request: Request<RequestBody>) -> Response<Full<Bytes>> {
+        let Some(id) = request.uri().path().strip_prefix(OBJECTS) else {
             return answer(
                 StatusCode::NOT_FOUND,
                 &json!({ "error": "there is only /objects/:id" }),
@@ -46,14 +64,12 @@ impl Service for Objects {
             ),
         }
     }
-}
 
-impl Objects {
     async fn look_up(&self, id: i64) -> Response<Full<Bytes>> {
         let fate = self.chance.fate(&self.config);
         tokio::time::sleep(fate.latency).await;
-        metrics::counter!("look_ups_total", "error" => if fate.error { "true" } else { "false" })
-            .increment(1);
+        let outcome = if fate.error { "failed" } else { "answered" };
+        metrics::counter!("look_ups_total", "outcome" => outcome).increment(1);
         if fate.error {
             return answer(
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -21,9 +21,9 @@ containers_start() {
   all_containers_ready || show_unready_containers
 }
 
-# Without the profile of Zipkin its container would be left.
+# Without the profiles of the optional services their containers would be left.
 containers_stop() {
-  COMPOSE_PROFILES=zipkin quietly "removing the containers" "$RUN_DIR/logs/compose.log" \
+  COMPOSE_PROFILES=zipkin,observability quietly "removing the containers" "$RUN_DIR/logs/compose.log" \
     "${COMPOSE[@]}" down --remove-orphans "$@"
 }
 
@@ -59,11 +59,11 @@ show_unready_containers() {
   fail "these do not become ready: $(unready_containers | tr '\n' ' ')"
 }
 
-# containers_ask SERVICE PATH: the answers of all its replicas.
-containers_ask() {
-  local id
-  for id in $(containers "$1"); do timeout 5 docker exec "$id" "$1" --ask "$2" || true; done
-}
+# containers_instances SERVICE: the containers of all its replicas.
+containers_instances() { containers "$1"; }
+
+# containers_ask_instance CONTAINER SERVICE PATH
+containers_ask_instance() { timeout 5 docker exec "$1" "$2" --ask "$3"; }
 
 # A fetcher's container has the command, and the way to the broker in its environment.
 containers_dead_letters() { docker exec "$(containers fetcher | head -n 1)" /usr/local/bin/dead-letters "$@"; }
@@ -92,8 +92,17 @@ containers_addresses() {
   address_line "client service" "http://$(published mock-client 9010)/objects/1"
   address_line "RabbitMQ" "http://$(published rabbitmq 15672) (user $(dot_env RABBITMQ_USER), password $(dot_env RABBITMQ_PASSWORD))"
   address_line "Zipkin" "${zipkin:+http://$zipkin}${zipkin:-left out: its image could not be had, or its profile is off}"
+  optional_address "Prometheus" prometheus 9090
+  optional_address "Grafana" grafana 3000
   address_line "PostgreSQL" "scripts/compose exec postgres psql -U $(dot_env POSTGRES_USER) $(dot_env POSTGRES_DB)"
   address_line "logs" "scripts/compose logs -f"
+}
+
+# optional_address LABEL SERVICE PORT: nothing for what does not run.
+optional_address() {
+  local address
+  address=$(published "$2" "$3")
+  if [[ -n $address ]]; then address_line "$1" "http://$address"; fi
 }
 
 # The engine restarts what dies; its count is in `docker inspect`, not worth asking for each second.

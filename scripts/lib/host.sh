@@ -68,9 +68,11 @@ write_run_file() {
   )
 }
 
+# Without containers there is no Zipkin, unless one is named.
 # The private servers keep their users' passwords out of the arguments that others can read: the URLs are in the environment.
 start_binaries() {
   local number
+  export ZIPKIN_URL=${ZIPKIN_URL:-off}
   start_binary ingest ingest 6060 "LISTEN_ADDRESS=0.0.0.0:$INGEST_PORT" "SPOOL_DIRECTORY=$HOST_STATE/spool"
   for ((number = 1; number <= ${FETCHERS:-1}; number++)); do
     start_binary "fetcher-$number" fetcher 6061 "CLIENT_URL=${CLIENT_URL:-http://127.0.0.1:$MOCK_CLIENT_PORT}"
@@ -108,12 +110,12 @@ ready_or_hopeless() {
 
 ask_binary() { ADMIN_ADDRESS=$2 timeout 5 "$(binary "$1")" --ask "$3"; }
 
-# host_ask SERVICE PATH: the answers of all its instances.
-host_ask() {
-  local name binary address
-  while read -r name binary address; do
-    if [[ $binary == "$1" ]]; then ask_binary "$binary" "$address" "$2" || true; fi
-  done <"$HOST_STATE/instances"
+# host_instances SERVICE: the names of all its processes.
+host_instances() { awk -v service="$1" '$2 == service { print $1 }' "$HOST_STATE/instances"; }
+
+# host_ask_instance NAME SERVICE PATH
+host_ask_instance() {
+  ask_binary "$2" "$(awk -v name="$1" '$1 == name { print $3 }' "$HOST_STATE/instances")" "$3"
 }
 
 host_attach() {

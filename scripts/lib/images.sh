@@ -4,6 +4,7 @@
 # cannot be reached is not tried each time; delete that file to have the images chosen anew.
 
 CHOICES=$RUN_DIR/images.env
+OPTIONAL_SERVICES=(zipkin prometheus grafana) # each has a profile of its own name
 UNREACHED=' ' # registries that did not answer in this run
 HINTED=''
 
@@ -14,6 +15,8 @@ official_image() {
     POSTGRES_IMAGE) echo postgres:17 ;;
     RUST_IMAGE) echo rust:1.95-slim-trixie ;;
     ZIPKIN_IMAGE) echo openzipkin/zipkin:3 ;;
+    PROMETHEUS_IMAGE) echo prom/prometheus:v3.5.0 ;;
+    GRAFANA_IMAGE) echo grafana/grafana:12.1.1 ;;
   esac
 }
 
@@ -22,25 +25,33 @@ stand_in() {
     RUNTIME_IMAGE) echo callback-pipeline/debian:trixie ;;
     RABBITMQ_IMAGE) echo callback-pipeline/rabbitmq:4 ;;
     POSTGRES_IMAGE) echo callback-pipeline/postgres:17 ;;
+    PROMETHEUS_IMAGE) echo callback-pipeline/prometheus:2 ;;
   esac
 }
 
 # choose_images VARIABLE...: exports each.
 choose_images() {
-  local variable image
+  local variable
   make_run_dir
   for variable in "$@"; do
-    # One that is given is used as it is; the engine says so if it cannot be had.
-    image=$(dot_env "$variable")
-    if [[ -z $image ]]; then
-      image=$(chosen_image "$variable")
-      if [[ -z $image ]] || ! is_here "$image"; then
-        choose_image "$variable"
-        image=$(chosen_image "$variable")
-      fi
-    fi
-    export "$variable=$image"
+    export_image "$variable" ||
+      fail "no image for $variable: give one ($variable=...), or do without containers (ENGINE=none)"
   done
+}
+
+# export_image VARIABLE: fails when no image can be had.
+export_image() {
+  local variable=$1 image
+  # One that is given is used as it is; the engine says so if it cannot be had.
+  image=$(dot_env "$variable")
+  if [[ -z $image ]]; then
+    image=$(chosen_image "$variable")
+    if [[ -z $image ]] || ! is_here "$image"; then
+      choose_image "$variable" || return
+      image=$(chosen_image "$variable")
+    fi
+  fi
+  export "$variable=$image"
 }
 
 chosen_image() { setting_in "$CHOICES" "$1"; }
@@ -65,11 +76,11 @@ remember() {
 build_stand_in() {
   local image builds
   image=$(stand_in "$1")
+  [[ -n $image ]] || return
   say "$2 cannot be had: using the stand-in $image, made of Debian's packages"
   if ! is_here "$image"; then
     builds=${image#callback-pipeline/}
-    interruptible deploy/base-images/build "${builds%%:*}" ||
-      fail "no image for $1: give one ($1=...), or do without containers (ENGINE=none)"
+    interruptible deploy/base-images/build "${builds%%:*}" || return
   fi
   remember "$1" "$image"
   if [[ -z $HINTED ]]; then say "(delete .run/images.env to have the registry tried again)"; fi
@@ -115,7 +126,7 @@ registry_of() {
 
 # Everything that `compose up` needs, with the binaries where they have to be built on the host.
 prepare_compose() {
-  choose_zipkin
+  choose_profiles
   choose_images RABBITMQ_IMAGE POSTGRES_IMAGE RUNTIME_IMAGE
   choose_dockerfile
   if [[ $PIPELINE_DOCKERFILE == *prebuilt ]]; then
@@ -126,31 +137,46 @@ prepare_compose() {
 
 # For the compose commands that need no image: what was chosen before, unlooked at.
 use_choices() {
-  local variable
-  for variable in RABBITMQ_IMAGE POSTGRES_IMAGE RUNTIME_IMAGE PIPELINE_DOCKERFILE; do
-    if [[ -z $(dot_env "$variable") && -n $(chosen_image "$variable") ]]; then
-      export "$variable=$(chosen_image "$variable")"
-    fi
+  local variable image profile profiles=''
+  for variable in RABBITMQ_IMAGE POSTGRES_IMAGE RUNTIME_IMAGE ZIPKIN_IMAGE PROMETHEUS_IMAGE GRAFANA_IMAGE PIPELINE_DOCKERFILE; do
+    image=$(chosen_image "$variable")
+    if [[ -z $(dot_env "$variable") && -n $image && $image != none ]]; then export "$variable=$image"; fi
   done
-  if [[ $(chosen_image ZIPKIN_IMAGE) == none ]]; then export COMPOSE_PROFILES=; fi
+  for profile in $(wanted_profiles); do
+    if ! left_out "$profile"; then profiles+=${profiles:+,}$profile; fi
+  done
+  use_profiles "$profiles"
 }
 
-# Nothing stands in for Zipkin: it is left out, by the profile that it is in.
-choose_zipkin() {
-  local image
-  if [[ $(dot_env COMPOSE_PROFILES) != *zipkin* || -n $(dot_env ZIPKIN_IMAGE) ]]; then return; fi
-  image=$(chosen_image ZIPKIN_IMAGE)
-  if [[ -z $image ]]; then
-    image=$(official_image ZIPKIN_IMAGE)
-    is_here "$image" || pull "$image" || image=none
-    remember ZIPKIN_IMAGE "$image"
-  fi
-  if [[ $image == none ]]; then
-    say "Zipkin is left out: its image could not be had"
-    export COMPOSE_PROFILES=
-  else
-    export ZIPKIN_IMAGE=$image
-  fi
+# The profiles of COMPOSE_PROFILES, those of several services taken apart.
+wanted_profiles() {
+  dot_env COMPOSE_PROFILES | tr , '\n' | sed 's/^observability$/prometheus\ngrafana/' | awk 'NF && !seen[$1]++ { print $1 }'
+}
+
+is_optional() { [[ " ${OPTIONAL_SERVICES[*]} " == *" $1 "* ]]; }
+left_out() { is_optional "$1" && [[ -z $(dot_env "${1^^}_IMAGE") && $(chosen_image "${1^^}_IMAGE") == none ]]; }
+
+# An optional service whose image cannot be had is left out, by its profile. That is remembered too.
+choose_profiles() {
+  local profile profiles=''
+  make_run_dir
+  for profile in $(wanted_profiles); do
+    if is_optional "$profile" && ! left_out "$profile"; then
+      export_image "${profile^^}_IMAGE" || remember "${profile^^}_IMAGE" none
+    fi
+    if left_out "$profile"; then
+      say "${profile^} is left out: its image could not be had"
+    else
+      profiles+=${profiles:+,}$profile
+    fi
+  done
+  use_profiles "$profiles"
+}
+
+# Without Zipkin spans are made only for a collector that somebody named.
+use_profiles() {
+  export COMPOSE_PROFILES=$1
+  if [[ ,$1, != *,zipkin,* && -z $(dot_env ZIPKIN_URL) ]]; then export ZIPKIN_URL=off; fi
 }
 
 # Without the image of the compiler, the binaries are built here and copied into the runtime image.

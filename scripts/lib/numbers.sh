@@ -1,51 +1,83 @@
 # shellcheck shell=bash
-# The numbers of the running pipeline. MODE is host or containers; MANAGEMENT_URL must be set (host_attach, containers_attach).
+# The numbers of the running pipeline, for scripts/up and scripts/status. MODE is host or containers; MANAGEMENT_URL must be set
+# (host_attach, containers_attach). Two samples make rates.
 
-# One line of NAME=VALUE words, from the metrics of every replica and the broker's count of waiting messages.
-# queued is -1 when the broker does not say.
-pipeline_numbers() {
+SAMPLES='' # folder with the files "before" and "now"
+
+# take_sample: what every replica counts and what the broker has, as FILE "now"; what was "now" becomes "before". A line is
+# INSTANCE NAME{LABELS} NUMBER. All are asked at once, so that one that hangs does not hold up the others.
+take_sample() {
+  local instance service
+  if [[ -z $SAMPLES ]]; then SAMPLES=$(mktemp -d "$RUN_DIR/samples.XXXXXX"); fi
+  if [[ -e $SAMPLES/now ]]; then mv "$SAMPLES/now" "$SAMPLES/before"; fi
+  rm -rf "$SAMPLES/parts"
+  mkdir "$SAMPLES/parts"
+  while read -r instance service; do
+    sample_instance "$instance" "$service" >"$SAMPLES/parts/$instance" &
+  done < <(instances)
+  queue_numbers >"$SAMPLES/parts/broker"
+  wait
+  cat "$SAMPLES/parts"/* >"$SAMPLES/now"
+}
+
+# A line each: its name and its service.
+instances() {
   local service
-  {
-    for service in ingest fetcher janitor; do "${MODE}_ask" "$service" /metrics 2>/dev/null; done
-    echo "messages_ready $(messages_ready)"
-  } | awk '
-    /^#/ { next }
-    /^objects_deleted_total\{.*by="sweep"/ { sweep += $NF }
-    { name = $1; sub(/\{.*/, "", name); sum[name] += $NF; if ($NF > most[name]) most[name] = $NF }
-    END {
-      ids = sum["callback_ids_accepted_total"]
-      chunks = sum["callback_chunks_published_total"]
-      ready = sum["messages_ready"]
-      # Messages can wait from before a restart of ingest, whose counters began anew: each counts as one id then.
-      queued = ready < 0 ? -1 : ready * (chunks > 0 ? ids / chunks : 1)
-      printf "accepted=%d ids=%d queued=%d in_flight=%d stored=%d offline=%d deleted=%d by_sweep=%d spooled=%d lateness_ms=%d\n",
-        sum["callbacks_accepted_total"], ids, queued + (queued > 0 ? 0.5 : 0), sum["fetches_in_flight"],
-        sum["objects_stored_total"], sum["objects_offline_total"], sum["objects_deleted_total"], sweep,
-        sum["spool_callbacks"], 1000 * most["object_deletion_last_lateness_seconds"] + 0.5
-    }'
+  for service in ingest fetcher janitor mock-client; do "${MODE}_instances" "$service" | sed "s/$/ $service/"; done
 }
 
-# The management API: the messages that no fetcher has taken yet. It refreshes its numbers every 5 s.
-messages_ready() {
-  local answer
-  answer=$(curl -fsS -m 2 "$MANAGEMENT_URL/api/queues/%2F/${QUEUE_PREFIX:-}objects.fetch?columns=messages_ready" 2>/dev/null) || true
-  answer=${answer#*\"messages_ready\":}
-  answer=${answer%%[!0-9]*}
-  echo "${answer:--1}"
+# EPOCHREALTIME has the decimal point of the locale.
+sample_instance() {
+  local answer answers=0
+  echo "$1 sampled_at ${EPOCHREALTIME/,/.}"
+  if answer=$("${MODE}_ask_instance" "$1" "$2" /metrics 2>/dev/null); then answers=1; fi
+  echo "$1 answers{service=\"$2\"} $answers"
+  sed -n "/^[^#]/s/^/$1 /p" <<<"$answer"
 }
 
-# live_line WIDTH: the short form where the long one does not fit.
-live_line() {
-  local line numbers accepted ids queued in_flight stored offline deleted by_sweep spooled lateness_ms
-  numbers=$(pipeline_numbers) || return
-  eval "$numbers"
-  if [[ $queued -lt 0 ]]; then queued='?'; else queued="~$queued"; fi
-  line="accepted $accepted callbacks ($ids ids) | queued $queued ids | in flight $in_flight | stored $stored"
-  line+=" | offline $offline | deleted $deleted ($by_sweep by sweep) | lateness $lateness_ms ms"
-  if [[ ${#line} -gt $1 ]]; then
-    line="in $ids | queued $queued | in flight $in_flight | stored $stored | deleted $deleted | late $lateness_ms ms"
-  fi
-  # Seldom there, and then the most important number.
-  if [[ $spooled -gt 0 ]]; then line="IN THE SPOOL: $spooled callbacks | $line"; fi
-  echo "${line:0:$1}"
+forget_samples() { if [[ -n $SAMPLES ]]; then rm -rf "$SAMPLES"; fi; }
+
+# The management API, which refreshes its numbers every 5 s. Nothing when it does not answer.
+queue_numbers() {
+  curl -fsS -m 3 "$MANAGEMENT_URL/api/queues/%2F?columns=name,messages_ready,messages_unacknowledged,consumers" 2>/dev/null |
+    sed 's/},{/}\n{/g' |
+    awk -v prefix="${QUEUE_PREFIX:-}" '
+      function value(key) {
+        if (!match($0, "\"" key "\":[0-9]+")) return 0
+        return substr($0, RSTART + length(key) + 3, RLENGTH - length(key) - 3)
+      }
+      match($0, /"name":"[^"]*"/) {
+        queue = substr($0, RSTART + 8, RLENGTH - 9)
+        if (index(queue, prefix "objects.") != 1) next
+        queue = substr(queue, length(prefix) + 1)
+        # Those that differ by their delay alone count together.
+        sub(/\.[0-9]+$/, "", queue)
+        printf "broker queue_ready{queue=\"%s\"} %d\n", queue, value("messages_ready")
+        printf "broker queue_unacked{queue=\"%s\"} %d\n", queue, value("messages_unacknowledged")
+        printf "broker queue_consumers{queue=\"%s\"} %d\n", queue, value("consumers")
+      }' || true
+}
+
+# render table|line [WIDTH]: what the samples say.
+render() {
+  local before=$SAMPLES/before
+  if [[ ! -e $before ]]; then before=$SAMPLES/now; fi
+  awk -v form="$1" -v width="${2:-0}" -f "$ROOT/scripts/lib/status.awk" "$before" "$SAMPLES/now"
+}
+
+# draw_table: on a terminal, cut to its width, for a line that wraps could not be drawn over.
+DRAWN=0 # lines
+draw_table() {
+  local table
+  table=$(render table | cut -c "-$(terminal_width)")
+  say "$table"
+  DRAWN=$(wc -l <<<"$table")
+}
+
+# Asked of the terminal itself, for the output of a substitution is none.
+terminal_width() { (stty size </dev/tty | cut -d ' ' -f 2) 2>/dev/null || echo 120; }
+
+erase_table() {
+  if [[ $DRAWN -gt 0 ]]; then printf '\033[%dA\033[J' "$DRAWN"; fi
+  DRAWN=0
 }

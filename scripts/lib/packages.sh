@@ -31,7 +31,8 @@ server_packages() {
 }
 
 build_packages() {
-  have cc || echo build-essential
+  # jemalloc is built by make.
+  { have cc && have make; } || echo build-essential
   have curl || echo curl
   [[ -e /etc/ssl/certs/ca-certificates.crt || -n ${SSL_CERT_FILE:-} ]] || echo ca-certificates
 }

@@ -150,7 +150,7 @@ start_rabbitmq() {
   local state=$1 folder=$DATA/rabbitmq
   server_folder rabbitmq
   choose_port DIST_PORT
-  choose_port PROMETHEUS_PORT
+  choose_port BROKER_METRICS_PORT
   choose_port EPMD_PORT
   # Kept for stop_servers: epmd, Erlang's name server, is a daemon that only its port leads to.
   echo "$EPMD_PORT" >"$state/epmd-port"
@@ -182,7 +182,7 @@ listeners.tcp.1 = 127.0.0.1:$AMQP_PORT
 management.tcp.ip = 127.0.0.1
 management.tcp.port = $MANAGEMENT_PORT
 prometheus.tcp.ip = 127.0.0.1
-prometheus.tcp.port = $PROMETHEUS_PORT
+prometheus.tcp.port = $BROKER_METRICS_PORT
 default_user = $SERVER_NAME
 default_pass = $SERVER_PASSWORD
 END

@@ -3,6 +3,7 @@
 //! order in which processes and servers start does not matter.
 
 use std::future::Future;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,8 +16,10 @@ use crate::admin::{Admin, ask};
 use crate::config::{Ask, ConfigError, Loaded, Settings, load};
 use crate::descriptors;
 use crate::health::Health;
+use crate::metrics::{Description, announce};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogSettings, init_logs, init_metrics};
+use crate::trace::{Recording, TraceSettings};
 
 crate::settings! {
     /// Settings that every process has.
@@ -24,9 +27,14 @@ crate::settings! {
         /// How long the process may take to stop after SIGTERM or SIGINT. What is not finished by
         /// then goes back to its queue.
         pub shutdown_timeout: Duration = "5s",
+        /// Whether metrics are collected. Without them /metrics is empty; for measuring what they
+        /// cost.
+        pub metrics: bool = "true",
     } with {
         /// Settings of logs.
         pub logs: LogSettings,
+        /// Settings of traces.
+        pub traces: TraceSettings,
     }
 }
 
@@ -36,8 +44,10 @@ pub trait Process: Settings + Send + 'static {
     const NAME: &'static str;
     /// What the process does, in a sentence.
     const ABOUT: &'static str;
+    /// The metrics that it has, part by part.
+    const METRICS: &'static [&'static [Description]];
 
-    /// Address that `/livez`, `/readyz` and `/metrics` are served on.
+    /// Address of the admin port.
     fn admin_address(&self) -> SocketAddr;
 
     /// Settings that every process has.
@@ -141,11 +151,13 @@ where
 {
     init_logs(&settings.process().logs)?;
     descriptors::raise_limit();
-    let metrics = init_metrics()?;
+    let metrics = settings.process().metrics.then(init_metrics).transpose()?;
+    announce(C::METRICS.iter().copied().flatten());
     let version = env!("CARGO_PKG_VERSION");
     metrics::gauge!("build_info", "process" => C::NAME, "version" => version).set(1);
     let shutdown = Shutdown::on_signals(settings.process().shutdown_timeout)?;
     install_tls_provider();
+    let recording = Recording::begin(C::NAME, &settings.process().traces)?;
     let context = Context {
         health: Health::default(),
         shutdown,
@@ -156,13 +168,19 @@ where
     let admin = Admin {
         health: context.health.clone(),
         metrics,
+        shutdown: context.shutdown.clone(),
     };
     let shutdown = context.shutdown.clone();
     let work = work(settings, context);
-    tokio::select! {
+    // A part of the time is for what the work leaves to be sent.
+    let flush = recording.flush_timeout(shutdown.timeout());
+    let limit = shutdown.timeout().saturating_sub(flush);
+    let result = tokio::select! {
         result = with_admin(admin, listener, &shutdown, work) => result,
-        () = overdue(&shutdown) => anyhow::bail!("did not stop within {:?}", shutdown.timeout()),
-    }
+        () = overdue(&shutdown, limit) => Err(anyhow::anyhow!("did not stop within {limit:?}")),
+    };
+    recording.finish(flush).await;
+    result
 }
 
 /// The admin port answers for as long as the work goes on, its end included.
@@ -193,9 +211,9 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("listening on {address}"))
 }
 
-async fn overdue(shutdown: &Shutdown) {
+async fn overdue(shutdown: &Shutdown, limit: Duration) {
     shutdown.begun().await;
-    tokio::time::sleep(shutdown.timeout()).await;
+    tokio::time::sleep(limit).await;
 }
 
 fn log_start<C: Process>(settings: &C, admin_address: SocketAddr) {
@@ -213,13 +231,10 @@ fn log_start<C: Process>(settings: &C, admin_address: SocketAddr) {
     );
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "the answer is what the command is for; no log is begun"
-)]
+/// The answer is what the command is for; no log is begun.
 async fn answer(address: SocketAddr, path: &str) -> anyhow::Result<()> {
     let (status, body) = ask(address, path).await?;
-    print!("{body}");
+    std::io::stdout().write_all(&body)?;
     anyhow::ensure!(status.is_success(), "{address}{path} answered {status}");
     Ok(())
 }

@@ -15,6 +15,10 @@ use crate::topology::{QueuePrefix, Topology};
 /// Seconds without a sign of life after which broker and client each give the connection up.
 const HEARTBEAT_SECONDS: u16 = 10;
 
+/// Longest frame, in bytes. The client library keeps 32 of them free in each direction of each
+/// connection; the headers of a message have to fit into one.
+const FRAME_BYTES: u32 = 32 << 10;
+
 /// Address and credentials of the broker.
 #[derive(Clone)]
 pub struct AmqpUrl {
@@ -35,6 +39,7 @@ impl Value for AmqpUrl {
         let url = url::Url::parse(raw.trim()).map_err(|error| error.to_string())?;
         let mut uri: AMQPUri = raw.trim().parse()?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        uri.query.frame_max.get_or_insert(FRAME_BYTES);
         Ok(Self {
             uri,
             masked: mask_password(&url),
@@ -97,7 +102,7 @@ impl Broker {
         }
     }
 
-    /// Names of exchanges and queues.
+    /// Names of the exchange and the queues.
     #[must_use]
     pub fn topology(&self) -> &Topology {
         &self.topology

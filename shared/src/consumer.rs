@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures::{FutureExt, StreamExt};
 use lapin::message::Delivery;
@@ -17,11 +18,13 @@ use tokio::task::JoinSet;
 use crate::broker::{Broker, BrokerError};
 use crate::health::Dependency;
 use crate::hold::Hold;
-use crate::messages::{Attempt, Headers, Message, decode, shortened};
+use crate::lag::lag;
+use crate::messages::{Headers, Message, decode, shortened};
 use crate::publisher::{Publication, Publisher};
 use crate::shutdown::Shutdown;
 use crate::supervisor::Session;
 use crate::topology::Queue;
+use crate::trace::{Spans, messaging};
 
 /// Name of the consumer on its channel, which has only this one.
 const TAG: &str = "work";
@@ -37,16 +40,28 @@ pub enum Outcome {
     Dead(String),
 }
 
+impl Outcome {
+    /// The kind of outcome, as metrics name it.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Requeue => "requeued",
+            Self::Dead(_) => "dead",
+        }
+    }
+}
+
 /// The step that is done for each message.
 pub trait Handler: Send + Sync + 'static {
     /// What is consumed.
     type Message: Message + Send + 'static;
 
     /// Does the work of one message. When it returns [`Outcome::Done`], a kill -9 loses nothing.
+    /// Spans of the work belong to the traces that `headers` name.
     fn handle(
         &self,
         message: Self::Message,
-        attempt: Attempt,
+        headers: Headers,
     ) -> impl Future<Output = Outcome> + Send;
 }
 
@@ -175,14 +190,32 @@ impl<H: Handler> Consumer<H> {
     }
 
     async fn work(self, delivery: Delivery) {
-        let outcome = self.outcome(&delivery).await;
+        note_lag(&delivery);
+        let mut headers = Headers::from_table(delivery.properties.headers().as_ref());
+        let (topology, tag) = (self.broker.topology(), delivery.delivery_tag);
+        let span = headers
+            .traces
+            .start(|| messaging::process(topology, self.queue, tag));
+        let traces = span.traces();
+        headers.traces = traces.clone();
+        traces.scope(self.work_in(span, delivery, headers)).await;
+    }
+
+    /// Does the work, and settles the message, within `span`.
+    async fn work_in(self, mut span: Spans, delivery: Delivery, headers: Headers) {
+        let outcome = self.outcome(&delivery, headers.clone()).await;
+        metrics::counter!("messages_consumed_total", "outcome" => outcome.kind()).increment(1);
         if let Outcome::Dead(reason) = &outcome {
-            self.bury(&delivery, reason).await;
+            span.fail("dead", reason);
+            self.bury(&delivery, headers, reason).await;
         }
-        if outcome == Outcome::Requeue && self.hold.is_on() {
-            // The channel is about to end, which returns it. Before the consumer is cancelled, a nack
-            // would bring it straight back.
-            return;
+        if outcome == Outcome::Requeue {
+            span.fail("requeued", &"it goes back to its queue");
+            if self.hold.is_on() {
+                // The channel is about to end, which returns it. Before the consumer is cancelled, a
+                // nack would bring it straight back.
+                return;
+            }
         }
         let settled = if outcome == Outcome::Requeue {
             let requeue = BasicNackOptions {
@@ -199,25 +232,26 @@ impl<H: Handler> Consumer<H> {
         };
         // Otherwise the channel is lost and the message comes again: what was done is done twice.
         if !matches!(settled, Ok(true)) {
+            span.fail("unsettled", &"it comes again");
             tracing::debug!(?settled, queue = ?self.queue, "message was not settled");
         }
     }
 
     /// A panic is the message's own: it goes to `objects.dead`, and the process goes on.
-    async fn outcome(&self, delivery: &Delivery) -> Outcome {
+    async fn outcome(&self, delivery: &Delivery, headers: Headers) -> Outcome {
         let message = match decode::<H::Message>(&delivery.data) {
             Ok(message) => message,
             Err(error) => return Outcome::Dead(shortened(&error.to_string())),
         };
         // Within a future of ours: a handler may panic before it returns its own.
-        let step = async { self.handler.handle(message, attempt(delivery)).await };
+        let step = async { self.handler.handle(message, headers).await };
         match AssertUnwindSafe(step).catch_unwind().await {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Dead("a panic, which the log describes".to_owned()),
         }
     }
 
-    async fn bury(&self, delivery: &Delivery, reason: &str) {
+    async fn bury(&self, delivery: &Delivery, headers: Headers, reason: &str) {
         tracing::error!(queue = ?self.queue, reason, "message goes to objects.dead");
         metrics::counter!("dead_letters_total", "reason" => "unprocessable").increment(1);
         let publication = Publication {
@@ -225,8 +259,8 @@ impl<H: Handler> Consumer<H> {
             kind: H::Message::KIND,
             payload: delivery.data.clone().into(),
             headers: Headers {
-                attempt: attempt(delivery),
                 reason: Some(reason.to_owned()),
+                ..headers
             },
         };
         self.publisher
@@ -235,8 +269,13 @@ impl<H: Handler> Consumer<H> {
     }
 }
 
-fn attempt(delivery: &Delivery) -> Attempt {
-    Headers::from_table(delivery.properties.headers().as_ref()).attempt
+/// Messages of versions that did not say when they are due are not counted.
+fn note_lag(delivery: &Delivery) {
+    let headers = delivery.properties.headers().as_ref();
+    if let Some(lag) = lag(headers, SystemTime::now()) {
+        metrics::histogram!("consumer_lag_seconds").record(lag);
+        metrics::gauge!("consumer_last_lag_seconds").set(lag);
+    }
 }
 
 impl<H: Handler> Session for Consumer<H> {

@@ -65,6 +65,7 @@ impl Health {
             need,
         };
         self.lock().insert(name, state);
+        show(name, false);
         Dependency {
             name,
             health: self.clone(),
@@ -130,6 +131,7 @@ impl Dependency {
         let state = dependencies.entry(self.name).or_default();
         state.logged = None;
         if state.down.take().is_some() {
+            show(self.name, true);
             tracing::info!(dependency = self.name, "dependency is up");
         }
     }
@@ -158,7 +160,12 @@ impl Dependency {
             tracing::warn!(dependency = self.name, %reason, "dependency is down");
         }
         state.down = Some(reason);
+        show(self.name, false);
     }
+}
+
+fn show(dependency: &'static str, up: bool) {
+    metrics::gauge!("dependency_up", "dependency" => dependency).set(f64::from(u8::from(up)));
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! and [`consumer`] how; [`boot`] how a process starts.
 
 pub mod admin;
-pub mod batch;
 pub mod boot;
 pub mod broker;
 pub mod config;
@@ -14,12 +13,16 @@ pub mod descriptors;
 pub mod health;
 pub mod hold;
 pub mod http_server;
+pub mod lag;
 pub mod messages;
+pub mod metrics;
 mod migration;
+pub mod profile;
 pub mod publisher;
 pub mod shutdown;
 pub mod store;
 pub mod supervisor;
 pub mod telemetry;
 pub mod topology;
+pub mod trace;
 pub mod worker;

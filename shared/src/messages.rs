@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
 
+use crate::trace::Traces;
+
 /// Id of an object of the client service. Every 64-bit signed integer is one, 0 and negatives too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -34,6 +36,14 @@ pub struct DeleteBatch {
     /// When the rows were stored, by the database's clock: rows with a later `last_seen` stay.
     #[serde(with = "time::serde::rfc3339")]
     pub last_seen: OffsetDateTime,
+    /// When all of the rows expire, by the database's clock. Messages of the versions that did not say
+    /// it came when the rows had expired.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub expires_at: Option<OffsetDateTime>,
     /// Distinct ids, in no particular order.
     pub object_ids: Vec<ObjectId>,
 }
@@ -154,6 +164,8 @@ pub struct Headers {
     pub attempt: Attempt,
     /// Why the try before failed, or why the message was given up.
     pub reason: Option<String>,
+    /// What the message is a part of.
+    pub traces: Traces,
 }
 
 impl Default for Headers {
@@ -161,6 +173,7 @@ impl Default for Headers {
         Self {
             attempt: Attempt::FIRST,
             reason: None,
+            traces: Traces::default(),
         }
     }
 }
@@ -171,6 +184,15 @@ pub const ATTEMPT_HEADER: &str = "x-attempt";
 pub const REASON_HEADER: &str = "x-reason";
 
 impl Headers {
+    /// Of a message at its first try, as a part of `traces`.
+    #[must_use]
+    pub fn first_try(traces: Traces) -> Self {
+        Self {
+            traces,
+            ..Self::default()
+        }
+    }
+
     /// Reads the headers of a message; what is missing or of another type is as if not set.
     #[must_use]
     pub fn from_table(table: Option<&FieldTable>) -> Self {
@@ -183,7 +205,11 @@ impl Headers {
             Some(AMQPValue::LongString(text)) => Some(text.to_string()),
             _ => None,
         };
-        Self { attempt, reason }
+        Self {
+            attempt,
+            reason,
+            traces: table.map_or_else(Traces::default, Traces::from_headers),
+        }
     }
 
     /// The headers as AMQP carries them. The reason is kept short: all headers have to fit into one
@@ -201,6 +227,7 @@ impl Headers {
                 AMQPValue::LongString(shortened(reason).into()),
             );
         }
+        self.traces.write_headers(&mut table);
         table
     }
 }
@@ -256,10 +283,23 @@ mod tests {
     }
 
     #[test]
-    fn a_delete_batch_is_written_as_it_always_was() {
-        let last_seen = datetime!(2026-11-21 12:34:56.123456 UTC);
+    fn a_delete_batch_says_when_its_rows_expire() {
         let batch = DeleteBatch {
-            last_seen,
+            last_seen: datetime!(2026-11-21 12:34:56.123456 UTC),
+            expires_at: Some(datetime!(2026-11-21 12:35:26.123456 UTC)),
+            object_ids: ids(&[7]),
+        };
+        let golden = br#"{"version":1,"last_seen":"2026-11-21T12:34:56.123456Z","expires_at":"2026-11-21T12:35:26.123456Z","object_ids":[7]}"#;
+        assert_eq!(encode(&batch).unwrap(), golden);
+        assert_eq!(decode::<DeleteBatch>(golden).unwrap(), batch);
+    }
+
+    #[test]
+    fn a_delete_batch_that_does_not_say_when_its_rows_expire_is_read_and_written_as_it_always_was()
+    {
+        let batch = DeleteBatch {
+            last_seen: datetime!(2026-11-21 12:34:56.123456 UTC),
+            expires_at: None,
             object_ids: ids(&[7]),
         };
         let golden = br#"{"version":1,"last_seen":"2026-11-21T12:34:56.123456Z","object_ids":[7]}"#;
@@ -288,6 +328,7 @@ mod tests {
         let headers = Headers {
             attempt: Attempt::FIRST.next(),
             reason: Some("status 503".into()),
+            traces: Traces::from_traceparent(Some(format!("00-{:032x}-{:016x}-01", 7, 8))),
         };
         assert_eq!(Headers::from_table(Some(&headers.to_table())), headers);
         assert_eq!(Headers::from_table(None), Headers::default());
@@ -297,8 +338,8 @@ mod tests {
     fn a_long_reason_keeps_its_start_and_its_end() {
         let reason = Some(format!("start {} end", "ä".repeat(200_000)));
         let headers = Headers {
-            attempt: Attempt::FIRST,
             reason,
+            ..Headers::default()
         };
         let sent = Headers::from_table(Some(&headers.to_table()))
             .reason

@@ -9,6 +9,7 @@ use anyhow::Context;
 use deadpool_postgres::{
     Client, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
 };
+use opentelemetry::KeyValue;
 use thiserror::Error;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
@@ -19,6 +20,9 @@ use crate::database_url::DatabaseUrl;
 use crate::health::Dependency;
 use crate::migration::{MigrationError, migrate};
 use crate::shutdown::Shutdown;
+use crate::trace::attribute::DB_RESPONSE_STATUS_CODE;
+use crate::trace::database::Statement;
+use crate::trace::{Spans, Traces};
 
 crate::settings! {
     /// Settings of the access to the database.
@@ -64,6 +68,33 @@ fn describe(error: &tokio_postgres::Error) -> String {
 }
 
 impl StoreError {
+    /// The SQL state, if it is the database that failed.
+    fn state(&self) -> Option<&str> {
+        match self {
+            Self::Statement(error) => error.code().map(SqlState::code),
+            Self::Pool(_) | Self::Timeout => None,
+        }
+    }
+
+    /// The kind of failure, as traces name it.
+    fn kind(&self) -> &str {
+        self.state().unwrap_or(match self {
+            Self::Pool(_) => "no connection",
+            Self::Statement(_) => "connection lost",
+            Self::Timeout => "timeout",
+        })
+    }
+
+    /// Marks the span of what failed so.
+    fn mark(&self, span: &mut Spans) {
+        let state = self.state();
+        span.set(|| {
+            let state = state.map(|state| KeyValue::new(DB_RESPONSE_STATUS_CODE, state.to_owned()));
+            state.into_iter().collect()
+        });
+        span.fail(self.kind(), self);
+    }
+
     /// Whether the database can only be read: the primary that the connection led to is none any
     /// more.
     fn is_read_only(&self) -> bool {
@@ -88,6 +119,7 @@ impl StoreError {
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    name: Arc<str>,
     timeout: Duration,
     dependency: Dependency,
 }
@@ -104,6 +136,7 @@ impl Store {
     ) -> anyhow::Result<Self> {
         let timeout = settings.database_timeout;
         let mut config = settings.database_url.config().clone();
+        let name = config.get_dbname().unwrap_or_default().into();
         // A host that does not answer leaves time for the others.
         let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX);
         config
@@ -122,6 +155,7 @@ impl Store {
             .context("building the database pool")?;
         Ok(Self {
             pool,
+            name,
             timeout,
             dependency,
         })
@@ -162,19 +196,37 @@ impl Store {
         result
     }
 
-    /// Tries `statement` until it is carried out, however long the database is away.
+    /// Tries until `attempt` has carried out `statement`, on `rows` rows, however long the database is
+    /// away. Its span is in each of the `traces` that the rows belong to; an attempt that fails has one
+    /// of its own, and all further ones have one together, so that an outage does not flood them.
     pub async fn until_done<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
-        mut statement: impl FnMut() -> F,
+        traces: &Traces,
+        statement: &Statement,
+        rows: usize,
+        mut attempt: impl FnMut() -> F,
     ) -> T {
         const PAUSE: Duration = Duration::from_millis(250);
+        let start = || traces.start(|| statement.span(&self.name, rows));
+        let mut span = start();
+        let mut is_first = true;
         loop {
-            match statement().await {
-                Ok(value) => return value,
-                Err(error) if error.is_conflict() => {
-                    metrics::counter!("database_conflicts_total").increment(1);
+            let error = match attempt().await {
+                Ok(value) => {
+                    span.done();
+                    return value;
                 }
-                Err(_) => tokio::time::sleep(PAUSE).await,
+                Err(error) => error,
+            };
+            if std::mem::take(&mut is_first) {
+                error.mark(&mut span);
+                span = start();
+            }
+            span.fails_unless_done("given up", &error);
+            if error.is_conflict() {
+                metrics::counter!("database_conflicts_total").increment(1);
+            } else {
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
@@ -268,7 +320,11 @@ fn limit_statements(timeout: Duration) -> Hook {
         Box::pin(async move {
             let limit = format!("set statement_timeout = {}", timeout.as_millis());
             match tokio::time::timeout(timeout, client.batch_execute(&limit)).await {
-                Ok(result) => result.map_err(HookError::Backend),
+                Ok(Ok(())) => {
+                    metrics::counter!("database_connections_opened_total").increment(1);
+                    Ok(())
+                }
+                Ok(Err(error)) => Err(HookError::Backend(error)),
                 Err(_) => Err(HookError::message("the database took too long")),
             }
         })

@@ -41,7 +41,7 @@ impl Broker {
                 Ok(()) => return,
                 Err(error) => dependency.down(&error),
             }
-            metrics::counter!("broker_session_failures_total", "role" => role).increment(1);
+            metrics::counter!("broker_connection_failures_total", "role" => role).increment(1);
             if started.elapsed() > self.timeout() {
                 delays = backoff();
             }
@@ -62,6 +62,7 @@ impl Broker {
             opened = self.open(role) => opened?,
             () = shutdown.begun() => return Ok(()),
         };
+        metrics::counter!("broker_connections_opened_total", "role" => role).increment(1);
         let events = connection.events_listener();
         dependency.up();
         let result = tokio::select! {

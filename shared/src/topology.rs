@@ -1,11 +1,11 @@
 //! Every exchange and queue of the pipeline: its name, its arguments, and the reason for each.
 //!
 //! ```text
-//! ingest -> (objects) -> [objects.fetch] -> fetcher -> (objects) -> [objects.delete.delay.<N ms>]
-//!                 -> after N ms -> [objects.delete] -> janitor
+//! ingest -> (objects) -> [objects.fetch] -> fetcher -> (objects) -> [objects.delete.delay.<ms>]
+//!                 -> shortly before the rows expire -> [objects.delete] -> janitor
 //! failed look-ups -> (objects) -> [objects.retry.<ms>] -> after the delay -> [objects.fetch]
 //! given up        -> (objects) -> [objects.dead]
-//! unroutable      -> (objects.unroutable) -> [objects.unroutable]
+//! unroutable      -> (amq.topic) -> [objects.unroutable]
 //! ```
 
 use std::time::Duration;
@@ -43,6 +43,13 @@ impl Delay {
     #[must_use]
     pub fn as_duration(self) -> Duration {
         Duration::from_millis(self.0.into())
+    }
+
+    /// What is left of it without `lead`, but no less than half.
+    #[must_use]
+    pub fn shorter_by(self, lead: Duration) -> Self {
+        let lead = u32::try_from(lead.as_millis()).unwrap_or(u32::MAX);
+        Self(self.0 - lead.min(self.0 / 2))
     }
 }
 
@@ -90,6 +97,12 @@ impl Value for QueuePrefix {
     }
 }
 
+/// The exchange that gets what `objects` cannot route. The confirm of such a message says that it is
+/// safe in `objects.unroutable`; a `mandatory` return could not be trusted to name the message it
+/// belongs to. It is one of the broker's own, which nobody can delete: an exchange that can be is
+/// missing for a moment, and what is unroutable then is confirmed and gone.
+const ALTERNATE_EXCHANGE: &str = "amq.topic";
+
 /// The queue that a message is for. The routing key is the queue's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Queue {
@@ -97,9 +110,9 @@ pub enum Queue {
     Fetch,
     /// Chunks to look up again after a delay.
     Retry(Delay),
-    /// Batches of rows that have expired.
+    /// Batches of rows that are about to expire.
     Delete,
-    /// Batches of rows that expire after a delay.
+    /// Batches of rows that expire soon after a delay.
     DeleteDelay(Delay),
     /// What was given up, with its reason, for an operator.
     Dead,
@@ -107,10 +120,25 @@ pub enum Queue {
     Unroutable,
 }
 
+impl Queue {
+    /// How long messages stay in it before they are due.
+    #[must_use]
+    pub fn delay(self) -> Duration {
+        match self {
+            Self::Retry(delay) | Self::DeleteDelay(delay) => delay.as_duration(),
+            Self::Fetch | Self::Delete | Self::Dead | Self::Unroutable => Duration::ZERO,
+        }
+    }
+}
+
 /// The queues every process declares.
 const CORE: [Queue; 4] = [Queue::Fetch, Queue::Delete, Queue::Dead, Queue::Unroutable];
 
-/// Names of the pipeline's exchanges and queues on a broker.
+/// What the names of delay queues begin with; the delay in milliseconds follows.
+const RETRY: &str = "objects.retry.";
+const DELETE_DELAY: &str = "objects.delete.delay.";
+
+/// Names of the pipeline's exchange and queues on a broker.
 #[derive(Clone, Debug)]
 pub struct Topology {
     prefix: String,
@@ -141,9 +169,9 @@ impl Topology {
     pub fn name(&self, queue: Queue) -> String {
         let name = match queue {
             Queue::Fetch => "objects.fetch".to_owned(),
-            Queue::Retry(delay) => format!("objects.retry.{}", delay.as_millis()),
+            Queue::Retry(delay) => format!("{RETRY}{}", delay.as_millis()),
             Queue::Delete => "objects.delete".to_owned(),
-            Queue::DeleteDelay(delay) => format!("objects.delete.delay.{}", delay.as_millis()),
+            Queue::DeleteDelay(delay) => format!("{DELETE_DELAY}{}", delay.as_millis()),
             Queue::Dead => "objects.dead".to_owned(),
             Queue::Unroutable => "objects.unroutable".to_owned(),
         };
@@ -156,8 +184,8 @@ impl Topology {
         let delay = |millis: &str| Delay::try_from(format!("{millis}ms")).ok();
         let core = CORE.into_iter().find(|queue| self.name(*queue) == name);
         let own = name.strip_prefix(&self.prefix)?;
-        let retry = own.strip_prefix("objects.retry.").and_then(delay);
-        let delete = own.strip_prefix("objects.delete.delay.").and_then(delay);
+        let retry = own.strip_prefix(RETRY).and_then(delay);
+        let delete = own.strip_prefix(DELETE_DELAY).and_then(delay);
         core.or(retry.map(Queue::Retry))
             .or(delete.map(Queue::DeleteDelay))
             // "007ms" is a delay too, but not how a queue is named.
@@ -170,18 +198,17 @@ impl Topology {
         self.queues.iter().map(|queue| self.name(*queue)).collect()
     }
 
+    /// Patterns of the names of all queues, of this pipeline and no other.
+    fn every_name(&self) -> impl Iterator<Item = String> {
+        let core = CORE.into_iter().map(|queue| self.name(queue));
+        let delays = [RETRY, DELETE_DELAY].into_iter();
+        core.chain(delays.map(|begin| format!("{}{begin}*", self.prefix)))
+    }
+
     /// Name of the exchange that everything is published to.
     #[must_use]
     pub fn exchange(&self) -> String {
         format!("{}objects", self.prefix)
-    }
-
-    /// Name of the exchange that gets what `objects` cannot route. The confirm of such a message
-    /// says that it is safe in `objects.unroutable`; a `mandatory` return could not be trusted to
-    /// name the message it belongs to.
-    #[must_use]
-    pub fn alternate_exchange(&self) -> String {
-        format!("{}objects.unroutable", self.prefix)
     }
 
     /// Declares what is missing. Doing so again, or from several processes at once, changes nothing.
@@ -192,16 +219,33 @@ impl Topology {
     pub async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
         // What catches the unroutable comes first: between an exchange's declaration and its bindings
         // everything is unroutable, and would be confirmed and gone if nothing caught it.
-        let (alternate, none) = (self.alternate_exchange(), FieldTable::default());
-        declare_exchange(channel, &alternate, ExchangeKind::Fanout, none).await?;
         self.declare_queue(channel, Queue::Unroutable).await?;
-        let mut arguments = FieldTable::default();
-        arguments.insert("alternate-exchange".into(), text(&alternate));
-        declare_exchange(channel, &self.exchange(), ExchangeKind::Direct, arguments).await?;
+        for pattern in self.every_name() {
+            self.bind(channel, Queue::Unroutable, ALTERNATE_EXCHANGE, &pattern)
+                .await?;
+        }
+        self.declare_exchange(channel).await?;
         for queue in &self.queues {
-            self.declare_queue(channel, *queue).await?;
+            if *queue != Queue::Unroutable {
+                self.declare_queue(channel, *queue).await?;
+                let name = self.name(*queue);
+                self.bind(channel, *queue, &self.exchange(), &name).await?;
+            }
         }
         Ok(())
+    }
+
+    async fn declare_exchange(&self, channel: &Channel) -> lapin::Result<()> {
+        let mut arguments = FieldTable::default();
+        arguments.insert("alternate-exchange".into(), text(ALTERNATE_EXCHANGE));
+        let durable = ExchangeDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        let name = self.exchange().into();
+        channel
+            .exchange_declare(name, ExchangeKind::Direct, durable, arguments)
+            .await
     }
 
     async fn declare_queue(&self, channel: &Channel, queue: Queue) -> lapin::Result<()> {
@@ -211,21 +255,22 @@ impl Topology {
             ..Default::default()
         };
         channel
-            .queue_declare(name.as_str().into(), durable, self.arguments(queue))
+            .queue_declare(name.into(), durable, self.arguments(queue))
             .await?;
-        let exchange = match queue {
-            Queue::Unroutable => self.alternate_exchange(),
-            _ => self.exchange(),
-        };
-        let options = QueueBindOptions::default();
+        Ok(())
+    }
+
+    async fn bind(
+        &self,
+        channel: &Channel,
+        queue: Queue,
+        exchange: &str,
+        routing_key: &str,
+    ) -> lapin::Result<()> {
+        let (name, options) = (self.name(queue).into(), QueueBindOptions::default());
+        let none = FieldTable::default();
         channel
-            .queue_bind(
-                name.as_str().into(),
-                exchange.into(),
-                name.into(),
-                options,
-                FieldTable::default(),
-            )
+            .queue_bind(name, exchange.into(), routing_key.into(), options, none)
             .await
     }
 
@@ -272,21 +317,6 @@ impl Topology {
         arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
         arguments.insert("x-overflow".into(), text("reject-publish"));
     }
-}
-
-async fn declare_exchange(
-    channel: &Channel,
-    name: &str,
-    kind: ExchangeKind,
-    arguments: FieldTable,
-) -> lapin::Result<()> {
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
-    channel
-        .exchange_declare(name.into(), kind, durable, arguments)
-        .await
 }
 
 fn text(value: &str) -> AMQPValue {

@@ -197,14 +197,13 @@ impl Broker {
             .unwrap();
     }
 
-    /// Deletes the test's exchanges.
-    pub async fn delete_exchanges(&self) {
-        for exchange in [self.topology.exchange(), self.topology.alternate_exchange()] {
-            self.channel
-                .exchange_delete(exchange.into(), ExchangeDeleteOptions::default())
-                .await
-                .unwrap();
-        }
+    /// Deletes the test's exchange.
+    pub async fn delete_exchange(&self) {
+        let exchange = self.topology.exchange().into();
+        self.channel
+            .exchange_delete(exchange, ExchangeDeleteOptions::default())
+            .await
+            .unwrap();
     }
 }
 

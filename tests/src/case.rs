@@ -49,7 +49,7 @@ impl Allowed {
         self.refusals = true;
     }
 
-    /// Messages may wait for an operator, since queues or exchanges are deleted.
+    /// Messages may wait for an operator, since queues or the exchange are deleted.
     pub fn park(&mut self) {
         self.parking = true;
     }

@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
-use shared::http_server::{RequestBody, ServerLimits, Service, serve};
-use shared::shutdown::Shutdown;
+use shared::http_server::{RequestBody, Service};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::http_server;
 use crate::wait::eventually;
 
 /// How one look-up is answered.
@@ -55,6 +54,7 @@ pub type Script = dyn Fn(i64, usize) -> Reply + Send + Sync;
 #[derive(Default)]
 struct Record {
     looked_up: HashMap<i64, Vec<Instant>>,
+    headers: HashMap<i64, Vec<HeaderMap>>,
     in_flight: usize,
     most_in_flight: usize,
 }
@@ -123,21 +123,7 @@ impl ClientService {
     }
 
     fn serve(&self, listener: TcpListener) {
-        let limits = ServerLimits {
-            connections: 10_000,
-            header_timeout: Duration::from_mins(1),
-            refusal: Bytes::new(),
-        };
-        let service = Arc::clone(&self.scripted);
-        tokio::spawn(async move {
-            serve(
-                listener,
-                limits,
-                service,
-                &Shutdown::new(Duration::from_secs(1)),
-            )
-            .await;
-        });
+        http_server::start(listener, Arc::clone(&self.scripted));
     }
 
     /// From now on answers everything with `reply`.
@@ -176,6 +162,13 @@ impl ClientService {
             .get(&id)
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// The headers that an id was looked up with, each time.
+    #[must_use]
+    pub fn headers(&self, id: i64) -> Vec<HeaderMap> {
+        let record = self.scripted.record.lock().unwrap();
+        record.headers.get(&id).cloned().unwrap_or_default()
     }
 
     /// How many look-ups there were in all.
@@ -229,7 +222,10 @@ impl Service for Scripted {
             record.most_in_flight = record.most_in_flight.max(record.in_flight);
             let looked_up = record.looked_up.entry(id).or_default();
             looked_up.push(Instant::now());
-            looked_up.len()
+            let nth = looked_up.len();
+            let headers = request.headers().clone();
+            record.headers.entry(id).or_default().push(headers);
+            nth
         };
         let _in_flight = InFlight(self);
         self.released().await;

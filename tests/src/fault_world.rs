@@ -292,7 +292,7 @@ impl FaultWorld {
         for queue in self.topology.queue_names() {
             broker.delete(&queue).await;
         }
-        broker.delete_exchanges().await;
+        broker.delete_exchange().await;
         let server_url = self.servers.database.url().await.unwrap();
         Database::drop(&server_url, &self.name).await;
         let role = format!("drop role if exists {}", self.name);

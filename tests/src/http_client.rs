@@ -56,10 +56,26 @@ impl HttpClient {
 
     /// Sends a request and waits for the answer.
     pub async fn send(&mut self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
+        self.send_with(&[], method, path, body).await
+    }
+
+    /// Sends a request with further headers and waits for the answer.
+    pub async fn send_with(
+        &mut self,
+        headers: &[(&str, &str)],
+        method: Method,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> Answer {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", self.address.to_string())
+            .header("host", self.address.to_string());
+        let request = headers
+            .iter()
+            .fold(request, |request, (name, value)| {
+                request.header(*name, *value)
+            })
             .body(Full::new(body.into()))
             .unwrap();
         let response = timeout(BOUND, self.sender.send_request(request))
@@ -106,11 +122,16 @@ pub async fn post(address: SocketAddr, body: impl Into<Bytes>) -> Answer {
 
 /// Posts ids and expects them to be accepted.
 pub async fn post_ids(address: SocketAddr, ids: &[i64]) {
-    let answer = post(
-        address,
-        serde_json::json!({ "object_ids": ids }).to_string(),
-    )
-    .await;
+    post_ids_with(address, &[], ids).await;
+}
+
+/// Posts ids with further headers and expects them to be accepted.
+pub async fn post_ids_with(address: SocketAddr, headers: &[(&str, &str)], ids: &[i64]) {
+    let body = serde_json::json!({ "object_ids": ids }).to_string();
+    let mut client = HttpClient::connect(address).await;
+    let answer = client
+        .send_with(headers, Method::POST, "/callback", body)
+        .await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
 }
 

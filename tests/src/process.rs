@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdout, Command};
@@ -110,6 +111,30 @@ impl Process {
         let ended = timeout(BOUND, child.wait()).await;
         let ended = ended.unwrap_or_else(|_| panic!("{} does not stop", self.name));
         assert_eq!(ended.unwrap().code(), Some(0), "{} on SIGTERM", self.name);
+    }
+
+    /// Processor time that it has used since its latest start, to a hundredth of a second.
+    #[must_use]
+    pub fn processor_time(&self) -> Duration {
+        const TICK: Duration = Duration::from_millis(10);
+        let pid = self.child.as_ref().and_then(Child::id).expect("it runs");
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        // User and system time are the 14th and 15th field, and the first two are cut off.
+        let ticks = fields.split(' ').skip(11).take(2);
+        ticks
+            .map(|ticks| TICK * ticks.parse::<u32>().unwrap())
+            .sum()
+    }
+
+    /// The most memory that it has occupied since its latest start, in MiB.
+    #[must_use]
+    pub fn peak_memory(&self) -> f64 {
+        let pid = self.child.as_ref().and_then(Child::id).expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let size = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        size.unwrap().parse::<f64>().unwrap() / 1_024.0
     }
 
     /// Its log, over all of its starts.

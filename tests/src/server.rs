@@ -241,7 +241,8 @@ impl Server {
     }
 }
 
-fn host_of(url: &str) -> &str {
+/// Host and port in a URL.
+pub(crate) fn host_of(url: &str) -> &str {
     let after_login = url.split_once('@').map_or(url, |(_, rest)| rest);
     after_login.split('/').next().unwrap_or(after_login)
 }

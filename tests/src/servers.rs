@@ -2,6 +2,7 @@
 //! where there is no container engine), or started in containers and removed at the end of the run.
 
 use std::env::var_os;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,12 +17,17 @@ use crate::server::{Keeper, Program, SERVER_BOUND, Server};
 const HINT: &str = "run scripts/test, which brings up what is missing";
 const PASSWORD: &str = "test";
 
+/// Where RabbitMQ's metrics are within a container.
+const BROKER_METRICS_PORT: u16 = 15_692;
+
 /// The servers of a test run.
 pub struct Servers {
     /// Address of RabbitMQ when the run began.
     pub amqp_url: String,
     /// Address of a PostgreSQL database whose user may create others, when the run began.
     pub database_url: String,
+    /// Where RabbitMQ's metrics can be read, if they can.
+    pub broker_metrics: Option<SocketAddr>,
     /// RabbitMQ.
     pub broker: Server,
     /// PostgreSQL.
@@ -39,7 +45,10 @@ impl Servers {
         let runtime = Runtime::new().context("starting a runtime")?;
         match (variable("TEST_AMQP_URL"), variable("TEST_DATABASE_URL")) {
             (Some(amqp_url), Some(database_url)) => {
-                let servers = Self::new(amqp_url, database_url, [keeper(), keeper()], runtime);
+                let mut servers = Self::new(amqp_url, database_url, [keeper(), keeper()], runtime);
+                let metrics = variable("TEST_BROKER_METRICS_ADDRESS");
+                let metrics = metrics.map(|address| address.parse()).transpose();
+                servers.broker_metrics = metrics.context("TEST_BROKER_METRICS_ADDRESS")?;
                 servers.wait(Duration::from_secs(5))?;
                 Ok(servers)
             }
@@ -59,6 +68,7 @@ impl Servers {
             database: Server::new(Program::Postgres, database_url.clone(), database),
             amqp_url,
             database_url,
+            broker_metrics: None,
             runtime,
         }
     }
@@ -77,24 +87,32 @@ impl Servers {
                 ),
             ];
             let broker = container(&rabbitmq, Program::RabbitMq, &variables, &[]).await?;
-            // A crash of the machine is not among the tests: the disk need not be waited for.
-            let fast = ["-c", "fsync=off", "-c", "max_connections=300"];
+            // A crash of the machine is not among the tests: the disk need not be waited for. It is
+            // among what is measured.
+            let fsync = variable("TEST_FSYNC").unwrap_or_else(|| "off".to_owned());
+            let fsync = format!("fsync={fsync}");
+            let options = ["-c", &fsync, "-c", "max_connections=300"];
             let variables = [("POSTGRES_PASSWORD", PASSWORD)];
-            let database = container(&postgres, Program::Postgres, &variables, &fast).await?;
+            let database = container(&postgres, Program::Postgres, &variables, &options).await?;
             let amqp_url = format!(
                 "amqp://test:{PASSWORD}@{}/%2f",
-                address(&broker, Program::RabbitMq).await?
+                address(&broker, Program::RabbitMq.port()).await?
             );
             let database_url = format!(
                 "postgres://postgres:{PASSWORD}@{}/postgres",
-                address(&database, Program::Postgres).await?
+                address(&database, Program::Postgres.port()).await?
             );
+            let metrics = address(&broker, BROKER_METRICS_PORT).await?;
+            let metrics = tokio::net::lookup_host(metrics)
+                .await?
+                .find(SocketAddr::is_ipv4);
             let keepers =
                 [broker, database].map(|container| Keeper::Container(Box::new(container)));
-            anyhow::Ok((amqp_url, database_url, keepers))
+            anyhow::Ok((amqp_url, database_url, metrics, keepers))
         };
-        let (amqp_url, database_url, keepers) = runtime.block_on(start)?;
-        let servers = Self::new(amqp_url, database_url, keepers, runtime);
+        let (amqp_url, database_url, metrics, keepers) = runtime.block_on(start)?;
+        let mut servers = Self::new(amqp_url, database_url, keepers, runtime);
+        servers.broker_metrics = metrics;
         servers.wait(SERVER_BOUND)?;
         Ok(servers)
     }
@@ -147,9 +165,11 @@ async fn container(
     command: &[&str],
 ) -> anyhow::Result<ContainerAsync<GenericImage>> {
     let (name, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
-    let mut request = GenericImage::new(name, tag)
-        .with_exposed_port(program.port().tcp())
-        .with_cmd(command.to_vec());
+    let mut exposing = GenericImage::new(name, tag).with_exposed_port(program.port().tcp());
+    if program == Program::RabbitMq {
+        exposing = exposing.with_exposed_port(BROKER_METRICS_PORT.tcp());
+    }
+    let mut request = exposing.with_cmd(command.to_vec());
     for (variable, value) in variables {
         request = request.with_env_var(*variable, *value);
     }
@@ -160,11 +180,8 @@ async fn container(
         .with_context(|| format!("starting a container of {image}; {HINT}"))
 }
 
-async fn address(
-    container: &ContainerAsync<GenericImage>,
-    program: Program,
-) -> anyhow::Result<String> {
+async fn address(container: &ContainerAsync<GenericImage>, port: u16) -> anyhow::Result<String> {
     let host = container.get_host().await?;
-    let port = container.get_host_port_ipv4(program.port()).await?;
+    let port = container.get_host_port_ipv4(port).await?;
     Ok(format!("{host}:{port}"))
 }

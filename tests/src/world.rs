@@ -21,6 +21,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use crate::broker::Broker;
 use crate::client_service::ClientService;
 use crate::database::Database;
+use crate::proxy::Proxy;
+use crate::server::host_of;
 use crate::servers::Servers;
 use crate::wait::{BOUND, eventually};
 
@@ -32,6 +34,8 @@ pub struct World {
     pub database: Database,
     /// The test's view of the broker.
     pub broker: Broker,
+    /// Where the broker's metrics can be read, if they can.
+    pub broker_metrics: Option<SocketAddr>,
     server_url: String,
     name: String,
     queues: BTreeSet<String>,
@@ -57,6 +61,7 @@ impl World {
         let broker = Broker::new(&servers.amqp_url, Topology::new(&prefix)).await;
         Self {
             amqp_url: servers.amqp_url.clone(),
+            broker_metrics: servers.broker_metrics,
             server_url: servers.database_url.clone(),
             queues: broker.topology.queue_names().into_iter().collect(),
             spool: TempDir::new().unwrap(),
@@ -67,7 +72,7 @@ impl World {
         }
     }
 
-    /// Stops what runs and removes the database, the queues and the exchanges.
+    /// Stops what runs and removes the database, the queues and the exchange.
     pub async fn destroy(mut self) {
         for running in &mut self.running {
             running.kill().await;
@@ -75,7 +80,7 @@ impl World {
         for queue in &self.queues {
             self.broker.delete(queue).await;
         }
-        self.broker.delete_exchanges().await;
+        self.broker.delete_exchange().await;
         Database::drop(&self.server_url, &self.name).await;
     }
 
@@ -114,6 +119,12 @@ impl World {
         let mut flags = self.broker_flags();
         flags.push(format!("--database-url={}", self.database.url));
         flags
+    }
+
+    /// A proxy to the broker, and the flag that leads a process through it.
+    pub async fn broker_proxy(&self) -> (Proxy, String) {
+        let (proxy, url) = proxied(&self.amqp_url).await;
+        (proxy, format!("--amqp-url={url}"))
     }
 
     /// Notes the queues of `topology`, so that they are deleted in the end.
@@ -205,6 +216,15 @@ impl World {
     pub fn running(&mut self, started: usize) -> &mut Running {
         &mut self.running[started]
     }
+}
+
+/// A proxy to the server at `url`, and its URL by way of it.
+pub async fn proxied(url: &str) -> (Proxy, String) {
+    let host = host_of(url);
+    let mut addresses = tokio::net::lookup_host(host).await.unwrap();
+    let proxy = Proxy::start(addresses.find(SocketAddr::is_ipv4).unwrap()).await;
+    let url = url.replacen(host, &proxy.address.to_string(), 1);
+    (proxy, url)
 }
 
 /// A listener on a port that the system chooses.

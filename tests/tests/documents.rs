@@ -14,6 +14,16 @@ use fetcher::dead_letters::{self, arguments::Arguments};
 use shared::boot::Process;
 use shared::broker::BrokerSettings;
 use shared::config::{ConfigError, Settings, Spec, load};
+use shared::metrics::Description;
+
+#[path = "documents/alerts.rs"]
+mod alerts;
+#[path = "documents/dashboard.rs"]
+mod dashboard;
+#[path = "documents/kubernetes.rs"]
+mod kubernetes;
+#[path = "documents/promql.rs"]
+mod promql;
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
@@ -66,21 +76,91 @@ fn settings_table() -> String {
     table
 }
 
-#[test]
-fn the_readme_lists_every_setting_as_it_is() {
-    let readme = read("README.md");
-    let (_, rest) = readme
-        .split_once("<!-- settings -->\n")
+/// The document has `table` between its markers.
+fn assert_has_table(document: &str, name: &str, table: &str) {
+    let text = read(document);
+    let (_, rest) = text
+        .split_once(&format!("<!-- {name} -->\n"))
         .expect("a marker before the table");
     let (written, _) = rest
-        .split_once("<!-- end of settings -->")
+        .split_once(&format!("<!-- end of {name} -->"))
         .expect("a marker after the table");
-    let table = settings_table();
-    assert!(written == table, "put this table into README.md:\n{table}");
+    assert!(written == table, "put this table into {document}:\n{table}");
+}
+
+#[test]
+fn the_readme_lists_every_setting_as_it_is() {
+    assert_has_table("README.md", "settings", &settings_table());
+}
+
+fn metrics() -> [(&'static str, &'static [&'static [Description]]); 4] {
+    [
+        (ingest::Config::NAME, ingest::Config::METRICS),
+        (fetcher::Config::NAME, fetcher::Config::METRICS),
+        (janitor::Config::NAME, janitor::Config::METRICS),
+        (mock_client::Config::NAME, mock_client::Config::METRICS),
+    ]
+}
+
+/// One row for each metric, with the processes that have it.
+fn metrics_table() -> String {
+    let mut rows: Vec<(Description, Vec<&str>)> = Vec::new();
+    for (process, parts) in metrics() {
+        for metric in parts.iter().copied().flatten() {
+            match rows.iter_mut().find(|row| row.0 == *metric) {
+                Some((_, processes)) => processes.push(process),
+                None => rows.push((*metric, vec![process])),
+            }
+        }
+    }
+    let mut table = "| metric | type | labels | exposed by | what it says |\n\
+                     | --- | --- | --- | --- | --- |\n"
+        .to_owned();
+    for (metric, processes) in rows {
+        let Description {
+            name, kind, help, ..
+        } = metric;
+        let (kind, labels) = (kind.name(), labels(&metric));
+        let processes = if processes.len() == metrics().len() {
+            "all".to_owned()
+        } else {
+            processes.join(", ")
+        };
+        let line = format!("| `{name}` | {kind} | {labels} | {processes} | {help} |");
+        writeln!(table, "{line}").unwrap();
+    }
+    table
+}
+
+fn labels(metric: &Description) -> String {
+    let labels: Vec<String> = metric
+        .labels
+        .iter()
+        .map(|(label, values)| match values.join(", ") {
+            values if values.is_empty() => format!("`{label}`"),
+            values => format!("`{label}`: {values}"),
+        })
+        .collect();
+    labels.join("; ")
+}
+
+#[test]
+fn operations_lists_every_metric_as_it_is() {
+    assert_has_table("OPERATIONS.md", "metrics", &metrics_table());
+}
+
+#[test]
+fn no_process_has_two_metrics_of_one_name() {
+    for (process, parts) in metrics() {
+        let mut names = BTreeSet::new();
+        for metric in parts.iter().copied().flatten() {
+            assert!(names.insert(metric.name), "{process}: {}", metric.name);
+        }
+    }
 }
 
 /// Names in the compose file that are of its images, not of our processes.
-const OF_IMAGES: [&str; 5] = ["RABBITMQ_", "POSTGRES_", "RUST_", "RUNTIME_", "CMD"];
+const OF_IMAGES: [&str; 6] = ["RABBITMQ_", "POSTGRES_", "RUST_", "RUNTIME_", "GF_", "CMD"];
 
 /// A container has one address to listen on, and the live line counts on queues without a prefix.
 const NOT_IN_CONTAINERS: [&str; 2] = ["LISTEN_ADDRESS", "QUEUE_PREFIX"];

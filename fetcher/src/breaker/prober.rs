@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::shutdown::Shutdown;
+use shared::trace::Traces;
 use tokio::time::{Instant, timeout};
 
 use crate::breaker::Breaker;
@@ -44,7 +45,7 @@ impl Prober {
         loop {
             let (id, started) = self.breaker.probe_wanted(earliest).await;
             let begun = Instant::now();
-            let answer = self.client.look_up(id).await;
+            let answer = self.client.look_up(id, &Traces::default()).await;
             metrics::counter!("fetch_probes_total", "outcome" => answer.kind()).increment(1);
             let asked_for = self.breaker.probed(id, started, &answer);
             let asked_for = Instant::now() + asked_for.unwrap_or_default();

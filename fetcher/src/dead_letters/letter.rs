@@ -136,8 +136,8 @@ impl Letter {
     }
 }
 
-/// A dead letter begins anew. An unroutable message goes on as it was: all that was wrong is that
-/// its queue did not exist.
+/// A dead letter begins anew, within its trace. An unroutable message goes on as it was: all that was
+/// wrong is that its queue did not exist.
 fn target(
     source: Source,
     kind: Kind,
@@ -145,10 +145,11 @@ fn target(
     routing_key: &str,
     headers: Headers,
 ) -> Option<(Queue, Headers)> {
+    let anew = |headers: Headers| Headers::first_try(headers.traces);
     match (source, kind) {
         (_, Kind::Unknown) => None,
-        (Source::Dead, Kind::FetchChunk) => Some((Queue::Fetch, Headers::default())),
-        (Source::Dead, Kind::DeleteBatch) => Some((Queue::Delete, Headers::default())),
+        (Source::Dead, Kind::FetchChunk) => Some((Queue::Fetch, anew(headers))),
+        (Source::Dead, Kind::DeleteBatch) => Some((Queue::Delete, anew(headers))),
         (Source::Unroutable, _) => topology
             .queue(routing_key)
             .filter(|queue| *queue != Queue::Unroutable)

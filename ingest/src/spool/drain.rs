@@ -4,12 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use futures::stream;
-use shared::messages::ObjectId;
 use shared::shutdown::Shutdown;
+use shared::trace::Traces;
 
 use crate::publisher::ChunkPublisher;
 use crate::spool::Spool;
-use crate::spool::record::Records;
+use crate::spool::record::{Records, SpooledCallback};
 use crate::spool::segment::{Removal, Segment};
 
 /// How many chunks are published at once. Less than the publisher's window, of which the callbacks that
@@ -47,7 +47,7 @@ async fn drain_segment(spool: &Spool, publisher: &ChunkPublisher, segment: Segme
 
 /// A segment's callbacks, and what is to become of it.
 struct Content {
-    callbacks: Vec<Vec<ObjectId>>,
+    callbacks: Vec<SpooledCallback>,
     removal: Removal,
 }
 
@@ -67,8 +67,8 @@ fn parse(segment: &[u8]) -> Content {
         },
     };
     for record in records.readable {
-        match record.object_ids() {
-            Ok(object_ids) => content.callbacks.push(object_ids),
+        match record.callback() {
+            Ok(callback) => content.callbacks.push(callback),
             Err(error) => {
                 tracing::error!(%error, "a callback in the spool waits for another version of ingest");
                 content.removal = Removal::Leave;
@@ -78,14 +78,17 @@ fn parse(segment: &[u8]) -> Content {
     content
 }
 
-async fn publish(publisher: &ChunkPublisher, callbacks: &[Vec<ObjectId>]) {
-    let chunks: Vec<Vec<ObjectId>> = callbacks
+async fn publish(publisher: &ChunkPublisher, callbacks: &[SpooledCallback]) {
+    let chunks: Vec<_> = callbacks
         .iter()
-        .flat_map(|object_ids| publisher.split(object_ids))
-        .map(<[ObjectId]>::to_vec)
+        .flat_map(|callback| {
+            let traces = Traces::from_traceparent(callback.traceparent.clone());
+            let chunks = publisher.split(&callback.object_ids);
+            chunks.map(move |chunk| (chunk.to_vec(), traces.clone()))
+        })
         .collect();
     stream::iter(chunks)
-        .map(|chunk| publisher.publish_until_confirmed(chunk))
+        .map(|(chunk, traces)| publisher.publish_until_confirmed(chunk, traces))
         .buffered(WINDOW)
         .for_each(async |()| {})
         .await;

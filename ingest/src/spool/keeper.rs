@@ -147,6 +147,7 @@ impl Keeper {
         )]
         {
             metrics::gauge!("spool_bytes").set(depth.bytes as f64);
+            metrics::gauge!("spool_limit_bytes").set(self.limit as f64);
             metrics::gauge!("spool_callbacks").set(depth.callbacks as f64);
         }
         self.depth.send_replace(depth);

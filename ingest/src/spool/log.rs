@@ -188,10 +188,18 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::spool::record::{Records, frame};
+    use crate::spool::record::{Records, SpooledCallback, frame};
+
+    fn spooled(object_ids: Vec<ObjectId>) -> Vec<u8> {
+        let callback = SpooledCallback {
+            object_ids,
+            traceparent: None,
+        };
+        frame(&callback, UNIX_EPOCH).unwrap()
+    }
 
     fn record(id: i64) -> Vec<u8> {
-        frame(vec![ObjectId(id)], UNIX_EPOCH).unwrap()
+        spooled(vec![ObjectId(id)])
     }
 
     fn append(log: &mut Log, ids: impl IntoIterator<Item = i64>) {
@@ -205,7 +213,14 @@ mod tests {
         while let Some(segment) = log.oldest() {
             let content = segment.read().unwrap();
             for record in Records::read(&content).readable {
-                ids.extend(record.object_ids().unwrap().into_iter().map(|id| id.0));
+                ids.extend(
+                    record
+                        .callback()
+                        .unwrap()
+                        .object_ids
+                        .into_iter()
+                        .map(|id| id.0),
+                );
             }
             log.remove_oldest(Removal::Delete);
         }
@@ -316,7 +331,7 @@ mod tests {
     fn a_segment_ends_when_it_is_large() {
         let directory = TempDir::new().unwrap();
         let mut log = Log::open(directory.path()).unwrap();
-        let large = frame((0..200_000).map(ObjectId).collect(), UNIX_EPOCH).unwrap();
+        let large = spooled((0..200_000).map(ObjectId).collect());
         log.append(&large, 1).unwrap();
         append(&mut log, 0..1);
         assert_eq!(log.oldest().unwrap().callbacks, 1);

@@ -7,15 +7,18 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use opentelemetry::trace::SpanBuilder;
 use shared::config::{ByteSize, Value};
 use shared::health::Dependency;
 use shared::messages::ObjectId;
 use shared::shutdown::{Shutdown, VitalTask};
+use shared::trace::Traces;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use keeper::{Command, Keeper};
 use log::{Depth, Log};
+use record::SpooledCallback;
 use segment::{Removal, Segment};
 
 pub mod drain;
@@ -61,6 +64,18 @@ pub enum SpoolError {
     /// A callback could not be written as bytes.
     #[error("a callback could not be encoded: {0}")]
     Encode(#[from] serde_json::Error),
+}
+
+impl SpoolError {
+    /// The kind of failure, as traces name it.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Disk => "disk",
+            Self::Timeout => "timeout",
+            Self::Encode(_) => "encode",
+        }
+    }
 }
 
 /// Callbacks on the disk. Clones share it.
@@ -115,8 +130,25 @@ impl Spool {
     ///
     /// # Errors
     /// [`SpoolError`]: it is not known to be there.
-    pub async fn append(&self, object_ids: Vec<ObjectId>) -> Result<(), SpoolError> {
-        let record = record::frame(object_ids, SystemTime::now())?;
+    pub async fn append(
+        &self,
+        object_ids: Vec<ObjectId>,
+        traces: &Traces,
+    ) -> Result<(), SpoolError> {
+        let mut span = traces.start(|| SpanBuilder::from_name("append spool"));
+        let callback = SpooledCallback {
+            object_ids,
+            traceparent: span.traces().to_traceparent(),
+        };
+        let appended = self.append_untraced(&callback).await;
+        if let Err(error) = &appended {
+            span.fail(error.kind(), error);
+        }
+        appended
+    }
+
+    async fn append_untraced(&self, callback: &SpooledCallback) -> Result<(), SpoolError> {
+        let record = record::frame(callback, SystemTime::now())?;
         let append = self.ask(|reply| Command::Append { record, reply });
         match tokio::time::timeout(TIMEOUT, append).await {
             Ok(result) => result.unwrap_or(Err(SpoolError::Disk)),
@@ -182,7 +214,7 @@ mod tests {
     }
 
     async fn append(spool: &Spool) -> Result<(), SpoolError> {
-        spool.append(vec![ObjectId(1)]).await
+        spool.append(vec![ObjectId(1)], &Traces::default()).await
     }
 
     #[tokio::test]

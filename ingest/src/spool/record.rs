@@ -1,12 +1,13 @@
 //! How a callback lies in a segment of the spool.
 //!
 //! A record is a marker, the length and the CRC-32 of what follows, and that is the time of acceptance
-//! and the ids as a versioned message. The marker lets a reader find the next record behind bytes
+//! and the callback as a versioned message. The marker lets a reader find the next record behind bytes
 //! that are not readable, so that damage costs no more than the records it hits.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shared::messages::{FetchChunk, MessageError, ObjectId, decode, encode};
+use serde::{Deserialize, Serialize};
+use shared::messages::{Message, MessageError, ObjectId, decode, encode};
 
 const MARKER: [u8; 4] = *b"\xcbsp1";
 /// Marker, length and checksum: four bytes each, numbers little-endian.
@@ -14,15 +15,30 @@ const HEADER: usize = 12;
 /// Milliseconds since 1970, little-endian.
 const ACCEPTED_AT: usize = 8;
 
+/// A callback in the spool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpooledCallback {
+    /// Distinct ids, in no particular order.
+    pub object_ids: Vec<ObjectId>,
+    /// Its trace, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+impl Message for SpooledCallback {
+    const VERSION: u32 = 1;
+    const KIND: &'static str = "spooled_callback";
+}
+
 /// A callback as bytes to be appended.
 ///
 /// # Errors
-/// The ids cannot be written as JSON, which is a defect.
+/// It cannot be written as JSON, which is a defect.
 pub fn frame(
-    object_ids: Vec<ObjectId>,
+    callback: &SpooledCallback,
     accepted_at: SystemTime,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let message = encode(&FetchChunk { object_ids })?;
+    let message = encode(callback)?;
     let millis = accepted_at
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
@@ -49,12 +65,12 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// The callback's ids.
+    /// The callback itself.
     ///
     /// # Errors
     /// It was written by a version that this binary does not know.
-    pub fn object_ids(&self) -> Result<Vec<ObjectId>, MessageError> {
-        decode::<FetchChunk>(self.message).map(|chunk| chunk.object_ids)
+    pub fn callback(&self) -> Result<SpooledCallback, MessageError> {
+        decode(self.message)
     }
 }
 
@@ -130,8 +146,12 @@ mod tests {
     use super::*;
 
     fn record(id: i64) -> Vec<u8> {
+        let callback = SpooledCallback {
+            object_ids: vec![ObjectId(id)],
+            traceparent: None,
+        };
         frame(
-            vec![ObjectId(id)],
+            &callback,
             UNIX_EPOCH + Duration::from_millis(id.unsigned_abs()),
         )
         .unwrap()
@@ -145,7 +165,7 @@ mod tests {
         records
             .readable
             .iter()
-            .flat_map(|record| record.object_ids().unwrap())
+            .flat_map(|record| record.callback().unwrap().object_ids)
             .map(|id| id.0)
             .collect()
     }
@@ -166,6 +186,17 @@ mod tests {
     fn a_record_is_written_as_it_always_was() {
         let golden = b"\xcbsp1\x26\x00\x00\x00\xd4\x99\xff\xd4\x07\0\0\0\0\0\0\0{\"version\":1,\"object_ids\":[7]}";
         assert_eq!(record(7), golden);
+    }
+
+    #[test]
+    fn a_callback_keeps_its_trace() {
+        let callback = SpooledCallback {
+            object_ids: vec![ObjectId(7)],
+            traceparent: Some("00-07-08-01".to_owned()),
+        };
+        let record = frame(&callback, UNIX_EPOCH).unwrap();
+        let records = Records::read(&record);
+        assert_eq!(records.readable[0].callback().unwrap(), callback);
     }
 
     #[test]

@@ -168,8 +168,9 @@ pub struct Loaded<C, A = Ask> {
 /// What every process takes besides its settings.
 #[derive(Args, Debug)]
 pub struct Ask {
-    /// Ask the instance that runs on the admin address for PATH (/livez, /readyz, /metrics), print
-    /// the answer, and exit 0 if it is a success
+    /// Ask the instance that runs on the admin address for PATH (/livez, /readyz, /metrics,
+    /// /debug/pprof/heap, /debug/pprof/profile?seconds=10), print the answer, and exit 0 if it is a
+    /// success
     #[arg(long = "ask", value_name = "PATH")]
     pub path: Option<String>,
 }

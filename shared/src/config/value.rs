@@ -53,7 +53,7 @@ macro_rules! value_with_envy {
         }
     )*};
 }
-value_with_envy!(u64, NonZeroU16, NonZeroUsize, SocketAddr);
+value_with_envy!(bool, u64, NonZeroU16, NonZeroUsize, SocketAddr);
 
 impl Value for Duration {
     fn parse(raw: &str) -> Result<Self, String> {

@@ -49,6 +49,12 @@ pub trait Service: Send + Sync + 'static {
         remote: SocketAddr,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 
+    /// Whether a request ends when its client closes. Otherwise a client that closes once it has
+    /// sent its request has sent it nevertheless, and may still be listening.
+    fn ends_with_client(&self) -> bool {
+        false
+    }
+
     /// The answer to a request that made [`Service::respond`] panic.
     fn panicked(&self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::default());
@@ -71,7 +77,7 @@ pub async fn serve(
         slots: semaphore(connections),
         doorway: semaphore(DOORWAY),
         awaited: Arc::default(),
-        builder: builder(limits.header_timeout),
+        builder: builder(limits.header_timeout, !service.ends_with_client()),
         limits,
         service,
     });
@@ -100,7 +106,7 @@ fn semaphore(permits: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)))
 }
 
-fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
+fn builder(header_timeout: Duration, half_close: bool) -> auto::Builder<TokioExecutor> {
     // What a client can have buffered here by sending without end: 10,000 of them do at once.
     const HTTP1_BUFFER: usize = 16 << 10;
     const HTTP2_WINDOW: u32 = 64 << 10;
@@ -110,8 +116,7 @@ fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(HTTP1_BUFFER)
-        // A client that closes once it has sent its request has sent it nevertheless.
-        .half_close(true)
+        .half_close(half_close)
         .pipeline_flush(true);
     builder
         .http2()

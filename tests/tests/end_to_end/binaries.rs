@@ -45,9 +45,10 @@ fn flags(world: &World, binary: &str) -> Vec<String> {
     flags
 }
 
-async fn started(world: &mut World, binary: &str, more: &[&str]) -> Started {
+/// Starts a binary, and reads its log up to its first line.
+pub(crate) async fn started(world: &mut World, binary: &str, more: &[&str]) -> Started {
     if binary == "fetcher" {
-        let config = tests::world::configure::<fetcher::Config>(world.flags(), &[]);
+        let config = tests::world::configure::<fetcher::Config>(world.flags(), more);
         world.will_use(&fetcher::topology(&config));
     }
     let mut flags = flags(world, binary);

@@ -56,6 +56,7 @@ fn died(attempt: u32, reason: &str) -> Headers {
     Headers {
         attempt: Attempt(NonZeroU32::new(attempt).unwrap()),
         reason: Some(reason.to_owned()),
+        ..Headers::default()
     }
 }
 
@@ -70,6 +71,7 @@ async fn fill(world: &World) {
     world.broker.publish_many(Queue::Dead, &chunks).await;
     let batch = DeleteBatch {
         last_seen: OffsetDateTime::UNIX_EPOCH,
+        expires_at: None,
         object_ids: vec![ObjectId(9)],
     };
     let batches = [(batch, died(1, "a panic"))];

@@ -2,22 +2,32 @@
 
 use std::time::Duration;
 
+use janitor::clock::{Clock, ask};
+use janitor::expire::{expire, rows};
+use shared::health::Health;
 use shared::messages::{DeleteBatch, FetchChunk, Headers, ObjectId};
+use shared::shutdown::Shutdown;
+use shared::store::Store;
 use shared::topology::Queue;
 use tests::client_service::{ClientService, Reply};
-use tests::wait::eventually;
-use tests::world::World;
+use tests::wait::{BOUND, eventually};
+use tests::world::{World, configure};
 use time::OffsetDateTime;
 
 tests::tests![
     rows_vanish_when_they_expire_and_never_early,
     an_object_seen_again_before_it_expires_stays,
     a_stale_a_reordered_and_a_repeated_message_change_nothing,
-    a_message_that_comes_early_waits_for_its_rows,
+    a_message_is_held_until_its_rows_expire,
+    a_message_that_does_not_say_when_its_rows_expire_waits_for_them,
+    what_is_held_holds_up_nothing_and_goes_back_to_the_queue_in_the_end,
+    the_time_of_the_database_is_told_and_never_ahead_of_it,
     a_janitor_that_was_away_catches_up,
     the_sweep_deletes_what_no_message_covers,
     a_row_that_has_expired_is_hidden_from_readers_before_it_is_deleted,
     an_unreadable_delete_message_goes_to_the_dead,
+    each_row_is_late_by_its_own_expiry,
+    a_statement_that_comes_early_tells_when_the_first_row_expires,
 ];
 
 fn ids(range: std::ops::Range<i64>) -> Vec<ObjectId> {
@@ -47,11 +57,39 @@ async fn insert(world: &World, range: std::ops::Range<i64>, ttl: &str) -> Offset
     rows[0].get(0)
 }
 
+/// As the version before did.
 async fn arm(world: &World, last_seen: OffsetDateTime, range: std::ops::Range<i64>) {
-    let batch = DeleteBatch {
+    publish_batch(world, last_seen, None, range).await;
+}
+
+async fn arm_ahead(
+    world: &World,
+    last_seen: OffsetDateTime,
+    ttl: Duration,
+    range: std::ops::Range<i64>,
+) {
+    publish_batch(world, last_seen, Some(last_seen + ttl), range).await;
+}
+
+fn batch(
+    last_seen: OffsetDateTime,
+    expires_at: Option<OffsetDateTime>,
+    range: std::ops::Range<i64>,
+) -> DeleteBatch {
+    DeleteBatch {
         last_seen,
+        expires_at,
         object_ids: ids(range),
-    };
+    }
+}
+
+async fn publish_batch(
+    world: &World,
+    last_seen: OffsetDateTime,
+    expires_at: Option<OffsetDateTime>,
+    range: std::ops::Range<i64>,
+) {
+    let batch = batch(last_seen, expires_at, range);
     world
         .broker
         .publish(Queue::Delete, &batch, &Headers::default())
@@ -67,7 +105,8 @@ async fn rows_vanish_when_they_expire_and_never_early(world: &mut World) {
     for start in (0..ROWS).step_by(50) {
         publish(world, start..start + 50).await;
     }
-    let deleted = "select count(*) from deletions";
+    // What is delivered again may be stored and deleted again.
+    let deleted = "select count(distinct id) from deletions";
     eventually("all deletions", async || {
         (world.database.number(deleted).await == ROWS).then_some(())
     })
@@ -86,7 +125,7 @@ async fn an_object_seen_again_before_it_expires_stays(world: &mut World) {
     let client = ClientService::start(|_, _| Reply::Online).await;
     world.janitor(&["--sweep-interval=1h"]).await;
     world.database.record_deletions().await;
-    world.fetcher(&client, &["--object-ttl=5s"]).await;
+    world.fetcher(&client, &["--object-ttl=10s"]).await;
     publish(world, 0..1).await;
     world.database.until_ids(&[0]).await;
     let expires_at = async || -> OffsetDateTime {
@@ -138,8 +177,20 @@ async fn a_stale_a_reordered_and_a_repeated_message_change_nothing(world: &mut W
     assert_eq!(world.database.ids().await, [5, 6, 7, 8, 9]);
 }
 
-/// As when the broker's clock runs ahead of the database's.
-async fn a_message_that_comes_early_waits_for_its_rows(world: &mut World) {
+async fn a_message_is_held_until_its_rows_expire(world: &mut World) {
+    let janitor = world.janitor(&["--sweep-interval=1h"]).await;
+    world.database.record_deletions().await;
+    let last_seen = insert(world, 0..3, "1 s").await;
+    arm_ahead(world, last_seen, Duration::from_secs(1), 0..3).await;
+    world.database.until_ids(&[]).await;
+    let early = "select count(*) from deletions where late < 0";
+    assert_eq!(world.database.number(early).await, 0);
+    world.running(janitor).stop().await;
+    assert_eq!(world.broker.ready(Queue::Delete).await, 0);
+}
+
+/// As when it comes from the version before and the broker's clock runs ahead of the database's.
+async fn a_message_that_does_not_say_when_its_rows_expire_waits_for_them(world: &mut World) {
     let janitor = world.janitor(&["--sweep-interval=1h"]).await;
     world.database.record_deletions().await;
     let last_seen = insert(world, 0..3, "1 s").await;
@@ -154,6 +205,45 @@ async fn a_message_that_comes_early_waits_for_its_rows(world: &mut World) {
     );
     world.running(janitor).stop().await;
     assert_eq!(world.broker.ready(Queue::Delete).await, 0);
+}
+
+async fn what_is_held_holds_up_nothing_and_goes_back_to_the_queue_in_the_end(world: &mut World) {
+    let flags = ["--sweep-interval=1h", "--shutdown-timeout=1s"];
+    let janitor = world.janitor(&flags).await;
+    let last_seen = insert(world, 0..3, "1 h").await;
+    arm_ahead(world, last_seen, Duration::from_hours(1), 0..3).await;
+    let last_seen = insert(world, 3..6, "0.001 s").await;
+    arm_ahead(world, last_seen, Duration::from_millis(1), 3..6).await;
+    let last_seen = insert(world, 6..9, "0.001 s").await;
+    arm(world, last_seen, 6..9).await;
+    world.database.until_ids(&[0, 1, 2]).await;
+    assert_eq!(world.broker.ready(Queue::Delete).await, 0);
+    world.running(janitor).stop().await;
+    world.broker.until_ready(Queue::Delete, 1).await;
+}
+
+async fn the_time_of_the_database_is_told_and_never_ahead_of_it(world: &mut World) {
+    let store = store(world);
+    let (mut clock, time) = Clock::new();
+    let shown = async || -> OffsetDateTime {
+        let row = world
+            .database
+            .client
+            .query_one("select clock_timestamp()", &[]);
+        row.await.unwrap().get(0)
+    };
+    let before = shown().await;
+    clock.note(ask(&store).await);
+    let told = time.now().unwrap();
+    let after = shown().await;
+    assert!(before <= told && told <= after, "{before}, {told}, {after}");
+}
+
+/// The database by way of the pipeline's own access.
+fn store(world: &World) -> Store {
+    let config = configure::<janitor::Config>(world.flags(), &[]);
+    let dependency = Health::default().dependency("database");
+    Store::new("test", &config.database, dependency).unwrap()
 }
 
 async fn a_janitor_that_was_away_catches_up(world: &mut World) {
@@ -222,4 +312,38 @@ async fn an_unreadable_delete_message_goes_to_the_dead(world: &mut World) {
             .unwrap()
             .contains("delete_batch")
     );
+}
+
+async fn each_row_is_late_by_its_own_expiry(world: &mut World) {
+    let store = store(world);
+    store.migrate(&Shutdown::new(BOUND)).await.unwrap();
+    let first = insert(world, 0..3, "0.001 s").await;
+    let second = insert(world, 3..5, "0.001 s").await;
+    let live = "select count(*) from live_objects";
+    eventually("the rows to expire", async || {
+        (world.database.number(live).await == 0).then_some(())
+    })
+    .await;
+    let batches = [batch(first, None, 0..3), batch(second, None, 3..5)];
+    let expired = expire(&store, &rows(&batches)).await.unwrap();
+    let [newer, older] = expired.deleted.as_slice() else {
+        panic!("{expired:?}");
+    };
+    assert_eq!((newer.rows, older.rows, expired.early), (2, 3, None));
+    let apart = older.by.as_secs_f64() - newer.by.as_secs_f64();
+    let expected = (second - first).as_seconds_f64();
+    assert!((apart - expected).abs() < 1e-5, "{apart} s, {expected} s");
+}
+
+async fn a_statement_that_comes_early_tells_when_the_first_row_expires(world: &mut World) {
+    let store = store(world);
+    store.migrate(&Shutdown::new(BOUND)).await.unwrap();
+    let soon = insert(world, 0..3, "1 h").await;
+    let late = insert(world, 3..5, "2 h").await;
+    let batches = [batch(soon, None, 0..3), batch(late, None, 3..5)];
+    let expired = expire(&store, &rows(&batches)).await.unwrap();
+    assert!(expired.deleted.is_empty(), "{expired:?}");
+    let wait = expired.early.unwrap();
+    let hour = Duration::from_hours(1);
+    assert!(hour / 2 < wait && wait <= hour, "{wait:?}");
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fetcher::arming::delay_queue;
 use serde_json::json;
 use shared::config::Value;
 use shared::messages::{DeleteBatch, FetchChunk, Headers, ObjectId, decode};
@@ -93,17 +94,17 @@ async fn the_deletion_is_armed_for_exactly_the_stored_rows(world: &mut World) {
     world
         .fetcher(
             &client,
-            &["--object-ttl=1ms", "--write-linger=1s", "--write-batch=2"],
+            &["--object-ttl=1ms", "--write-linger=20s", "--write-batch=2"],
         )
         .await;
     publish(world, &[1, 2, 3, 4]).await;
     let batch: DeleteBatch = decode(&world.broker.take(Queue::Delete).await.data).unwrap();
     assert_eq!(batch.object_ids, [ObjectId(2), ObjectId(4)]);
-    let rows = "select count(*) from objects where last_seen = $1";
+    let rows = "select count(*) from objects where last_seen = $1 and expires_at = $2";
     let rows: i64 = world
         .database
         .client
-        .query_one(rows, &[&batch.last_seen])
+        .query_one(rows, &[&batch.last_seen, &batch.expires_at.unwrap()])
         .await
         .unwrap()
         .get(0);
@@ -163,9 +164,7 @@ async fn a_look_up_without_an_answer_is_given_up_and_tried_again(world: &mut Wor
         _ => Reply::Online,
     })
     .await;
-    world
-        .fetcher(&client, &[FAST, "--fetch-timeout=200ms"])
-        .await;
+    world.fetcher(&client, &[FAST, "--fetch-timeout=2s"]).await;
     publish(world, &[1]).await;
     world.database.until_ids(&[1]).await;
     assert_eq!(client.look_ups(1).len(), 2);
@@ -189,7 +188,7 @@ async fn an_id_that_keeps_failing_ends_among_the_dead_with_its_reason(world: &mu
     assert_eq!(client.look_ups(1).len(), 3);
     assert_eq!(world.database.ids().await, [2]);
     // The other one was not sent back with it, and so was stored once.
-    let hour = Queue::DeleteDelay(<Delay as Value>::parse("1h").unwrap());
+    let hour = delay_queue(<Delay as Value>::parse("1h").unwrap());
     world.broker.until_ready(hour, 1).await;
 }
 
@@ -400,7 +399,7 @@ async fn a_deleted_queue_is_declared_again(world: &mut World) {
 async fn a_deleted_delay_queue_is_declared_again(world: &mut World) {
     let client = ClientService::start(even_is_online).await;
     world.fetcher(&client, &["--object-ttl=1h"]).await;
-    let hour = Queue::DeleteDelay(<Delay as Value>::parse("1h").unwrap());
+    let hour = delay_queue(<Delay as Value>::parse("1h").unwrap());
     delete_queue(world, hour).await;
     eventually("a deletion to be armed", async || {
         publish(world, &[2]).await;

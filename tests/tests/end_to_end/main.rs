@@ -13,19 +13,23 @@ use libtest_mimic::Arguments;
 use shared::descriptors::raise_limit;
 use tests::servers::Servers;
 
+mod alerts;
 mod binaries;
 mod dead_letters;
 mod deletion;
 mod description;
 mod fetching;
 mod http_contract;
+mod metrics;
 mod mock_client;
 mod outage;
 mod overload;
 mod panics;
 mod pipeline;
+mod profiles;
 mod spool;
 mod topology;
+mod traces;
 
 /// Tests mostly wait: more of them than processors can run at once.
 const THREADS: usize = 6;
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
     let servers = if arguments.list {
         None
     } else {
+        tests::binaries::build();
         match Servers::find_or_start() {
             Ok(servers) => Some(Arc::new(servers)),
             Err(error) => return refuse(&error),
@@ -58,7 +63,11 @@ fn main() -> ExitCode {
         topology::tests(),
         pipeline::tests(),
         mock_client::tests(),
+        traces::tests(),
         binaries::tests(),
+        metrics::possible_tests(),
+        alerts::possible_tests(),
+        profiles::tests(),
     ];
     let trials = tests
         .into_iter()

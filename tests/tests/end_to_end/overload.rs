@@ -222,8 +222,9 @@ async fn large_bodies_that_stall_shed_other_large_ones_and_no_small_ones(world: 
 }
 
 /// Runs `ingest` as a process of its own, whose memory can be read.
-async fn ingest_process(world: &World) -> (Started, SocketAddr) {
+async fn ingest_process(world: &World, more: &[&str]) -> (Started, SocketAddr) {
     let mut flags = world.ingest_flags();
+    flags.extend(more.iter().copied().map(str::to_owned));
     flags.extend(
         [
             "--listen-address=127.0.0.1:0",
@@ -272,7 +273,7 @@ async fn assert_answered_at_once(address: SocketAddr) {
 }
 
 async fn slow_senders_keep_nobody_waiting(world: &mut World) {
-    let (_process, address) = ingest_process(world).await;
+    let (_process, address) = ingest_process(world, &[]).await;
     // More half bodies than callbacks that may be at work.
     let _stalled = stall(address, 5_000).await;
     let mut patient = HttpClient::connect(address).await;
@@ -291,7 +292,9 @@ async fn ten_thousand_stalled_connections_take_little_memory_and_keep_nobody_out
         .saturating_sub(2_000)
         .min(10_000);
     assert!(connections > 1_000, "raise the limit of file descriptors");
-    let (process, address) = ingest_process(world).await;
+    // None of them is to end before the last one is there.
+    let patience = ["--header-timeout=5m", "--body-timeout=5m"];
+    let (process, address) = ingest_process(world, &patience).await;
     let before = process.resident_kib();
     let stalled = stall(address, connections).await;
     assert_answered_at_once(address).await;

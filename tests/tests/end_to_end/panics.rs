@@ -1,29 +1,32 @@
 //! A panic is the matter of the one message or request that it happened with.
 
 use std::future::{Future, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use shared::boot::Context;
 use shared::broker::Broker;
 use shared::consumer::{Consumer, Handler, Outcome};
 use shared::hold::Hold;
-use shared::messages::{Attempt, FetchChunk, Headers, ObjectId};
+use shared::messages::{FetchChunk, Headers, ObjectId};
 use shared::publisher::{Publication, Publisher};
 use shared::topology::Queue;
 use tests::broker::headers;
-use tests::wait::BOUND;
+use tests::wait::{BOUND, eventually};
 use tests::world::{World, configure};
 use tokio::time::timeout;
 
 tests::tests![a_message_whose_handler_panics_is_parked_and_the_next_ones_are_worked_on];
 
-/// Panics at one id, before there is anything to await.
-struct Superstitious;
+/// Panics at one id, before there is anything to await. Counts the others.
+struct Superstitious(Arc<AtomicUsize>);
 
 impl Handler for Superstitious {
     type Message = FetchChunk;
 
-    fn handle(&self, chunk: FetchChunk, _: Attempt) -> impl Future<Output = Outcome> + Send {
+    fn handle(&self, chunk: FetchChunk, _: Headers) -> impl Future<Output = Outcome> + Send {
         assert!(chunk.object_ids != [ObjectId(13)], "as the test asks");
+        self.0.fetch_add(1, Ordering::Relaxed);
         ready(Outcome::Done)
     }
 }
@@ -42,12 +45,13 @@ async fn a_message_whose_handler_panics_is_parked_and_the_next_ones_are_worked_o
         let publication = Publication::new(Queue::Fetch, &chunk, Headers::default()).unwrap();
         publisher.publish_until_confirmed(publication, BOUND).await;
     }
+    let handled = Arc::new(AtomicUsize::new(0));
     // One at a time, so that the third is taken only once the second is done with.
     let consumer = Consumer::new(
         broker,
         Queue::Fetch,
         1,
-        Superstitious,
+        Superstitious(Arc::clone(&handled)),
         publisher,
         shutdown.clone(),
         Hold::never(),
@@ -63,7 +67,11 @@ async fn a_message_whose_handler_panics_is_parked_and_the_next_ones_are_worked_o
             .reason
             .is_some_and(|reason| reason.contains("panic"))
     );
-    world.broker.until_ready(Queue::Fetch, 0).await;
+    // One that was delivered and not taken would go back to the queue.
+    eventually("the third to be taken", async || {
+        (handled.load(Ordering::Relaxed) == 2).then_some(())
+    })
+    .await;
     shutdown.begin();
     timeout(BOUND, consuming).await.unwrap().unwrap();
     timeout(BOUND, publishing.finished()).await.unwrap();

@@ -1,5 +1,6 @@
 //! Queues and schema, when several processes make them and when settings change.
 
+use fetcher::arming::delay_queue;
 use shared::config::Value;
 use shared::topology::{Delay, Queue};
 use tests::client_service::{ClientService, Reply};
@@ -53,7 +54,7 @@ async fn a_changed_ttl_leaves_older_rows_their_own(world: &mut World) {
     })
     .await;
     assert_eq!(world.database.ids().await, [1]);
-    let hour = Queue::DeleteDelay(<Delay as Value>::parse("1h").unwrap());
+    let hour = delay_queue(<Delay as Value>::parse("1h").unwrap());
     assert!(world.broker.ready(hour).await > 0);
 }
 

@@ -11,7 +11,7 @@ tests::cases![
     an_alarm_of_the_broker,
     every_queue_deleted_while_empty,
     the_delete_queues_deleted_while_full,
-    the_exchanges_deleted,
+    the_exchange_deleted,
 ];
 
 async fn connections_closed_by_the_broker(world: &mut FaultWorld) {
@@ -57,11 +57,11 @@ async fn the_delete_queues_deleted_while_full(world: &mut FaultWorld) {
 
 /// Whoever publishes has his channel closed by the broker (404). What expires in a delay queue
 /// meanwhile has nowhere to go, and the broker has to try again.
-async fn the_exchanges_deleted(world: &mut FaultWorld) {
+async fn the_exchange_deleted(world: &mut FaultWorld) {
     world.allowed.park();
     let broker = world.broker().await;
     for _ in 0..10 {
-        broker.delete_exchanges().await;
+        broker.delete_exchange().await;
         sleep(Duration::from_millis(150)).await;
     }
     world.back_at_work().await;

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     let servers = if arguments.list {
         None
     } else {
+        tests::binaries::build();
         match servers() {
             Ok(servers) => Some(Arc::new(servers)),
             Err(error) => return refuse(&error),

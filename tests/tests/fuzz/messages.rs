@@ -61,8 +61,14 @@ fn delete_batch(members: &[(String, Value)]) -> Option<DeleteBatch> {
     let [Value::String(last_seen)] = values(members, "last_seen")[..] else {
         return None;
     };
+    let expires_at = match values(members, "expires_at")[..] {
+        [] | [Value::Null] => None,
+        [Value::String(expires_at)] => Some(OffsetDateTime::parse(expires_at, &Rfc3339).ok()?),
+        _ => return None,
+    };
     Some(DeleteBatch {
         last_seen: OffsetDateTime::parse(last_seen, &Rfc3339).ok()?,
+        expires_at,
         object_ids: object_ids(members)?,
     })
 }

@@ -14,7 +14,7 @@ pub(crate) enum Mutation {
 }
 
 /// What JSON is made of, and what it is not.
-const TOKENS: [&str; 26] = [
+const TOKENS: [&str; 27] = [
     "{",
     "}",
     "[",
@@ -39,6 +39,7 @@ const TOKENS: [&str; 26] = [
     "\"object_ids\"",
     "\"version\":1,",
     "\"last_seen\"",
+    "\"expires_at\"",
     "\u{0}",
     "\u{feff}",
 ];

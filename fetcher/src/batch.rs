@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout_at};
 /// How large a batch may grow, and how long its first request waits for others.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
-    /// Weight from which on a batch is full; a single request may weigh more.
-    pub weight: usize,
+    /// Most requests in a batch.
+    pub requests: usize,
     /// How long the first request waits for company.
     pub linger: Duration,
 }
@@ -19,17 +19,14 @@ pub struct BatchLimits {
 pub async fn next_batch<T>(
     requests: &mut mpsc::Receiver<T>,
     limits: BatchLimits,
-    weigh: impl Fn(&T) -> usize,
 ) -> Option<Vec<T>> {
     let first = requests.recv().await?;
     let deadline = Instant::now() + limits.linger;
-    let mut weight = weigh(&first);
     let mut batch = vec![first];
-    while weight < limits.weight {
+    while batch.len() < limits.requests {
         let Ok(Some(request)) = timeout_at(deadline, requests.recv()).await else {
             break;
         };
-        weight += weigh(&request);
         batch.push(request);
     }
     Some(batch)
@@ -42,24 +39,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_batch_ends_when_it_is_full_or_its_first_request_has_waited_long_enough() {
         let limits = BatchLimits {
-            weight: 2,
+            requests: 2,
             linger: Duration::from_millis(5),
         };
         let (sender, mut requests) = mpsc::channel(8);
         for n in 1..=3 {
             assert!(sender.send(n).await.is_ok());
         }
-        assert_eq!(
-            next_batch(&mut requests, limits, |_| 1).await,
-            Some(vec![1, 2])
-        );
+        assert_eq!(next_batch(&mut requests, limits).await, Some(vec![1, 2]));
         let before = Instant::now();
-        assert_eq!(
-            next_batch(&mut requests, limits, |_| 1).await,
-            Some(vec![3])
-        );
+        assert_eq!(next_batch(&mut requests, limits).await, Some(vec![3]));
         assert_eq!(before.elapsed(), limits.linger);
         drop(sender);
-        assert_eq!(next_batch(&mut requests, limits, |_| 1).await, None);
+        assert_eq!(next_batch(&mut requests, limits).await, None);
     }
 }

@@ -1,0 +1,375 @@
+//! Deleting rows at their expiry. The message that was armed at their storing comes out of the delay
+//! queue a little before, and is held until then.
+//!
+//! What the database's clock shows is known here well enough to begin a statement in time, but each
+//! statement looks for itself: where it comes early nevertheless, it deletes what has expired, and
+//! waits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shared::consumer::{Handler, Outcome};
+use shared::messages::{DeleteBatch, Headers};
+use shared::shutdown::VitalTask;
+use shared::store::Store;
+use shared::trace::Traces;
+use shared::worker::Worker;
+use time::OffsetDateTime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::clock::DatabaseTime;
+use crate::config::Config;
+use crate::expire::{DELETE, Late, Rows, expire, rows};
+use crate::schedule::{Limits, Schedule};
+
+/// How many messages may wait to be put into the schedule, as they do while all slots are taken.
+const WAITING: usize = 1_000;
+
+/// A message to work off, and who waits for its rows to be gone.
+struct Request {
+    batch: DeleteBatch,
+    traces: Traces,
+    done: oneshot::Sender<()>,
+}
+
+impl Request {
+    /// When its rows expire. Where it does not say so it is due at once, as whatever lies in the
+    /// past.
+    fn due(&self) -> OffsetDateTime {
+        self.batch.expires_at.unwrap_or(self.batch.last_seen)
+    }
+}
+
+/// Deletes expired rows. Handles the messages of `objects.delete`.
+#[derive(Clone)]
+pub struct Expirer {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Expirer {
+    /// Starts the task that gathers messages into statements. It ends with the last clone, or when
+    /// the shut-down leaves no more time.
+    #[must_use]
+    pub fn start(config: &Config, worker: &Worker, time: DatabaseTime) -> (Self, VitalTask) {
+        let (requests, receiver) = mpsc::channel(WAITING);
+        let limits = Limits {
+            weight: config.delete_batch.get(),
+            linger: config.delete_linger.0,
+        };
+        let batches = Batches {
+            requests: receiver,
+            schedule: Schedule::new(limits),
+            time,
+        };
+        let concurrency = config.delete_concurrency.get().min(Semaphore::MAX_PERMITS);
+        let slots = Arc::new(Semaphore::new(concurrency));
+        let (store, stop) = (worker.store.clone(), worker.shutdown.clone());
+        let work = async move {
+            tokio::select! {
+                () = delete_batches(batches, slots, store) => {}
+                () = stop.closing() => {}
+            }
+        };
+        (
+            Self { requests },
+            VitalTask::spawn("expirer", &worker.shutdown, work),
+        )
+    }
+}
+
+impl Handler for Expirer {
+    type Message = DeleteBatch;
+
+    async fn handle(&self, batch: DeleteBatch, headers: Headers) -> Outcome {
+        let (done, deleted) = oneshot::channel();
+        let request = Request {
+            batch,
+            traces: headers.traces,
+            done,
+        };
+        if self.requests.send(request).await.is_err() {
+            return Outcome::Requeue;
+        }
+        deleted.await.map_or(Outcome::Requeue, |()| Outcome::Done)
+    }
+}
+
+/// The messages that wait for their rows to expire.
+struct Batches {
+    requests: mpsc::Receiver<Request>,
+    schedule: Schedule<Request>,
+    time: DatabaseTime,
+}
+
+impl Batches {
+    /// Waits until a batch is due by the database's clock. `None` when all senders are gone: each
+    /// waited for its message, so those that are held have gone back to the queue.
+    async fn due(&mut self) -> Option<()> {
+        loop {
+            self.hold_arrived();
+            let wait = self.schedule.wait(self.time.now());
+            let wait = wait.unwrap_or(Duration::MAX);
+            if wait.is_zero() {
+                return Some(());
+            }
+            tokio::select! {
+                request = self.requests.recv() => self.hold(request?),
+                () = tokio::time::sleep(wait) => {}
+                () = self.time.changed() => {}
+            }
+        }
+    }
+
+    /// What is due now; it may be more than when it was waited for, or nothing.
+    fn take(&mut self) -> Vec<Request> {
+        self.hold_arrived();
+        self.schedule.take(self.time.now())
+    }
+
+    fn hold_arrived(&mut self) {
+        while let Ok(request) = self.requests.try_recv() {
+            self.hold(request);
+        }
+    }
+
+    fn hold(&mut self, request: Request) {
+        let (due, rows) = (request.due(), request.batch.object_ids.len());
+        self.schedule.hold(due, rows, request);
+    }
+}
+
+/// While all statements are at work the next batch grows. Nothing that waits for its time takes a
+/// slot meanwhile.
+async fn delete_batches(mut batches: Batches, slots: Arc<Semaphore>, store: Store) {
+    let mut work = JoinSet::new();
+    while batches.due().await.is_some() {
+        // The semaphore is never closed.
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            break;
+        };
+        while work.try_join_next().is_some() {}
+        let batch = batches.take();
+        if !batch.is_empty() {
+            work.spawn(work_off(batch, Arc::clone(&slots), slot, store.clone()));
+        }
+    }
+    // Not `join_all`, which panics where one of them did, and ends the others with it.
+    while work.join_next().await.is_some() {}
+}
+
+async fn work_off(
+    batch: Vec<Request>,
+    slots: Arc<Semaphore>,
+    slot: OwnedSemaphorePermit,
+    store: Store,
+) {
+    let traces = Traces::gather(batch.iter().map(|request| &request.traces));
+    let rows = rows(batch.iter().map(|request| &request.batch));
+    traces
+        .scope(until_expired(&rows, &traces, &slots, slot, &store))
+        .await;
+    for request in batch {
+        if request.done.send(()).is_err() {
+            tracing::trace!("deleted after its message was given back");
+        }
+    }
+}
+
+/// Deletes the rows, each of those that have not expired yet when it has: where the database's time
+/// was unknown, or its clock was set back since.
+async fn until_expired(
+    rows: &Rows,
+    traces: &Traces,
+    slots: &Arc<Semaphore>,
+    slot: OwnedSemaphorePermit,
+    store: &Store,
+) {
+    let mut slot = Some(slot);
+    while let Some(early) = expire_and_count(store, rows, traces).await {
+        metrics::counter!("early_delete_batches_total").increment(1);
+        tracing::debug!(?early, "a statement came before its rows expired");
+        drop(slot.take());
+        tokio::time::sleep(early).await;
+        slot = Arc::clone(slots).acquire_owned().await.ok();
+    }
+}
+
+async fn expire_and_count(store: &Store, rows: &Rows, traces: &Traces) -> Option<Duration> {
+    let begun = Instant::now();
+    let mut started = begun;
+    let expired = store
+        .until_done(traces, &DELETE, rows.count(), || {
+            started = Instant::now();
+            expire(store, rows)
+        })
+        .await;
+    metrics::histogram!("delete_duration_seconds").record(begun.elapsed());
+    metrics::histogram!("delete_rows").record(u32::try_from(rows.count()).unwrap_or(u32::MAX));
+    note(&expired.deleted, started.elapsed());
+    expired.early
+}
+
+/// Until the commit was known here, `elapsed` after the statement began, which is no less than
+/// until the commit.
+fn note(deleted: &[Late], elapsed: Duration) {
+    for late in deleted {
+        let (by, rows) = (late.by + elapsed, late.rows);
+        metrics::counter!("objects_deleted_total", "by" => "message").increment(rows);
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        metrics::histogram!("object_deletion_lateness_seconds").record_many(by, rows);
+        metrics::gauge!("object_deletion_last_lateness_seconds").set(by);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::messages::ObjectId;
+    use time::macros::datetime;
+    use tokio::time::{Instant, advance};
+
+    use super::*;
+    use crate::clock::{Answer, Clock};
+
+    const NOON: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
+    const LONG_AGO: OffsetDateTime = datetime!(2026-01-01 11:00 UTC);
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// An answer that took no time.
+    fn answer(shown: OffsetDateTime) -> Answer {
+        let now = Instant::now();
+        Answer {
+            asked: now,
+            shown,
+            answered: now,
+        }
+    }
+
+    struct Held {
+        batches: Batches,
+        requests: mpsc::Sender<Request>,
+        clock: Clock,
+        start: Instant,
+    }
+
+    impl Held {
+        /// It is noon at the database, which is not known yet.
+        fn new() -> Self {
+            let (clock, time) = Clock::new();
+            let (requests, receiver) = mpsc::channel(WAITING);
+            let limits = Limits {
+                weight: 100,
+                linger: millis(2),
+            };
+            let batches = Batches {
+                requests: receiver,
+                schedule: Schedule::new(limits),
+                time,
+            };
+            Self {
+                batches,
+                requests,
+                clock,
+                start: Instant::now(),
+            }
+        }
+
+        fn at_noon() -> Self {
+            let mut held = Self::new();
+            held.clock.note(Ok(answer(NOON)));
+            held
+        }
+
+        async fn send(&self, id: i64, expires_at: Option<OffsetDateTime>) {
+            let batch = DeleteBatch {
+                last_seen: LONG_AGO,
+                expires_at,
+                object_ids: vec![ObjectId(id)],
+            };
+            let request = Request {
+                batch,
+                traces: Traces::default(),
+                done: oneshot::channel().0,
+            };
+            assert!(self.requests.send(request).await.is_ok());
+        }
+
+        /// The ids of the next batch, and how long after noon it was given out.
+        async fn next(&mut self) -> (Vec<i64>, Duration) {
+            self.batches.due().await.unwrap();
+            let batch = self.batches.take();
+            let ids = batch.iter().map(|request| request.batch.object_ids[0].0);
+            (ids.collect(), self.start.elapsed())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_are_held_until_their_rows_expire() {
+        let mut held = Held::at_noon();
+        for (id, expiry) in [(1, 50), (2, 80), (3, 81), (4, 20)] {
+            held.send(id, Some(NOON + millis(expiry))).await;
+        }
+        assert_eq!(held.next().await, (vec![4], millis(20)));
+        assert_eq!(held.next().await, (vec![1], millis(50)));
+        assert_eq!(held.next().await, (vec![2, 3], millis(81)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_whose_rows_have_expired_passes_those_that_are_held() {
+        let mut held = Held::at_noon();
+        held.send(1, Some(NOON + millis(90))).await;
+        held.send(2, Some(NOON - millis(1))).await;
+        held.send(3, None).await;
+        assert_eq!(held.next().await, (vec![3, 2], millis(0)));
+        assert_eq!(held.next().await, (vec![1], millis(90)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_comes_while_others_are_held_is_held_in_its_place() {
+        let mut held = Held::at_noon();
+        held.send(1, Some(NOON + millis(90))).await;
+        let cut_short = tokio::time::timeout(millis(30), held.next()).await;
+        assert!(cut_short.is_err(), "{cut_short:?}");
+        held.send(2, Some(NOON + millis(40))).await;
+        assert_eq!(held.next().await, (vec![2], millis(40)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_are_due_at_once_while_the_time_is_unknown() {
+        let mut held = Held::new();
+        held.send(1, Some(NOON + millis(90))).await;
+        assert_eq!(held.next().await, (vec![1], millis(0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_forward_while_messages_are_held_makes_them_due() {
+        let mut held = Held::at_noon();
+        held.send(1, Some(NOON + Duration::from_hours(1))).await;
+        let Held { batches, clock, .. } = &mut held;
+        let setting = async {
+            advance(Duration::from_secs(1)).await;
+            clock.note(Ok(answer(NOON + Duration::from_hours(1))));
+        };
+        let (due, ()) = tokio::join!(batches.due(), setting);
+        assert!(due.is_some());
+        let batch = batches.take();
+        assert_eq!(batch.len(), 1);
+        assert_eq!(held.start.elapsed(), Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_ends_with_those_who_wait_for_it() {
+        let held = Held::at_noon();
+        held.send(1, Some(NOON + millis(90))).await;
+        let Held {
+            mut batches,
+            requests,
+            ..
+        } = held;
+        drop(requests);
+        assert!(batches.due().await.is_none());
+    }
+}

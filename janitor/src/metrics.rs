@@ -1,0 +1,48 @@
+//! The metrics of `janitor` that are its own.
+
+use shared::metrics::{DEAD_LETTERS, DEPENDENCY_UP, Description, Values};
+
+/// What it depends on.
+const DEPENDENCIES: &[Values] = &[(
+    "dependency",
+    &["broker (publishing)", "broker (consuming)", "database"],
+)];
+
+/// All of them.
+pub const METRICS: &[Description] = &[
+    DEPENDENCY_UP.by(DEPENDENCIES),
+    DEAD_LETTERS.by(&[("reason", &["unprocessable"])]),
+    Description::counter(
+        "objects_deleted_total",
+        "Rows that were deleted after they expired, by their message or by the sweep for what no \
+         message covers.",
+    )
+    .by(&[("by", &["message", "sweep"])]),
+    Description::histogram(
+        "object_deletion_lateness_seconds",
+        "How long each row that a message deleted had been expired when its deletion was known to \
+         be committed.",
+    ),
+    Description::gauge(
+        "object_deletion_last_lateness_seconds",
+        "The same for the most overdue row of the last statement that deleted any.",
+    ),
+    Description::histogram(
+        "delete_duration_seconds",
+        "How long it took until a statement that deletes rows was committed, further tries \
+         included.",
+    ),
+    Description::histogram(
+        "delete_rows",
+        "Rows named in one statement; those that were seen again or are gone are not deleted.",
+    ),
+    Description::counter(
+        "early_delete_batches_total",
+        "Statements that were tried before all of their rows had expired, and had to wait: the \
+         database's time was not known, or its clock was set back.",
+    ),
+    Description::histogram(
+        "sweep_duration_seconds",
+        "How long the search for rows that no message covers took, their deletion included.",
+    ),
+];

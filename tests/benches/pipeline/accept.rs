@@ -1,0 +1,135 @@
+//! Callbacks of 200 ids, posted as fast as they are answered.
+
+use std::time::Duration;
+
+use tests::servers::Servers;
+use tests::world::World;
+
+use crate::bare::{Bare, Confirmed, Part, confirms};
+use crate::form::{CONNECTIONS, Form};
+use crate::load::{Accepted, CALLBACK, post};
+use crate::report::{Figure, Report, Series, Used};
+use crate::stage::{self, CHUNK};
+use crate::statistics::median;
+
+/// Messages of one callback.
+const MESSAGES: usize = (CALLBACK / CHUNK) as usize;
+/// Confirms that are in flight where only the broker limits.
+const WINDOW: usize = 1_000;
+
+/// One round at [`CONNECTIONS`].
+struct Round {
+    ours: Accepted,
+    http: Accepted,
+    confirms: Confirmed,
+    /// With as many confirms in flight as the connections can have.
+    like_ours: Confirmed,
+    used: Used,
+}
+
+impl Round {
+    /// Callbacks a second whose messages only the broker limits.
+    fn confirmed_callbacks(&self) -> f64 {
+        self.confirms.rate / MESSAGES as f64
+    }
+}
+
+pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report) {
+    let mut rounds = Vec::new();
+    for number in 1..=form.rounds {
+        println!("round {number} of {}", form.rounds);
+        rounds.push(round(servers, form.accepting).await);
+    }
+    add(&rounds, report);
+    let mut series = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)]
+        .map(|(name, share)| (Series::new("accept: latency of a 202", name), share));
+    for connections in form.connections {
+        let (accepted, ..) = post_to_ingest(servers, *connections, form.accepting, &[]).await;
+        let name = |what: &str| format!("{what}, {connections} connections");
+        report.add(Figure::new(
+            "accept",
+            name("callbacks"),
+            accepted.rate,
+            "/s",
+        ));
+        for (series, share) in &mut series {
+            let latency = accepted.latency.percentile(*share);
+            let name = name(&series.name);
+            report.add(Figure::new("accept", name, latency, "ms"));
+            series.points.push((*connections as f64, latency));
+        }
+    }
+    for (series, _) in series {
+        report.plot(series.labelled("connections", "ms"));
+    }
+}
+
+fn add(rounds: &[Round], report: &mut Report) {
+    let of = |what: fn(&Round) -> f64| median(rounds.iter().map(what));
+    let callbacks = of(|round| round.ours.rate);
+    let callbacks = Figure::new("accept", "callbacks, 64 connections", callbacks, "/s");
+    let http = of(|round| round.http.rate);
+    let of_http = of(|round| round.ours.rate / round.http.rate);
+    let confirms = of(Round::confirmed_callbacks);
+    let of_confirms = of(|round| round.ours.rate / round.confirmed_callbacks());
+    let ceilings = [
+        ("bare HTTP server", http, of_http),
+        ("bare confirms", confirms, of_confirms),
+    ];
+    report.add_rate(&callbacks, &ceilings, 0.6);
+    let latency = of(|round| round.ours.latency.percentile(0.99));
+    // With as many confirms in flight. The latency of 1,000 is mostly their own queue.
+    let bare = of(|round| round.like_ours.latency.percentile(0.99));
+    let p99 = Figure::new("accept", "p99, 64 connections", latency, "ms");
+    let p99 = p99.beside("bare confirms, 256 in flight", bare);
+    report.add(p99.at_most(5.0));
+    let bare = of(|round| round.confirms.latency.percentile(0.99));
+    let name = "p99 of bare confirms, 1,000 in flight";
+    report.add(Figure::new("accept", name, bare, "ms"));
+    let used = Used::median(rounds.iter().map(|round| round.used));
+    report.add_process("accept", "ingest", used);
+}
+
+async fn round(servers: &Servers, duration: Duration) -> Round {
+    let http = {
+        let bare = Bare::start(Part::Callbacks).await;
+        post(bare.address, CONNECTIONS, duration).await
+    };
+    let (ours, used) = post_to_ingest(servers, CONNECTIONS, duration, &[]).await;
+    let like_ours = bare_confirms(servers, CONNECTIONS * MESSAGES, duration).await;
+    let confirms = bare_confirms(servers, WINDOW, duration).await;
+    Round {
+        ours,
+        http,
+        confirms,
+        like_ours,
+        used,
+    }
+}
+
+async fn bare_confirms(servers: &Servers, in_flight: usize, duration: Duration) -> Confirmed {
+    let world = World::create(servers).await;
+    world.broker.declare().await;
+    let confirmed = confirms(&world, in_flight, duration).await;
+    world.destroy().await;
+    confirmed
+}
+
+/// Callbacks to an `ingest` with these settings, and what it took for them.
+pub(crate) async fn post_to_ingest(
+    servers: &Servers,
+    connections: usize,
+    duration: Duration,
+    flags: &[String],
+) -> (Accepted, Used) {
+    let world = World::create(servers).await;
+    world.broker.declare().await;
+    let (process, address) = stage::ingest(&world, flags).await;
+    let before = process.processor_time();
+    let accepted = post(address, connections, duration).await;
+    let ids = accepted.latency.len() as f64 * f64::from(CALLBACK);
+    let used = Used::since(before, &process, ids);
+    drop(process);
+    world.destroy().await;
+    (accepted, used)
+}

@@ -1,0 +1,147 @@
+//! Ids that wait in the queue, looked up at a client service that answers at once, and stored.
+
+use shared::trace::Traces;
+use tests::servers::Servers;
+use tests::wait::eventually;
+use tests::world::World;
+use tokio::time::Instant;
+
+use crate::bare::{Bare, Part, in_place, look_ups, upserts};
+use crate::form::Form;
+use crate::report::{Figure, Report, Used};
+use crate::stage::{self, FETCHERS, has_table};
+use crate::statistics::median;
+
+/// Look-ups at once and rows in a statement, as the fetcher has them by default.
+const CONCURRENCY: usize = 512;
+const BATCH: u32 = 1_000;
+const STATEMENTS: usize = 2;
+
+/// What a fetcher did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drained {
+    /// Ids a second, from the queue to their rows.
+    pub(crate) rate: f64,
+    /// What it took for that.
+    pub(crate) used: Used,
+}
+
+/// Rows that were stored without a fetcher.
+struct Upserts {
+    new: f64,
+    again: f64,
+    in_place: f64,
+}
+
+/// One round.
+struct Round {
+    ours: Drained,
+    look_ups: f64,
+    upserts: Upserts,
+}
+
+pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report) {
+    let mut rounds = Vec::new();
+    for number in 1..=form.rounds {
+        let ours = drain(servers, form.drained).await;
+        let look_ups = {
+            let objects = Bare::start(Part::Objects).await;
+            look_ups(&objects.url(), form.drained, CONCURRENCY).await
+        };
+        let upserts = bare_upserts(servers, form.drained).await;
+        println!("round {number} of {}: {:.0} ids/s", form.rounds, ours.rate);
+        rounds.push(Round {
+            ours,
+            look_ups,
+            upserts,
+        });
+    }
+    add(&rounds, report);
+}
+
+fn add(rounds: &[Round], report: &mut Report) {
+    let of = |what: fn(&Round) -> f64| median(rounds.iter().map(what));
+    let ids = Figure::new("drain", "ids", of(|round| round.ours.rate), "/s");
+    let look_ups = of(|round| round.look_ups);
+    let of_look_ups = of(|round| round.ours.rate / round.look_ups);
+    let upserts = of(|round| round.upserts.new);
+    let of_upserts = of(|round| round.ours.rate / round.upserts.new);
+    let ceilings = [
+        ("bare look-ups", look_ups, of_look_ups),
+        ("bare upserts", upserts, of_upserts),
+    ];
+    report.add_rate(&ids, &ceilings, 0.6);
+    let again = of(|round| round.upserts.again);
+    let again = Figure::new("drain", "bare upserts of rows that are there", again, "/s");
+    report.add(again.beside("of new rows", upserts));
+    let in_place = of(|round| round.upserts.in_place);
+    report.add(Figure::new(
+        "drain",
+        "of those, changed in place (HOT)",
+        in_place,
+        "of all",
+    ));
+    let used = Used::median(rounds.iter().map(|round| round.ours.used));
+    report.add_process("drain", "fetcher", used);
+}
+
+async fn drain(servers: &Servers, ids: u32) -> Drained {
+    let mut world = World::create(servers).await;
+    stage::queue(&world, ids, |_| Traces::default()).await;
+    let drained = fetch(&mut world, ids, &[]).await;
+    world.destroy().await;
+    drained
+}
+
+/// Starts a fetcher, and measures until it has stored `ids` of what is in the queue.
+pub(crate) async fn fetch(world: &mut World, ids: u32, flags: &[String]) -> Drained {
+    let objects = Bare::start(Part::Objects).await;
+    let mut settings = vec!["--object-ttl=1h".to_owned()];
+    settings.extend_from_slice(flags);
+    let rows = async |world: &World| {
+        if has_table(world).await {
+            world.database.number("select count(*) from objects").await
+        } else {
+            0
+        }
+    };
+    let before = rows(world).await;
+    let process = stage::fetcher(world, FETCHERS[0], &objects.url(), &settings);
+    let until_answered = async |count: u32| {
+        eventually("look-ups", async || {
+            let answered = objects.answered().await;
+            (answered >= count).then_some(answered)
+        })
+        .await
+    };
+    // The start of the process does not count.
+    let first = until_answered(ids / 10).await;
+    let begun = (Instant::now(), process.processor_time());
+    until_answered(ids).await;
+    eventually("the rows", async || {
+        (rows(world).await - before >= i64::from(ids)).then_some(())
+    })
+    .await;
+    let counted = f64::from(ids - first);
+    let elapsed = begun.0.elapsed();
+    Drained {
+        rate: counted / elapsed.as_secs_f64(),
+        used: Used::since(begun.1, &process, counted),
+    }
+}
+
+/// New rows a second, those rows again a second, and the share of these that changed in place.
+async fn bare_upserts(servers: &Servers, ids: u32) -> Upserts {
+    let mut world = World::create(servers).await;
+    // The janitor makes the table.
+    world.janitor(&[]).await;
+    let store = async || upserts(&world.database.url, ids, BATCH, STATEMENTS).await;
+    let (new, again) = (store().await, store().await);
+    let in_place = in_place(&world).await;
+    world.destroy().await;
+    Upserts {
+        new,
+        again,
+        in_place,
+    }
+}

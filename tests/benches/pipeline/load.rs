@@ -1,0 +1,135 @@
+//! Posting callbacks: as fast as they are answered, or at a rate.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::statistics::Durations;
+
+/// Ids in a callback.
+pub(crate) const CALLBACK: u32 = 200;
+
+/// What was answered 202.
+pub(crate) struct Accepted {
+    /// Callbacks a second.
+    pub(crate) rate: f64,
+    /// From the request to the answer.
+    pub(crate) latency: Durations,
+}
+
+/// One kept connection, with as little around it as there can be.
+struct Sender(SendRequest<Full<Bytes>>);
+
+impl Sender {
+    async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    async fn post(&mut self, body: Bytes) {
+        let request = Request::post("/callback")
+            .header("host", "ingest")
+            .body(Full::new(body))
+            .unwrap();
+        self.0.ready().await.unwrap();
+        let mut response = self.0.send_request(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        while let Some(frame) = response.frame().await {
+            drop(frame.unwrap());
+        }
+    }
+}
+
+/// A callback with these ids.
+fn callback(ids: impl IntoIterator<Item = i64>) -> Bytes {
+    let ids: Vec<i64> = ids.into_iter().collect();
+    serde_json::json!({ "object_ids": ids }).to_string().into()
+}
+
+/// Posts callbacks of [`CALLBACK`] ids on each of so many connections, one after the other.
+pub(crate) async fn post(address: SocketAddr, connections: usize, duration: Duration) -> Accepted {
+    let mut senders = Vec::new();
+    for number in 0..i64::try_from(connections).unwrap() {
+        let first = number * 1_000_000;
+        senders.push((
+            Sender::connect(address).await,
+            callback(first..first + i64::from(CALLBACK)),
+        ));
+    }
+    let begun = Instant::now();
+    let mut work = JoinSet::new();
+    for (mut sender, body) in senders {
+        work.spawn(async move {
+            let mut latencies = Vec::new();
+            while begun.elapsed() < duration {
+                let sent = Instant::now();
+                sender.post(body.clone()).await;
+                latencies.push(sent.elapsed());
+            }
+            latencies
+        });
+    }
+    let latencies = work.join_all().await;
+    let elapsed = begun.elapsed();
+    let latency: Durations = latencies.into_iter().flatten().collect();
+    Accepted {
+        rate: latency.len() as f64 / elapsed.as_secs_f64(),
+        latency,
+    }
+}
+
+/// Callbacks at a rate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offer {
+    /// Ids in each callback.
+    pub(crate) size: u32,
+    /// Callbacks a second.
+    pub(crate) rate: f64,
+    /// For how long.
+    pub(crate) duration: Duration,
+}
+
+/// Posts callbacks at a rate, whether or not those before have been answered. The ids are those
+/// from 0 on, each once; returns when each callback was answered.
+pub(crate) async fn offer(address: SocketAddr, offer: Offer) -> Vec<Instant> {
+    const CONNECTIONS: usize = 32;
+    let next = Arc::new(AtomicU32::new(0));
+    let begun = Instant::now();
+    let mut work = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let mut sender = Sender::connect(address).await;
+        let next = Arc::clone(&next);
+        work.spawn(async move {
+            let mut answered = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let due = Duration::from_secs_f64(f64::from(number) / offer.rate);
+                if due >= offer.duration {
+                    return answered;
+                }
+                sleep_until(begun + due).await;
+                let first = i64::from(number * offer.size);
+                sender
+                    .post(callback(first..first + i64::from(offer.size)))
+                    .await;
+                answered.push((number, Instant::now()));
+            }
+        });
+    }
+    let mut answered: Vec<_> = work.join_all().await.into_iter().flatten().collect();
+    answered.sort_unstable();
+    answered.into_iter().map(|(_, at)| at).collect()
+}

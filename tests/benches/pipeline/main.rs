@@ -1,0 +1,141 @@
+//! Measures the pipeline, each figure beside what bounds it, in the same run on the same machine.
+//! Run by `scripts/bench`, which brings up the servers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "a benchmark is run by hand, and says what went wrong by a panic"
+)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use tests::servers::Servers;
+
+mod accept;
+mod backlog;
+mod bare;
+mod drain;
+mod end_to_end;
+mod form;
+mod late;
+mod load;
+mod overhead;
+mod plot;
+mod report;
+mod scale;
+mod stage;
+mod statistics;
+
+use bare::Part;
+use form::Form;
+use report::Report;
+use stage::Trial;
+
+/// What there is to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Measurement {
+    /// Callbacks answered 202, beside a bare HTTP server and bare confirms.
+    Accept,
+    /// Ids from the queue to their rows, beside bare look-ups and bare upserts.
+    Drain,
+    /// Callbacks at several rates through all of the pipeline.
+    EndToEnd,
+    /// How late rows are deleted.
+    Late,
+    /// Replicas of the fetcher and a client service that takes its time.
+    Scale,
+    /// A queue of millions of ids.
+    Backlog,
+    /// What telemetry costs. Not among those that are measured unless it is named.
+    Overhead,
+}
+
+impl Measurement {
+    const USUAL: [Self; 6] = [
+        Self::Accept,
+        Self::Drain,
+        Self::EndToEnd,
+        Self::Late,
+        Self::Scale,
+        Self::Backlog,
+    ];
+}
+
+/// Measures the pipeline, each figure beside its ceiling. Writes a table, a plot and the raw
+/// numbers to target/bench. Exits with 1 if something is not reached.
+#[derive(Parser)]
+#[command(name = "scripts/bench")]
+struct Arguments {
+    /// What to measure; everything but the overhead of telemetry if nothing is named.
+    measurements: Vec<Measurement>,
+    /// Measure longer, more often, at more rates and with 10 million ids queued.
+    #[arg(long)]
+    full: bool,
+    /// Try another value of a setting, such as fetcher:write-linger=5ms.
+    #[arg(long, value_name = "PROCESS:SETTING=VALUE")]
+    set: Vec<Trial>,
+    /// Be one of the parts that the pipeline is held against, instead of measuring.
+    #[arg(long, hide = true)]
+    serve: Option<Part>,
+    /// What cargo says to benchmarks.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    drop(rustls::crypto::ring::default_provider().install_default());
+    shared::descriptors::raise_limit();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if let Some(part) = arguments.serve {
+        runtime.block_on(bare::serve(part));
+        return ExitCode::SUCCESS;
+    }
+    let servers = match Servers::find_or_start() {
+        Ok(servers) => servers,
+        Err(error) => {
+            println!("the benchmark cannot run: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let form = if arguments.full {
+        Form::full()
+    } else {
+        Form::short()
+    };
+    let chosen = if arguments.measurements.is_empty() {
+        Measurement::USUAL.to_vec()
+    } else {
+        arguments.measurements
+    };
+    let mut report = Report::begin(form.name, &arguments.set);
+    stage::try_settings(arguments.set);
+    for measurement in chosen {
+        let name = measurement.to_possible_value().unwrap();
+        println!("\n== {}", name.get_name());
+        let work = measure(measurement, &servers, &form, &mut report);
+        runtime.block_on(work);
+        // At once, for what follows may fail.
+        report.write();
+    }
+    if report.finish() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+async fn measure(measurement: Measurement, servers: &Servers, form: &Form, report: &mut Report) {
+    match measurement {
+        Measurement::Accept => accept::measure(servers, form, report).await,
+        Measurement::Drain => drain::measure(servers, form, report).await,
+        Measurement::EndToEnd => end_to_end::measure(servers, form, report).await,
+        Measurement::Late => late::measure(servers, form, report).await,
+        Measurement::Scale => scale::measure(servers, form, report).await,
+        Measurement::Backlog => backlog::measure(servers, form, report).await,
+        Measurement::Overhead => overhead::measure(servers, form, report).await,
+    }
+}

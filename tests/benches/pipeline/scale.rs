@@ -1,0 +1,75 @@
+//! Replicas of the fetcher, where the client service takes 0.3 to 4.3 s for each look-up and so is
+//! the limit: twice the replicas look up twice as much.
+
+use shared::trace::Traces;
+use tests::process::Process;
+use tests::servers::Servers;
+use tests::world::World;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::bare::{Bare, Part};
+use crate::form::Form;
+use crate::report::{Figure, Report, Series};
+use crate::stage::{self, FETCHERS, Metrics};
+
+/// Ids that wait for each replica, more than it looks up.
+const QUEUED: u32 = 40_000;
+/// How long each replica takes until its look-ups are spread evenly over time.
+const WARM: std::time::Duration = std::time::Duration::from_secs(5);
+
+pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report) {
+    let panel = "scale: ids/s by replicas";
+    let mut line = Series::new(panel, "measured");
+    let mut linear = Series::new(panel, "linear");
+    let mut one = None;
+    for replicas in form.replicas {
+        let rate = run(servers, *replicas, form).await;
+        println!("{replicas} replicas: {rate:.0} ids/s");
+        let count = *replicas as f64;
+        let one = *one.get_or_insert(rate / count);
+        let figure = Figure::new("scale", format!("ids, {replicas} replicas"), rate, "/s");
+        report.add(if *replicas == 1 {
+            figure
+        } else {
+            figure.beside("linear", one * count).at_least(0.9)
+        });
+        line.points.push((count, rate));
+        linear.points.push((count, one * count));
+    }
+    report.plot(line.labelled("replicas", "ids/s"));
+    report.plot(linear.labelled("replicas", "ids/s"));
+}
+
+async fn run(servers: &Servers, replicas: usize, form: &Form) -> f64 {
+    let mut world = World::create(servers).await;
+    let ids = QUEUED * u32::try_from(replicas).unwrap();
+    stage::queue(&world, ids, |_| Traces::default()).await;
+    let objects = Bare::start(Part::SlowObjects).await;
+    let names = &FETCHERS[..replicas];
+    let fetchers: Vec<Process> = names
+        .iter()
+        .map(|name| stage::fetcher(&mut world, name, &objects.url(), &[]))
+        .collect();
+    let mut pages = Vec::new();
+    for fetcher in &fetchers {
+        pages.push(Metrics::of(fetcher).await);
+    }
+    sleep(WARM).await;
+    let begun = Instant::now();
+    let first = stored(&pages).await;
+    sleep_until(begun + form.counting).await;
+    let counted = stored(&pages).await - first;
+    let rate = counted / begun.elapsed().as_secs_f64();
+    drop(fetchers);
+    world.destroy().await;
+    rate
+}
+
+/// All objects are online: what is not stored was not looked up, or failed.
+async fn stored(pages: &[Metrics]) -> f64 {
+    let mut sum = 0.0;
+    for page in pages {
+        sum += page.sum("objects_stored_total").await;
+    }
+    sum
+}

@@ -1,0 +1,208 @@
+//! The pipeline's own processes, with the settings that they have by default: logs and metrics as in
+//! production, and no Zipkin to send spans to.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use http::{Method, StatusCode};
+use shared::messages::{FetchChunk, Headers, ObjectId};
+use shared::topology::Queue;
+use shared::trace::Traces;
+use tests::http_client::send;
+use tests::process::Process;
+use tests::servers::Servers;
+use tests::wait::eventually;
+use tests::world::{World, configure};
+
+use crate::bare::{Bare, Part};
+
+/// Ids in each message of the queue, as `ingest` publishes them.
+pub(crate) const CHUNK: u32 = 50;
+
+/// Replicas need names of their own.
+pub(crate) const FETCHERS: [&str; 8] = [
+    "fetcher-1",
+    "fetcher-2",
+    "fetcher-3",
+    "fetcher-4",
+    "fetcher-5",
+    "fetcher-6",
+    "fetcher-7",
+    "fetcher-8",
+];
+
+/// A setting of a process that is to be tried with another value.
+#[derive(Clone, Debug)]
+pub(crate) struct Trial {
+    binary: String,
+    flag: String,
+}
+
+impl FromStr for Trial {
+    type Err = String;
+
+    fn from_str(raw: &str) -> Result<Self, String> {
+        let (binary, setting) = raw.split_once(':').ok_or("not PROCESS:SETTING=VALUE")?;
+        if !["ingest", "fetcher", "janitor"].contains(&binary) {
+            return Err(format!("{binary} is none of ingest, fetcher and janitor"));
+        }
+        Ok(Self {
+            binary: binary.to_owned(),
+            flag: format!("--{setting}"),
+        })
+    }
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.binary, self.flag)
+    }
+}
+
+static TRIALS: OnceLock<Vec<Trial>> = OnceLock::new();
+
+/// From now on processes are started with these settings.
+pub(crate) fn try_settings(trials: Vec<Trial>) {
+    TRIALS.set(trials).unwrap();
+}
+
+fn start(
+    world: &World,
+    name: &'static str,
+    binary: &'static str,
+    mut flags: Vec<String>,
+    more: &[String],
+) -> Process {
+    flags.push("--admin-address=127.0.0.1:0".to_owned());
+    flags.extend_from_slice(more);
+    let trials = TRIALS.get().into_iter().flatten();
+    let trials = trials.filter(|trial| trial.binary == binary);
+    flags.extend(trials.map(|trial| trial.flag.clone()));
+    let mut process = Process::new(name, binary, flags, world.spool());
+    process.start();
+    process
+}
+
+/// Starts `ingest` and waits until it has the broker; returns its address.
+pub(crate) async fn ingest(world: &World, more: &[String]) -> (Process, SocketAddr) {
+    let mut flags = world.ingest_flags();
+    flags.push("--listen-address=127.0.0.1:0".to_owned());
+    let process = start(world, "ingest", "ingest", flags, more);
+    let address = process.address_in_log("accepting callbacks").await;
+    eventually("ingest to be ready", async || {
+        let status = send(address, Method::GET, "/", "").await.status;
+        (status == StatusCode::OK).then_some(())
+    })
+    .await;
+    (process, address)
+}
+
+/// Starts a fetcher on the client service at `client_url`.
+pub(crate) fn fetcher(
+    world: &mut World,
+    name: &'static str,
+    client_url: &str,
+    more: &[String],
+) -> Process {
+    let mut flags = world.flags();
+    flags.push(format!("--client-url={client_url}"));
+    flags.extend_from_slice(more);
+    world.will_use(&fetcher::topology(&configure(flags.clone(), &[])));
+    start(world, name, "fetcher", flags, &[])
+}
+
+/// All of the pipeline, with a client service that answers at once.
+pub(crate) struct Pipeline {
+    pub(crate) world: World,
+    pub(crate) ingest: Process,
+    pub(crate) fetcher: Process,
+    pub(crate) janitor: Process,
+    /// Where callbacks are posted to.
+    pub(crate) address: SocketAddr,
+    _objects: Bare,
+}
+
+impl Pipeline {
+    /// Starts it, and waits until it can take callbacks and has a table. Rows live for `ttl`.
+    pub(crate) async fn start(servers: &Servers, ttl: &str) -> Self {
+        let mut world = World::create(servers).await;
+        world.broker.declare().await;
+        let objects = Bare::start(Part::Objects).await;
+        let (ingest, address) = ingest(&world, &[]).await;
+        let ttl = [format!("--object-ttl={ttl}")];
+        let fetcher = fetcher(&mut world, FETCHERS[0], &objects.url(), &ttl);
+        let janitor = start(&world, "janitor", "janitor", world.flags(), &[]);
+        eventually("the table", async || has_table(&world).await.then_some(())).await;
+        Self {
+            world,
+            ingest,
+            fetcher,
+            janitor,
+            address,
+            _objects: objects,
+        }
+    }
+
+    /// Kills it, and removes what it used.
+    pub(crate) async fn destroy(self) {
+        drop((self.ingest, self.fetcher, self.janitor));
+        self.world.destroy().await;
+    }
+}
+
+/// Whether the first process has made the table.
+pub(crate) async fn has_table(world: &World) -> bool {
+    let query = "select count(*) from pg_tables where tablename = 'objects'";
+    world.database.number(query).await == 1
+}
+
+/// A page of metrics, of a process of the pipeline or of the broker.
+pub(crate) struct Metrics {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl Metrics {
+    /// Those of a process that runs.
+    pub(crate) async fn of(process: &Process) -> Self {
+        Self::at(process.address_in_log("starting").await)
+    }
+
+    /// Those at an address.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://{address}/metrics");
+        Self { http, url }
+    }
+
+    /// The sum of the samples of a metric.
+    pub(crate) async fn sum(&self, name: &str) -> f64 {
+        let page = self.http.get(&self.url).send().await.unwrap();
+        let page = page.text().await.unwrap();
+        let samples = page.lines().filter_map(|line| {
+            let (sample, value) = line.rsplit_once(' ')?;
+            let of = sample.split('{').next()?;
+            (of == name).then(|| value.parse::<f64>().unwrap())
+        });
+        samples.sum()
+    }
+}
+
+/// Puts ids from 0 on into the queue of look-ups, in chunks; `traces` gives each chunk's.
+pub(crate) async fn queue(world: &World, ids: u32, traces: impl Fn(u32) -> Traces) {
+    const AT_ONCE: usize = 20_000;
+    world.broker.declare().await;
+    let chunk = |number: u32| {
+        let ids = number * CHUNK..(number + 1) * CHUNK;
+        let object_ids = ids.map(|id| ObjectId(id.into())).collect();
+        let headers = Headers::first_try(traces(number));
+        (FetchChunk { object_ids }, headers)
+    };
+    let numbers: Vec<u32> = (0..ids / CHUNK).collect();
+    for numbers in numbers.chunks(AT_ONCE) {
+        let chunks: Vec<_> = numbers.iter().copied().map(chunk).collect();
+        world.broker.publish_many(Queue::Fetch, &chunks).await;
+    }
+}

@@ -1,0 +1,81 @@
+//! The binaries of the pipeline with their spans collected: each makes its own, as in production.
+
+use std::net::SocketAddr;
+
+use http::{Method, StatusCode};
+
+use crate::client_service::ClientService;
+use crate::http_client::send;
+use crate::process::Process;
+use crate::span_collector::SpanCollector;
+use crate::wait::eventually;
+use crate::world::{World, configure};
+
+/// One `ingest`, one `fetcher` and one `janitor`, killed when dropped. Rows live for a second.
+pub struct Pipeline {
+    /// Where their spans are.
+    pub collector: SpanCollector,
+    /// Takes callbacks.
+    pub ingest: Process,
+    /// Looks ids up.
+    pub fetcher: Process,
+    /// Deletes rows.
+    pub janitor: Process,
+    /// Where callbacks are posted to.
+    pub address: SocketAddr,
+}
+
+impl Pipeline {
+    /// Starts the three with `flags`, and the fetcher with `of_fetcher` as well. Unless a flag leads
+    /// elsewhere, spans go to the collector, and `ingest` is waited for until it has the broker:
+    /// callbacks would take the way through the spool before.
+    pub async fn start(
+        world: &mut World,
+        client: &ClientService,
+        flags: &[&str],
+        of_fetcher: &[&str],
+    ) -> Self {
+        let collector = SpanCollector::start().await;
+        let names = |name: &str| flags.iter().any(|flag| flag.starts_with(name));
+        let to_collector = (!names("--zipkin-url")).then(|| collector.flag());
+        let start = |binary: &'static str, own: Vec<String>, more: &[&str]| {
+            let admin = ["--admin-address=127.0.0.1:0"];
+            let given = admin.iter().chain(flags).chain(more);
+            let given = given.map(|flag| (*flag).to_owned());
+            let flags = own.into_iter().chain(given).chain(to_collector.clone());
+            let mut process = Process::new(binary, binary, flags.collect(), world.spool());
+            process.start();
+            process
+        };
+        let client_url = format!("--client-url={}", client.url);
+        let usual = ["--object-ttl=1s", "--retry-delays=50ms", &client_url];
+        let of_fetcher = [&usual, of_fetcher].concat();
+        let listen = "--listen-address=127.0.0.1:0";
+        let ingest = start("ingest", world.ingest_flags(), &[listen]);
+        let fetcher = start("fetcher", world.flags(), &of_fetcher);
+        let janitor = start("janitor", world.flags(), &[]);
+        world.will_use(&fetcher::topology(&configure(world.flags(), &of_fetcher)));
+        let address = ingest.address_in_log("accepting callbacks").await;
+        if !names("--amqp-url") {
+            eventually("ingest to be ready", async || {
+                let status = send(address, Method::GET, "/", "").await.status;
+                (status == StatusCode::OK).then_some(())
+            })
+            .await;
+        }
+        Self {
+            collector,
+            ingest,
+            fetcher,
+            janitor,
+            address,
+        }
+    }
+
+    /// Stops those that run, in order.
+    pub async fn stop(mut self) {
+        for process in [&mut self.ingest, &mut self.fetcher, &mut self.janitor] {
+            process.stop().await;
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Each alert has its paragraph and its tests, and asks for metrics that exist.
+
+use std::collections::BTreeSet;
+
+use crate::promql::unknown_metrics;
+use crate::read;
+
+/// An alert, as it is written.
+struct Alert {
+    name: String,
+    expression: String,
+    runbook: String,
+}
+
+/// The text after `key:` in `text`, up to a line that begins with one of `ends`.
+fn value(text: &str, key: &str, ends: &[&str]) -> String {
+    let (_, rest) = text
+        .split_once(key)
+        .unwrap_or_else(|| panic!("no {key} in {text}"));
+    let ends = |line: &&str| !ends.iter().any(|end| line.trim_start().starts_with(end));
+    rest.lines().take_while(ends).collect::<Vec<_>>().join("\n")
+}
+
+fn alerts() -> Vec<Alert> {
+    let rules = read("deploy/prometheus/alerts.yml");
+    let rules = rules.split("- alert: ").skip(1);
+    let alert = |rule: &str| Alert {
+        name: rule.lines().next().unwrap().to_owned(),
+        expression: value(rule, "expr:", &["for:", "labels:"]),
+        runbook: value(rule, "runbook_url:", &["- "]).trim().to_owned(),
+    };
+    rules.map(alert).collect()
+}
+
+/// How a heading is linked to.
+fn anchor(heading: &str) -> String {
+    let heading = heading.to_lowercase().replace(' ', "-");
+    heading
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))
+        .collect()
+}
+
+#[test]
+fn every_alert_has_its_section_and_every_section_its_alert() {
+    let operations = read("OPERATIONS.md");
+    let mut sections = operations.split("\n## ");
+    let section = sections
+        .find(|section| section.starts_with("Alerts\n"))
+        .unwrap();
+    let described: Vec<&str> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "))
+        .collect();
+    let names: Vec<String> = alerts().into_iter().map(|alert| alert.name).collect();
+    let of = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    assert!(names.len() > 15, "only {names:?}");
+    assert_eq!(of(&described), names.iter().cloned().collect());
+}
+
+#[test]
+fn every_runbook_leads_to_a_section() {
+    let operations = read("OPERATIONS.md");
+    let headings = operations.lines().filter(|line| line.starts_with('#'));
+    let anchors: BTreeSet<String> = headings
+        .map(|line| anchor(line.trim_start_matches('#').trim()))
+        .collect();
+    for alert in alerts() {
+        let to = alert.runbook.strip_prefix("OPERATIONS.md#");
+        assert!(
+            to.is_some_and(|to| anchors.contains(to)),
+            "{}: {}",
+            alert.name,
+            alert.runbook
+        );
+    }
+}
+
+#[test]
+fn every_alert_is_tested_for_firing_and_for_silence() {
+    let tests = read("deploy/prometheus/alerts_test.yml");
+    let checks: Vec<&str> = tests.split("eval_time: ").skip(1).collect();
+    for Alert { name, .. } in alerts() {
+        let of_alert = |check: &&&str| {
+            let named = check.split_once("alertname: ").map(|(_, rest)| rest);
+            named.is_some_and(|rest| {
+                rest.split(|c: char| !c.is_alphanumeric()).next() == Some(&name)
+            })
+        };
+        let (silent, firing): (Vec<&str>, Vec<&str>) = checks
+            .iter()
+            .filter(of_alert)
+            .partition(|check| check.contains("exp_alerts: []"));
+        assert!(!silent.is_empty(), "no test in which {name} is silent");
+        assert!(!firing.is_empty(), "no test in which {name} fires");
+    }
+}
+
+#[test]
+fn alerts_ask_for_metrics_that_exist() {
+    for alert in alerts() {
+        let unknown = unknown_metrics(&alert.expression);
+        assert!(unknown.is_empty(), "{} asks for {unknown:?}", alert.name);
+    }
+}

@@ -1,0 +1,60 @@
+//! The manifests for Kubernetes set what can be set.
+
+use std::collections::BTreeSet;
+
+use crate::{read, specs};
+
+/// Names that look like those of settings, in lines such as `- name: AMQP_URL`.
+fn names(file: &str) -> BTreeSet<String> {
+    let text = read(&format!("deploy/kubernetes/{file}"));
+    let begins = ["- name: ", "- {name: "];
+    let named = |line: &str| {
+        let line = line.trim_start();
+        let rest = begins
+            .iter()
+            .find_map(|begin| line.strip_prefix(begin))
+            .unwrap_or(line);
+        let is_part = |c: char| c.is_ascii_uppercase() || c == '_';
+        let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+        (end > 1).then(|| rest[..end].to_owned())
+    };
+    text.lines().filter_map(named).collect()
+}
+
+fn settings(process: &str) -> BTreeSet<String> {
+    let of_process = specs().into_iter().filter(|(name, _)| *name == process);
+    of_process
+        .flat_map(|(_, specs)| specs)
+        .map(|spec| spec.variable())
+        .collect()
+}
+
+#[test]
+fn manifests_set_what_the_processes_read() {
+    for process in ["ingest", "fetcher", "janitor"] {
+        let (set, settings) = (names(&format!("{process}.yaml")), settings(process));
+        assert!(set.contains("AMQP_URL"), "only {set:?}");
+        assert!(
+            set.is_subset(&settings),
+            "{process} does not read {:?}",
+            &set - &settings
+        );
+    }
+}
+
+#[test]
+fn common_settings_and_secrets_are_read_by_some_process() {
+    let all: BTreeSet<String> = ["ingest", "fetcher", "janitor"]
+        .into_iter()
+        .flat_map(settings)
+        .collect();
+    for file in ["settings.env", "secret.example.yaml"] {
+        let set = names(file);
+        assert!(set.len() > 1, "only {set:?} in {file}");
+        assert!(
+            set.is_subset(&all),
+            "{file}: nobody reads {:?}",
+            &set - &all
+        );
+    }
+}

@@ -1,0 +1,226 @@
+//! The alerts that are deployed, on a real Prometheus that scrapes the binaries and the broker: none
+//! fires while all is well, and each fault makes its own fire. And the dashboard has something to show.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::binaries::Started;
+use tests::client_service::{ClientService, Reply};
+use tests::http_client::post_ids;
+use tests::prometheus::{Job, Prometheus, program};
+use tests::proxy::{Network, Proxy};
+use tests::servers::variable;
+use tests::wait::eventually;
+use tests::world::{World, configure};
+
+tests::tests![
+    every_panel_has_something_to_show,
+    no_alert_fires_while_all_is_well_and_each_fault_makes_its_own_fire,
+];
+
+/// The tests of this module, listed as ignored where there is no Prometheus, or none of the broker's
+/// metrics, which CI does not put up with.
+pub(crate) fn possible_tests() -> Vec<tests::run::Test> {
+    let is_given = variable("TEST_AMQP_URL").is_some();
+    let has_metrics = !is_given || variable("TEST_BROKER_METRICS_ADDRESS").is_some();
+    let is_possible = program().is_some() && has_metrics;
+    let is_ci = variable("CI").as_deref() == Some("true");
+    let tests = tests().into_iter();
+    tests
+        .map(|test| test.ignored_where(|_| !is_possible && !is_ci))
+        .collect()
+}
+
+/// How long rows live here.
+const OBJECT_TTL: Duration = Duration::from_secs(1);
+
+/// The client service refuses to say anything about this id.
+const REFUSED: i64 = 403;
+
+/// The binaries, and a Prometheus that watches them.
+struct Watched {
+    _ingest: Started,
+    fetcher: Started,
+    janitor: Started,
+    prometheus: Prometheus,
+    /// Where callbacks are posted to.
+    callbacks: SocketAddr,
+    /// From `ingest` to the broker.
+    way: Proxy,
+    _client: ClientService,
+}
+
+impl Watched {
+    async fn start(world: &mut World) -> Self {
+        let client = ClientService::start(|id, _| match id {
+            REFUSED => Reply::Status(403, None),
+            _ => Reply::Online,
+        })
+        .await;
+        let (way, by_way) = world.broker_proxy().await;
+        let mut ingest = start("ingest", world.ingest_flags(), &[by_way]).await;
+        let of_fetcher = [
+            format!("--client-url={}", client.url),
+            format!("--object-ttl={}s", OBJECT_TTL.as_secs()),
+        ];
+        let config = configure::<fetcher::Config>(world.flags(), &[&of_fetcher[1]]);
+        world.will_use(&fetcher::topology(&config));
+        let fetcher = start("fetcher", world.flags(), &of_fetcher).await;
+        // The sweep takes nothing that is merely late.
+        let of_janitor = ["--sweep-interval=1s", "--sweep-grace=1m"].map(str::to_owned);
+        let janitor = start("janitor", world.flags(), &of_janitor).await;
+        let accepting = ingest.0.until_logged("accepting callbacks").await;
+        let callbacks = address_in(&accepting, " address=");
+        let mut jobs = vec![
+            Job::new("ingest", ingest.1),
+            Job::new("fetcher", fetcher.1),
+            Job::new("janitor", janitor.1),
+        ];
+        jobs.extend(broker_jobs(world));
+        Self {
+            prometheus: Prometheus::start(&jobs).await,
+            _ingest: ingest.0,
+            fetcher: fetcher.0,
+            janitor: janitor.0,
+            callbacks,
+            way,
+            _client: client,
+        }
+    }
+
+    /// Waits until all is well: so many rows have been stored, and deleted, and both queues are consumed.
+    async fn until_well(&self, rows: f64) {
+        for metric in ["sum(objects_stored_total)", "sum(objects_deleted_total)"] {
+            let all = async || (self.prometheus.query(metric).await == [rows]).then_some(());
+            eventually(&format!("{metric} to be {rows}"), all).await;
+        }
+        let consumed = "rabbitmq_detailed_queue_consumers > 0";
+        let both = async || (self.prometheus.query(consumed).await.len() == 2).then_some(());
+        eventually("both queues to be consumed", both).await;
+    }
+}
+
+/// Starts a binary; returns it and its admin address.
+async fn start(binary: &str, mut flags: Vec<String>, more: &[String]) -> (Started, SocketAddr) {
+    flags.extend_from_slice(more);
+    flags.push("--admin-address=127.0.0.1:0".to_owned());
+    if binary == "ingest" {
+        flags.push("--listen-address=127.0.0.1:0".to_owned());
+    }
+    let mut started = Started::new(binary, &flags);
+    let starting = started.until_logged("starting").await;
+    (started, address_in(&starting, "admin_address="))
+}
+
+fn address_in(line: &str, before: &str) -> SocketAddr {
+    let (_, address) = line.split_once(before).unwrap();
+    let address = address.split_whitespace().next().unwrap();
+    address.parse().unwrap()
+}
+
+/// Both of RabbitMQ's, with what belongs to this test only: others use the broker too.
+fn broker_jobs(world: &World) -> [Job; 2] {
+    let metrics = world
+        .broker_metrics
+        .expect("the broker's metrics can be read");
+    let keep = |name: &'static str, action: &str, label: &str, regex: &str, more: &str| Job {
+        more: format!(
+            "    metric_relabel_configs:\n      \
+             - {{action: {action}, source_labels: [{label}], regex: '{regex}'}}\n{more}"
+        ),
+        ..Job::new(name, metrics)
+    };
+    let queues = format!("{}.*", world.prefix().replace('.', "[.]"));
+    let detailed = "    metrics_path: /metrics/detailed\n    \
+                    params: {family: [queue_coarse_metrics, queue_consumer_count]}\n";
+    [
+        keep(
+            "rabbitmq",
+            "drop",
+            "__name__",
+            "rabbitmq_global_messages_unroutable.*",
+            "",
+        ),
+        keep("rabbitmq-queues", "keep", "queue", &queues, detailed),
+    ]
+}
+
+/// Grafana's own variables in the expressions of the dashboard.
+const VARIABLES: [(&str, &str); 2] = [("$__rate_interval", "1m"), ("$__range", "1m")];
+
+async fn every_panel_has_something_to_show(world: &mut World) {
+    let watched = Watched::start(world).await;
+    post_ids(watched.callbacks, &[2, 4, 6]).await;
+    watched.until_well(3.0).await;
+    let dashboard = include_str!("../../../deploy/grafana/dashboards/pipeline.json");
+    let dashboard: Value = serde_json::from_str(dashboard).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels
+        .filter_map(|panel| panel["targets"].as_array())
+        .flatten();
+    for target in targets {
+        let mut expression = target["expr"].as_str().unwrap().to_owned();
+        for (variable, value) in VARIABLES {
+            expression = expression.replace(variable, value);
+        }
+        // What shows failures only, and while all is well nothing.
+        if expression.ends_with("> 0") {
+            continue;
+        }
+        let shows =
+            async || (!watched.prometheus.query(&expression).await.is_empty()).then_some(());
+        eventually(&format!("a value of {expression}"), shows).await;
+    }
+}
+
+async fn no_alert_fires_while_all_is_well_and_each_fault_makes_its_own_fire(world: &mut World) {
+    let watched = Watched::start(world).await;
+    let prometheus = &watched.prometheus;
+    post_ids(watched.callbacks, &[2, 4, 6]).await;
+    watched.until_well(3.0).await;
+    let none = async || prometheus.firing().await.is_empty().then_some(());
+    eventually("no alert to fire", none).await;
+
+    let queue = |name: &str| format!("{}{name}", world.prefix());
+    post_ids(watched.callbacks, &[REFUSED]).await;
+    let dead = queue("objects.dead");
+    prometheus
+        .until_fires("DeadLetters", ("queue", &dead))
+        .await;
+
+    watched.janitor.signal("STOP").await;
+    post_ids(watched.callbacks, &[8]).await;
+    prometheus
+        .until_fires("ProcessMissing", ("job", "janitor"))
+        .await;
+    let late = format!(
+        "select count(*) from objects where id = 8 and expires_at < now() - interval '{} s'",
+        3 * OBJECT_TTL.as_secs()
+    );
+    let is_late = async || (world.database.number(&late).await == 1).then_some(());
+    eventually("the row to be late", is_late).await;
+    watched.janitor.signal("CONT").await;
+    prometheus
+        .until_fires("DeletionsLate", ("job", "janitor"))
+        .await;
+
+    watched.way.set(Network::Cut);
+    post_ids(watched.callbacks, &[10]).await;
+    prometheus
+        .until_fires("BrokerDown", ("job", "ingest"))
+        .await;
+    prometheus
+        .until_fires("SpoolNotEmpty", ("job", "ingest"))
+        .await;
+    watched.way.set(Network::Pass);
+
+    watched.fetcher.signal("KILL").await;
+    let fetch = queue("objects.fetch");
+    prometheus
+        .until_fires("ProcessMissing", ("job", "fetcher"))
+        .await;
+    prometheus
+        .until_fires("NoConsumers", ("queue", &fetch))
+        .await;
+}

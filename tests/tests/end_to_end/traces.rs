@@ -1,0 +1,423 @@
+//! One callback is one trace, whatever happens to it.
+
+use shared::admin::ask;
+use shared::topology::{Queue, Topology};
+use tests::client_service::{ClientService, Reply};
+use tests::exposition::Exposition;
+use tests::http_client::{post, post_ids, post_ids_with};
+use tests::proxy::Network;
+use tests::span_collector::{Kind, Span};
+use tests::traced::Pipeline;
+use tests::wait::eventually;
+use tests::world::{World, proxied};
+
+tests::tests![
+    a_callback_is_one_trace_from_its_request_to_the_deletion,
+    a_trace_that_a_request_comes_with_is_continued_to_the_client_service,
+    a_batch_is_in_the_trace_of_each_callback_and_links_them,
+    a_look_up_that_two_callbacks_share_is_linked_to_by_the_second,
+    a_failed_look_up_is_marked_and_its_retry_is_in_the_same_trace,
+    a_callback_that_waited_in_the_spool_keeps_its_trace,
+    an_outage_of_the_database_adds_one_failed_attempt_to_a_trace,
+    spans_are_sent_before_a_process_ends,
+    nothing_is_recorded_at_ratio_0_but_what_a_request_asks_for,
+    log_lines_name_the_trace,
+    a_collector_that_is_not_there_costs_a_log_line,
+];
+
+async fn even_ones_are_online() -> ClientService {
+    ClientService::start(|id, _| {
+        if id % 2 == 0 {
+            Reply::Online
+        } else {
+            Reply::Offline
+        }
+    })
+    .await
+}
+
+/// What the spans of a queue's messages are named by.
+fn destination(topology: &Topology, queue: Queue) -> String {
+    format!("{}:{}", topology.exchange(), topology.name(queue))
+}
+
+fn titles(trace: &[Span]) -> Vec<String> {
+    trace.iter().map(Span::title).collect()
+}
+
+fn find<'a>(trace: &'a [Span], name: &str) -> &'a Span {
+    let found = trace.iter().find(|span| span.name == name);
+    found.unwrap_or_else(|| panic!("no {name}: {:#?}", titles(trace)))
+}
+
+const LAST: &str = "DELETE objects";
+
+async fn a_callback_is_one_trace_from_its_request_to_the_deletion(world: &mut World) {
+    let client = even_ones_are_online().await;
+    let pipeline = Pipeline::start(world, &client, &[], &[]).await;
+    post_ids(pipeline.address, &[2, 3]).await;
+    let trace = pipeline.collector.until_whole(&[(LAST, 1)]).await;
+    assert_eq!(trace.len(), 9, "{:#?}", titles(&trace));
+    let topology = &world.broker.topology;
+
+    let name = |queue| destination(topology, queue);
+    let fetch = name(Queue::Fetch);
+    let delay = format!(
+        "{}objects.delete.delay.750",
+        fetch.trim_end_matches("objects.fetch")
+    );
+    let delete = name(Queue::Delete);
+    let expected = [
+        ("ingest: POST /callback", Kind::Server, None),
+        (
+            &*format!("ingest: publish {fetch}"),
+            Kind::Producer,
+            Some("ingest: POST /callback"),
+        ),
+        (
+            &*format!("fetcher: process {fetch}"),
+            Kind::Consumer,
+            Some(&*format!("ingest: publish {fetch}")),
+        ),
+        (
+            "fetcher: GET /objects/{id}",
+            Kind::Client,
+            Some(&*format!("fetcher: process {fetch}")),
+        ),
+        (
+            "fetcher: GET /objects/{id}",
+            Kind::Client,
+            Some(&*format!("fetcher: process {fetch}")),
+        ),
+        (
+            "fetcher: INSERT objects",
+            Kind::Client,
+            Some(&*format!("fetcher: process {fetch}")),
+        ),
+        (
+            &*format!("fetcher: publish {delay}"),
+            Kind::Producer,
+            Some(&*format!("fetcher: process {fetch}")),
+        ),
+        (
+            &*format!("janitor: process {delete}"),
+            Kind::Consumer,
+            Some(&*format!("fetcher: publish {delay}")),
+        ),
+        (
+            "janitor: DELETE objects",
+            Kind::Client,
+            Some(&*format!("janitor: process {delete}")),
+        ),
+    ];
+    let parent = |span: &Span| {
+        let parent = trace
+            .iter()
+            .find(|other| Some(&other.id) == span.parent_id.as_ref());
+        parent.map(Span::title)
+    };
+    let found: Vec<_> = trace
+        .iter()
+        .map(|span| (span.title(), span.kind, parent(span)))
+        .collect();
+    for (title, kind, of) in expected {
+        let entry = (title.to_owned(), Some(kind), of.map(str::to_owned));
+        assert!(found.contains(&entry), "no {entry:?} in {found:#?}");
+    }
+    check_attributes(&trace, &fetch);
+    let stored = find(&trace, "INSERT objects").timestamp;
+    let deleted = find(&trace, LAST);
+    assert!(
+        deleted.end() >= stored + 1_000_000,
+        "deleted before its time"
+    );
+    pipeline.stop().await;
+}
+
+/// By OpenTelemetry's conventions.
+fn check_attributes(trace: &[Span], fetch: &str) {
+    let request = find(trace, "POST /callback");
+    assert_eq!(request.tag("http.request.method"), "POST");
+    assert_eq!(request.tag("http.route"), "/callback");
+    assert_eq!(request.tag("http.response.status_code"), "202");
+    let publish = find(trace, &format!("publish {fetch}"));
+    assert_eq!(publish.tag("messaging.system"), "rabbitmq");
+    assert_eq!(publish.tag("messaging.operation.type"), "send");
+    assert_eq!(publish.tag("messaging.destination.name"), fetch);
+    assert_eq!(
+        publish.remote_endpoint.clone().unwrap().service_name,
+        "rabbitmq"
+    );
+    let process = find(trace, &format!("process {fetch}"));
+    assert_eq!(process.tag("messaging.operation.type"), "process");
+    let look_up = find(trace, "GET /objects/{id}");
+    assert_eq!(look_up.tag("http.response.status_code"), "200");
+    assert_eq!(look_up.tag("url.template"), "/objects/{id}");
+    assert!(look_up.tag("url.full").starts_with("http://127.0.0.1:"));
+    let insert = find(trace, "INSERT objects");
+    assert_eq!(insert.tag("db.system.name"), "postgresql");
+    assert_eq!(insert.tag("pipeline.rows"), "1");
+    assert_eq!(
+        insert.remote_endpoint.clone().unwrap().service_name,
+        "postgresql"
+    );
+    for span in trace {
+        assert_eq!(span.tag("error.type"), "", "{span:#?}");
+    }
+}
+
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+async fn a_trace_that_a_request_comes_with_is_continued_to_the_client_service(world: &mut World) {
+    let client = even_ones_are_online().await;
+    let pipeline = Pipeline::start(world, &client, &[], &[]).await;
+    let b3 = "4bf92f3577b34da6a3ce929d0e0e4799-00f067aa0ba902b7-1";
+    let vendor = "vendor=value";
+    post_ids_with(
+        pipeline.address,
+        &[("traceparent", PARENT), ("tracestate", vendor)],
+        &[2],
+    )
+    .await;
+    post_ids_with(pipeline.address, &[("b3", b3)], &[4]).await;
+    let traces = pipeline.collector.until_traces_with(2, &[LAST]).await;
+    for (trace, id) in traces.iter().zip([2, 4]) {
+        let begun = find(trace, "POST /callback");
+        assert_eq!(begun.parent_id.as_deref(), Some("00f067aa0ba902b7"));
+        let headers = client.headers(id).remove(0);
+        let look_up = find(trace, "GET /objects/{id}");
+        let parent = format!("00-{}-{}-01", look_up.trace_id, look_up.id);
+        assert_eq!(headers["traceparent"], parent);
+        assert_eq!(
+            headers["b3"],
+            format!("{}-{}-1", look_up.trace_id, look_up.id)
+        );
+    }
+    assert_eq!(traces[0][0].trace_id, "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert_eq!(traces[1][0].trace_id, "4bf92f3577b34da6a3ce929d0e0e4799");
+    assert_eq!(client.headers(2)[0]["tracestate"], vendor);
+    pipeline.stop().await;
+}
+
+async fn a_batch_is_in_the_trace_of_each_callback_and_links_them(world: &mut World) {
+    let client = even_ones_are_online().await;
+    let flags = ["--write-linger=20s", "--write-batch=3"];
+    let pipeline = Pipeline::start(world, &client, &[], &flags).await;
+    client.hold();
+    for id in [2, 4, 6] {
+        post_ids(pipeline.address, &[id]).await;
+    }
+    client.until_in_flight(3).await;
+    client.release();
+    let names = ["INSERT objects", LAST];
+    let traces = pipeline.collector.until_traces_with(3, &names).await;
+    for name in names {
+        let spans: Vec<_> = traces.iter().map(|trace| find(trace, name)).collect();
+        for span in &spans {
+            assert_eq!(span.tag("pipeline.rows"), "3", "{span:#?}");
+        }
+        let (first, others): (Vec<_>, Vec<_>) = spans
+            .into_iter()
+            .partition(|span| span.tag("otel.links").contains(','));
+        assert_eq!((first.len(), others.len()), (1, 2));
+        for other in others {
+            assert_eq!(
+                other.tag("otel.links"),
+                format!("{}/{}", first[0].trace_id, first[0].id)
+            );
+            assert!(first[0].tag("otel.links").contains(&other.trace_id));
+        }
+    }
+    pipeline.stop().await;
+}
+
+async fn a_look_up_that_two_callbacks_share_is_linked_to_by_the_second(world: &mut World) {
+    let client = even_ones_are_online().await;
+    let pipeline = Pipeline::start(world, &client, &[], &[]).await;
+    client.hold();
+    post_ids(pipeline.address, &[2]).await;
+    client.until_in_flight(1).await;
+    post_ids(pipeline.address, &[2, 4]).await;
+    client.until_in_flight(2).await;
+    client.release();
+    let joined = pipeline
+        .collector
+        .until_traces_with(1, &["join GET /objects/{id}", LAST])
+        .await;
+    let join = find(&joined[0], "join GET /objects/{id}");
+    let traces = pipeline.collector.until_traces_with(2, &[LAST]).await;
+    let first = traces
+        .iter()
+        .find(|trace| trace[0].trace_id != join.trace_id)
+        .unwrap();
+    assert!(
+        join.tag("otel.links").contains(&first[0].trace_id),
+        "{join:#?}"
+    );
+    assert_eq!(client.look_ups(2).len(), 1);
+    pipeline.stop().await;
+}
+
+async fn a_failed_look_up_is_marked_and_its_retry_is_in_the_same_trace(world: &mut World) {
+    let client = ClientService::start(|id, n| match (id, n) {
+        (2, 1) => Reply::Status(500, None),
+        (6, _) => Reply::Status(403, None),
+        _ => Reply::Online,
+    })
+    .await;
+    let pipeline = Pipeline::start(world, &client, &[], &[]).await;
+    // Another one's answer says that the client service works, and that the failure is the id's.
+    post_ids(pipeline.address, &[2, 4, 6]).await;
+    let stored_and_deleted = [("INSERT objects", 2), ("objects.delete", 2)];
+    let trace = pipeline.collector.until_whole(&stored_and_deleted).await;
+    let failed: Vec<_> = trace
+        .iter()
+        .filter(|span| span.tags.contains_key("error"))
+        .collect();
+    let mut kinds: Vec<_> = failed
+        .iter()
+        .map(|span| (&*span.name, span.tag("error.type")))
+        .collect();
+    kinds.sort_unstable();
+    assert_eq!(
+        kinds,
+        [("GET /objects/{id}", "403"), ("GET /objects/{id}", "500")]
+    );
+    for queue in ["objects.retry.50", "objects.dead"] {
+        let published =
+            |span: &&Span| span.name.starts_with("publish ") && span.name.ends_with(queue);
+        assert_eq!(
+            trace.iter().filter(published).count(),
+            1,
+            "{:#?}",
+            titles(&trace)
+        );
+    }
+    pipeline.stop().await;
+}
+
+async fn a_callback_that_waited_in_the_spool_keeps_its_trace(world: &mut World) {
+    let client = even_ones_are_online().await;
+    let (proxy, flag) = world.broker_proxy().await;
+    proxy.set(Network::Cut);
+    let pipeline = Pipeline::start(world, &client, &[&flag], &[]).await;
+    post_ids(pipeline.address, &[2]).await;
+    pipeline
+        .collector
+        .until_traces_with(1, &["append spool"])
+        .await;
+    proxy.set(Network::Pass);
+    let trace = pipeline
+        .collector
+        .until_whole(&[("append spool", 1), (LAST, 1)])
+        .await;
+    let spooled = find(&trace, "append spool");
+    let publish = format!(
+        "publish {}",
+        destination(&world.broker.topology, Queue::Fetch)
+    );
+    assert_eq!(find(&trace, &publish).parent_id.as_ref(), Some(&spooled.id));
+    pipeline.stop().await;
+}
+
+async fn an_outage_of_the_database_adds_one_failed_attempt_to_a_trace(world: &mut World) {
+    let client = even_ones_are_online().await;
+    let mut pipeline = Pipeline::start(world, &client, &[], &[]).await;
+    let (proxy, url) = proxied(&world.database.url).await;
+    pipeline.fetcher.stop().await;
+    pipeline.fetcher.set_flag("database-url", &url);
+    pipeline.fetcher.start();
+    post_ids(pipeline.address, &[2]).await;
+    world.database.until_ids(&[2]).await;
+    proxy.set(Network::Cut);
+    let before = proxy.accepted();
+    post_ids(pipeline.address, &[4]).await;
+    let tried =
+        async || (client.look_ups(4).len() == 1 && proxy.accepted() > before + 5).then_some(());
+    eventually("several attempts", tried).await;
+    proxy.set(Network::Pass);
+    let traces = pipeline.collector.until_traces_with(2, &[LAST]).await;
+    let attempts = |trace: &[Span]| -> Vec<bool> {
+        let attempts = trace.iter().filter(|span| span.name == "INSERT objects");
+        attempts
+            .map(|span| span.tags.contains_key("error"))
+            .collect()
+    };
+    assert_eq!(attempts(&traces[0]), [false]);
+    assert_eq!(attempts(&traces[1]), [true, false]);
+    pipeline.stop().await;
+}
+
+async fn spans_are_sent_before_a_process_ends(world: &mut World) {
+    let client = even_ones_are_online().await;
+    let mut pipeline = Pipeline::start(world, &client, &[], &[]).await;
+    post_ids(pipeline.address, &[3]).await;
+    pipeline.ingest.stop().await;
+    let spans = pipeline.collector.spans();
+    assert!(
+        spans.iter().any(|span| span.name == "POST /callback"),
+        "{spans:#?}"
+    );
+    pipeline.stop().await;
+}
+
+async fn nothing_is_recorded_at_ratio_0_but_what_a_request_asks_for(world: &mut World) {
+    let client = even_ones_are_online().await;
+    let pipeline = Pipeline::start(world, &client, &["--trace-ratio=0"], &[]).await;
+    post_ids(pipeline.address, &[2]).await;
+    world.database.until_ids(&[2]).await;
+    let headers = client.headers(2).remove(0);
+    let parent = headers["traceparent"].to_str().unwrap();
+    assert!(parent.ends_with("-00"), "{parent}");
+    post_ids_with(pipeline.address, &[("traceparent", PARENT)], &[4]).await;
+    let traces = pipeline.collector.until_traces_with(1, &[LAST]).await;
+    assert_eq!(pipeline.collector.traces().len(), 1);
+    assert_eq!(traces[0][0].trace_id, &PARENT[3..35]);
+    post_ids_with(pipeline.address, &[("b3", "1")], &[6]).await;
+    let traces = pipeline.collector.until_traces_with(2, &[LAST]).await;
+    assert_eq!(find(&traces[1], "POST /callback").parent_id, None);
+    pipeline.stop().await;
+}
+
+async fn log_lines_name_the_trace(world: &mut World) {
+    let client = even_ones_are_online().await;
+    let pipeline = Pipeline::start(world, &client, &["--trace-ratio=0"], &[]).await;
+    post_ids_with(pipeline.address, &[("traceparent", PARENT)], &[3]).await;
+    let ids = format!(" trace_id={} span_id=", &PARENT[3..35]);
+    eventually("the line of the request", async || {
+        let log = pipeline.ingest.log();
+        let mut lines = log.lines();
+        lines
+            .any(|line| line.contains(" request ") && line.contains(&ids))
+            .then_some(())
+    })
+    .await;
+    pipeline.stop().await;
+}
+
+async fn a_collector_that_is_not_there_costs_a_log_line(world: &mut World) {
+    let client = even_ones_are_online().await;
+    let nobody = "--zipkin-url=http://127.0.0.1:1/api/v2/spans";
+    let mut pipeline = Pipeline::start(world, &client, &[nobody], &[]).await;
+    let admin = pipeline.ingest.address_in_log("starting").await;
+    let dropped = async || {
+        let (_, body) = ask(admin, "/metrics").await.unwrap();
+        Exposition::read(&String::from_utf8_lossy(&body)).sum("trace_spans_dropped_total", &[])
+    };
+    // Three batches are tried in vain.
+    for batch in 0..3 {
+        let before = dropped().await;
+        let answer = post(pipeline.address, format!(r#"{{"object_ids":[{batch}]}}"#)).await;
+        assert_eq!(answer.status, 202);
+        eventually("spans to be dropped", async || {
+            (dropped().await > before).then_some(())
+        })
+        .await;
+    }
+    pipeline.ingest.stop().await;
+    let log = pipeline.ingest.log();
+    let warnings = |log: &str| log.matches("takes no spans").count();
+    assert_eq!(warnings(&log), 1, "{log}");
+    assert!(!log.contains(" ERROR "), "{log}");
+    pipeline.stop().await;
+}
