@@ -44,7 +44,7 @@ shared::settings! {
         /// is used up, large callbacks are answered 503 and small ones are not concerned.
         pub body_memory: ByteSize = "64MiB",
         /// Most open connections. A further one takes the place of the one whose client has been
-        /// waited for longest; with requests at work on all of them it is answered 503 and closed.
+        /// waited for longest; if none has been for a second, it is answered 503 and closed.
         pub connections_limit: NonZeroUsize = "10000",
         /// Most callbacks at work at once; further ones are answered 503.
         pub requests_limit: NonZeroUsize = "1000",

@@ -2,10 +2,16 @@
 //! They cost little and may stay, until their place is needed for somebody who has more to say.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::OccupiedEntry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How long a client keeps its place in any case: its request may be on its way.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// The clients of a server that are waited for, in the order since when.
 #[derive(Debug, Default)]
@@ -16,29 +22,40 @@ pub(super) struct Awaited {
 #[derive(Debug, Default)]
 struct Queue {
     next: u64,
-    dismissals: BTreeMap<u64, Arc<Notify>>,
+    places: BTreeMap<u64, Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    since: Instant,
+    dismissal: Arc<Notify>,
 }
 
 impl Awaited {
-    /// Ends the connection whose client has been waited for longest; false if none is waited for.
+    /// Ends the connection whose client has been waited for longest; false if none has been waited
+    /// for as long as any client may take.
     pub(super) fn dismiss_longest(&self) -> bool {
-        let longest = self.queue().dismissals.pop_first();
-        longest.is_some_and(|(_, dismissal)| {
-            dismissal.notify_one();
-            true
-        })
+        let mut queue = self.queue();
+        let longest = queue.places.first_entry();
+        let overdue = longest.filter(|longest| longest.get().since.elapsed() >= GRACE);
+        let Some(place) = overdue.map(OccupiedEntry::remove) else {
+            return false;
+        };
+        place.dismissal.notify_one();
+        true
     }
 
     fn enter(&self, dismissal: Arc<Notify>) -> u64 {
+        let since = Instant::now();
         let mut queue = self.queue();
-        let place = queue.next;
+        let number = queue.next;
         queue.next += 1;
-        queue.dismissals.insert(place, dismissal);
-        place
+        queue.places.insert(number, Place { since, dismissal });
+        number
     }
 
-    fn leave(&self, place: u64) {
-        self.queue().dismissals.remove(&place);
+    fn leave(&self, number: u64) {
+        self.queue().places.remove(&number);
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -59,7 +76,7 @@ pub(super) struct Client {
 /// Whose turn it is.
 #[derive(Debug)]
 enum Turn {
-    /// The client's; the number is its place among the awaited.
+    /// The client's; the number is that of its place among the awaited.
     Client(u64),
     /// Ours: so many whole requests are at work.
     Server(usize),
@@ -103,8 +120,8 @@ impl Client {
     pub(super) fn request_arrived(&self) {
         let mut turn = self.turn();
         *turn = match *turn {
-            Turn::Client(place) => {
-                self.awaited.leave(place);
+            Turn::Client(number) => {
+                self.awaited.leave(number);
                 Turn::Server(1)
             }
             Turn::Server(requests) => Turn::Server(requests + 1),
@@ -137,8 +154,8 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if let Turn::Client(place) = *self.turn() {
-            self.awaited.leave(place);
+        if let Turn::Client(number) = *self.turn() {
+            self.awaited.leave(number);
         }
     }
 }
@@ -152,12 +169,13 @@ mod tests {
         client.dismissed().now_or_never().is_some()
     }
 
-    #[test]
-    fn the_client_waited_for_longest_goes_first() {
+    #[tokio::test(start_paused = true)]
+    async fn the_client_waited_for_longest_goes_first() {
         let awaited = Arc::new(Awaited::default());
         let [first, second] = [(); 2].map(|()| Client::new(Arc::clone(&awaited)));
         first.request_arrived();
         first.request_answered();
+        tokio::time::advance(GRACE).await;
         assert!(awaited.dismiss_longest());
         assert!(is_dismissed(&second) && !is_dismissed(&first));
         assert!(awaited.dismiss_longest());
@@ -165,25 +183,42 @@ mod tests {
         assert!(!awaited.dismiss_longest());
     }
 
-    #[test]
-    fn a_client_with_a_request_at_work_stays() {
+    #[tokio::test(start_paused = true)]
+    async fn a_client_has_some_time_for_each_request() {
+        let awaited = Arc::new(Awaited::default());
+        let client = Client::new(Arc::clone(&awaited));
+        assert!(!awaited.dismiss_longest());
+        tokio::time::advance(GRACE).await;
+        client.request_arrived();
+        client.request_answered();
+        assert!(!awaited.dismiss_longest());
+        tokio::time::advance(GRACE).await;
+        assert!(awaited.dismiss_longest());
+        assert!(is_dismissed(&client));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_with_a_request_at_work_stays() {
         let awaited = Arc::new(Awaited::default());
         let client = Client::new(Arc::clone(&awaited));
         client.request_arrived();
         client.request_arrived();
         client.request_answered();
+        tokio::time::advance(GRACE).await;
         assert!(!awaited.dismiss_longest());
         client.request_answered();
+        tokio::time::advance(GRACE).await;
         assert!(awaited.dismiss_longest());
         // Dismissed, but quicker.
         client.request_arrived();
         assert!(!is_dismissed(&client));
     }
 
-    #[test]
-    fn a_client_that_is_gone_is_not_waited_for() {
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_gone_is_not_waited_for() {
         let awaited = Arc::new(Awaited::default());
         drop(Client::new(Arc::clone(&awaited)));
+        tokio::time::advance(GRACE).await;
         assert!(!awaited.dismiss_longest());
     }
 }

@@ -31,7 +31,8 @@ use awaited::Awaited;
 #[derive(Clone, Debug)]
 pub struct ServerLimits {
     /// How many connections may be open. A further one takes the place of the one whose client has
-    /// been waited for longest; with all requests at work it is answered by `refusal` and closed.
+    /// been waited for longest; if none has been for a second, it is answered by `refusal` and
+    /// closed.
     pub connections: usize,
     /// How long a client may take to send the header of a request; also how long a connection
     /// may be idle.

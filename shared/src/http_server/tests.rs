@@ -4,8 +4,9 @@ use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::awaited::GRACE;
 use super::*;
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -141,19 +142,43 @@ async fn refusals_have_no_end() {
 
 #[tokio::test]
 async fn clients_that_are_waited_for_make_room() {
-    let server = Serving::with_connections(2).await;
+    let server = Serving::with_connections(1).await;
     let half_a_header = "GET / HTTP/1.1\r\n";
     let half_a_body = "POST /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n12";
-    let mut displaced = Vec::new();
-    for request in ["", half_a_header, half_a_body, &get("/")] {
-        displaced.push(server.client(request).await);
-    }
-    let mut last = server.client(&get("/")).await;
-    assert_eq!(status(&mut last).await, StatusCode::OK);
-    for mut client in displaced.into_iter().take(3) {
+    for request in ["", half_a_header, half_a_body] {
+        let mut displaced = server.client(request).await;
+        let room = async {
+            while status(&mut server.client(&get("/")).await).await != StatusCode::OK {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(BOUND, room).await.unwrap();
         let mut rest = Vec::new();
-        let closed = timeout(BOUND, client.read_to_end(&mut rest)).await.unwrap();
-        assert!(rest.is_empty(), "{closed:?}, {rest:?}");
+        let closed = timeout(BOUND, displaced.read_to_end(&mut rest)).await;
+        assert!(rest.is_empty(), "{:?}, {rest:?}", closed.unwrap());
+    }
+    server.stops().await;
+}
+
+#[tokio::test]
+async fn a_request_that_follows_its_connection_is_answered_or_refused() {
+    const REQUEST: &str = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let server = Serving::with_connections(2).await;
+    let started = Instant::now();
+    let mut clients = Vec::new();
+    for _ in 0..50 {
+        clients.push(server.client("").await);
+    }
+    for mut client in clients {
+        let mut answer = String::new();
+        let sent = client.write_all(REQUEST.as_bytes()).await;
+        let read = timeout(BOUND, client.read_to_string(&mut answer)).await;
+        // Only a machine that stood still explains another end.
+        assert!(
+            answer.starts_with("HTTP/1.1 ") || started.elapsed() >= GRACE,
+            "{sent:?}, {:?}",
+            read.unwrap()
+        );
     }
     server.stops().await;
 }
