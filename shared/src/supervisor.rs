@@ -105,9 +105,9 @@ impl Broker {
     }
 }
 
-const MAX_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
-/// Short and capped: work is to go on within seconds of the broker's return.
+/// Short and capped: work is to go on within seconds of the broker's return, and jitter may double it.
 fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))

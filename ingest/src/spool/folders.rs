@@ -6,6 +6,18 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Keeps others from a folder, until it is dropped.
+pub struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing the file would do, were there no child of this process that has yet to close its copy.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::debug!(%error, "a folder of the spool stays locked until the process ends");
+        }
+    }
+}
+
 /// How many processes can share a folder.
 const CLAIMS: usize = 256;
 
@@ -14,7 +26,7 @@ const CLAIMS: usize = 256;
 ///
 /// # Errors
 /// A folder cannot be made or locked.
-pub fn claim(directory: &Path) -> io::Result<(Vec<PathBuf>, Vec<File>)> {
+pub fn claim(directory: &Path) -> io::Result<(Vec<PathBuf>, Vec<Lock>)> {
     let (mut folders, mut locks) = (Vec::new(), Vec::new());
     for number in 0..CLAIMS {
         let folder = directory.join(number.to_string());
@@ -30,7 +42,7 @@ pub fn claim(directory: &Path) -> io::Result<(Vec<PathBuf>, Vec<File>)> {
         match lock.try_lock() {
             Ok(()) => {
                 folders.push(folder);
-                locks.push(lock);
+                locks.push(Lock(lock));
             }
             Err(std::fs::TryLockError::WouldBlock) => {}
             Err(std::fs::TryLockError::Error(error)) => return Err(error),

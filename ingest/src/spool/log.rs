@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::spool::folders::{claim, sync_entry};
+use crate::spool::folders::{Lock, claim, sync_entry};
 use crate::spool::segment::{Removal, Segment, is_aside, number, recover, segments};
 
 /// From this size on a segment gets no more records. After a kill -9 at most one drained segment is
@@ -36,7 +36,7 @@ pub struct Depth {
 pub struct Log {
     folder: PathBuf,
     /// Held for as long as the process runs; the first is that of `folder`.
-    _locks: Vec<File>,
+    _locks: Vec<Lock>,
     sealed: VecDeque<Segment>,
     active: Option<Active>,
     next_number: u64,
