@@ -42,6 +42,7 @@ stop_programs() {
     wait_until 20 program_stopped "$state" "$name" && continue
     warn "$name does not stop: killed"
     signal_program "$state" "$name" KILL
+    wait_until 10 program_stopped "$state" "$name" || warn "$name cannot be killed"
   done
 }
 

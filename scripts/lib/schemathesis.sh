@@ -29,5 +29,8 @@ install_schemathesis() {
 }
 
 install_with_pip() {
-  python3 -m venv "$1" && "$1/bin/pip" install --quiet --retries 1 "schemathesis==$SCHEMATHESIS_VERSION" && touch "$1/complete"
+  local retries=1
+  # Without it a run of CI fails, whereas a person would rather not wait.
+  if [[ ${CI:-} == true ]]; then retries=5; fi
+  python3 -m venv "$1" && "$1/bin/pip" install --quiet --retries "$retries" "schemathesis==$SCHEMATHESIS_VERSION" && touch "$1/complete"
 }
