@@ -35,7 +35,8 @@ pub struct Broker {
 impl Broker {
     /// Opens a channel to the broker at `amqp_url`.
     pub async fn new(amqp_url: &str, topology: Topology) -> Self {
-        let connection = connect(amqp_url).await.unwrap();
+        let connected = async || connect(amqp_url).await.ok();
+        let connection = eventually("the broker to answer", connected).await;
         let channel = connection.create_channel().await.unwrap();
         channel
             .confirm_select(ConfirmSelectOptions::default())

@@ -60,10 +60,25 @@ impl Allowed {
     }
 
     /// What must not have happened in the case, and has.
-    fn failures(&self, verdict: &Verdict, refused: u64, back: Option<Duration>) -> Vec<String> {
+    fn failures(
+        &self,
+        verdict: &Verdict,
+        answers: &Answers,
+        back: Option<Duration>,
+    ) -> Vec<String> {
         let mut failures = verdict.failures();
-        if refused > 0 && !self.refusals {
+        let Answers {
+            callbacks,
+            late,
+            refused,
+            ..
+        } = answers;
+        if *refused > 0 && !self.refusals {
             failures.push(format!("{refused} callbacks refused"));
+        }
+        // A machine that stands still for a moment may make a few late.
+        if late * 50 > *callbacks && !self.refusals {
+            failures.push(format!("{late} of {callbacks} callbacks answered late"));
         }
         if verdict.parked_messages > 0 && !self.parking {
             failures.push(format!("{} messages parked", verdict.parked_messages));
@@ -134,7 +149,7 @@ impl Case {
         if world.ingest_was_started_again() {
             world.allowed.refuse();
         }
-        let failures = world.allowed.failures(&verdict, answers.refused, back);
+        let failures = world.allowed.failures(&verdict, &answers, back);
         if failures.is_empty() {
             Ok(())
         } else {

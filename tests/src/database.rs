@@ -18,6 +18,11 @@ pub async fn connect(database_url: &str) -> anyhow::Result<Client> {
     Ok(client)
 }
 
+async fn connected(database_url: &str) -> Client {
+    let connected = async || connect(database_url).await.ok();
+    eventually("the database to answer", connected).await
+}
+
 /// A database of one test's own.
 pub struct Database {
     /// Address for the pipeline's processes.
@@ -29,20 +34,20 @@ pub struct Database {
 impl Database {
     /// Creates the database `name` on the server at `server_url`.
     pub async fn create(server_url: &str, name: &str) -> Self {
-        let admin = connect(server_url).await.unwrap();
+        let admin = connected(server_url).await;
         admin
             .batch_execute(&format!("create database {name}"))
             .await
             .unwrap();
         let (server, _) = server_url.rsplit_once('/').unwrap();
         let url = format!("{server}/{name}");
-        let client = connect(&url).await.unwrap();
+        let client = connected(&url).await;
         Self { url, client }
     }
 
     /// Drops the database `name`, whoever is connected to it.
     pub async fn drop(server_url: &str, name: &str) {
-        let admin = connect(server_url).await.unwrap();
+        let admin = connected(server_url).await;
         admin
             .batch_execute(&format!("drop database if exists {name} with (force)"))
             .await

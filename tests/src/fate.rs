@@ -27,7 +27,7 @@ impl Fate {
         match id {
             ..0 => Self::Online,
             _ => match id % 50 {
-                0 => Self::Failing,
+                49 => Self::Failing,
                 1..=3 => Self::Gone,
                 4..=9 => Self::Offline,
                 10..=12 => Self::OnlineAtTheSecondTry,

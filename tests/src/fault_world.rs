@@ -24,13 +24,18 @@ use crate::proxy::Proxy;
 use crate::servers::Servers;
 use crate::wait::{BOUND, eventually};
 use crate::ways::{Flags, Ways, in_database};
-use crate::world::unique_name;
+use crate::world::{folder_in_memory, unique_name};
 
 /// How long a row lives here.
 pub const OBJECT_TTL: Duration = Duration::from_secs(2);
 
 /// The default of RabbitMQ 4.
 pub const MEMORY_WATERMARK: &str = "0.6";
+
+/// RabbitMQ's own, in milliseconds: how long it waits for an ack, and how often it looks.
+pub const ACK_TIMEOUT: u32 = 1_800_000;
+/// See [`ACK_TIMEOUT`].
+pub const ACK_TICK: u32 = 60_000;
 
 /// The sweep takes rows so late that it cannot pass for a janitor that is back in time.
 const SWEEP_GRACE: &str = "12s";
@@ -76,7 +81,7 @@ impl FaultWorld {
         let (mood, told) = (watch::Sender::new(Mood::Honest), Told::default());
         let client_service = fate::start(mood.subscribe(), told.clone()).await;
         let ways = Ways::open(&servers, &client_service.url).await;
-        let logs = TempDir::new().unwrap();
+        let logs = folder_in_memory();
         let flags = Flags {
             servers: &servers,
             ways: &ways,
@@ -215,10 +220,15 @@ impl FaultWorld {
     /// paused or has ended.
     pub async fn until_quiet(&mut self) -> Verdict {
         const PAUSE: Duration = Duration::from_millis(250);
+        const LOOKS: u32 = 3;
         let deadline = Instant::now() + SETTLE_BOUND;
+        // What is on its way from one queue to another one, or with a process, may be seen nowhere: it is
+        // by one of several looks.
+        let mut finals = 0;
         loop {
             let verdict = self.reckon().await;
-            if verdict.is_final() || Instant::now() > deadline {
+            finals = if verdict.is_final() { finals + 1 } else { 0 };
+            if finals == LOOKS || Instant::now() > deadline {
                 return verdict;
             }
             sleep(PAUSE).await;
@@ -264,6 +274,17 @@ impl FaultWorld {
         self.servers.broker.command(&command).await.unwrap();
     }
 
+    /// Sets how many milliseconds the broker waits for an ack, and how often it looks. Channels of new
+    /// connections have it.
+    pub async fn set_ack_timeout(&self, timeout: u32, tick: u32) {
+        let set = format!(
+            "application:set_env(rabbit, consumer_timeout, {timeout}), \
+             application:set_env(rabbit, channel_tick_interval, {tick})."
+        );
+        let command = ["rabbitmqctl", "eval", &set];
+        self.servers.broker.command(&command).await.unwrap();
+    }
+
     /// Undoes what a case that broke off may leave behind for later ones. A limit of connections is
     /// that of a role, which goes with the world.
     pub async fn repair(&self) {
@@ -273,6 +294,7 @@ impl FaultWorld {
             }
         }
         self.set_memory_watermark(MEMORY_WATERMARK).await;
+        self.set_ack_timeout(ACK_TIMEOUT, ACK_TICK).await;
         let url = self.servers.database.url().await.unwrap();
         let admin = database::connect(&url).await.unwrap();
         let reset = "alter system reset default_transaction_read_only";

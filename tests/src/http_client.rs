@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::wait::BOUND;
+use crate::wait::{BOUND, eventually};
 
 /// An answer.
 #[derive(Debug)]
@@ -78,6 +78,8 @@ impl HttpClient {
             })
             .body(Full::new(body.into()))
             .unwrap();
+        // A moment after the answer before.
+        assert!(self.reusable().await, "the connection is closed");
         let response = timeout(BOUND, self.sender.send_request(request))
             .await
             .unwrap()
@@ -113,6 +115,15 @@ pub async fn send(
         .await
         .send(method, path, body)
         .await
+}
+
+/// Waits until `GET /` says that the service at `address` can do its work.
+pub async fn until_ready(address: SocketAddr) {
+    eventually("the service to be ready", async || {
+        let answer = send(address, Method::GET, "/", "").await;
+        (answer.status == StatusCode::OK).then_some(())
+    })
+    .await;
 }
 
 /// Posts a callback.

@@ -16,8 +16,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-/// After this time the client service gives a callback up.
+/// What takes longer is late: a client service would send it again.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// After this time a callback is given up.
+const GIVEN_UP: Duration = Duration::from_secs(5);
 
 /// How many connections callbacks come on.
 const SENDERS: usize = 6;
@@ -36,7 +39,11 @@ const REPEAT: u32 = 6;
 pub struct Answers {
     /// Every id of a callback that was answered 2xx.
     pub accepted: BTreeSet<i64>,
-    /// Callbacks that were answered otherwise, or not in time.
+    /// How many callbacks were.
+    pub callbacks: u64,
+    /// Those of them that were answered late.
+    pub late: u64,
+    /// Callbacks that were answered otherwise, or not at all.
     pub refused: u64,
     /// How long the slowest 2xx took.
     pub slowest: Duration,
@@ -149,7 +156,7 @@ async fn send(source: Arc<Source>, mut flow: watch::Receiver<Flow>) {
 impl Source {
     async fn post(&self, connection: &mut Connection, ids: &[i64]) {
         let started = Instant::now();
-        let answer = timeout(PATIENCE, self.status(connection, ids)).await;
+        let answer = timeout(GIVEN_UP, self.status(connection, ids)).await;
         let took = started.elapsed();
         let accepted = matches!(answer, Ok(Some(status)) if status.is_success());
         if !matches!(answer, Ok(Some(_))) {
@@ -158,6 +165,8 @@ impl Source {
         let mut answers = self.answers.lock().unwrap();
         if accepted {
             answers.accepted.extend(ids);
+            answers.callbacks += 1;
+            answers.late += u64::from(took > PATIENCE);
             answers.slowest = answers.slowest.max(took);
         } else {
             answers.refused += 1;

@@ -91,7 +91,13 @@ impl Proxy {
 }
 
 async fn accept(listener: TcpListener, state: watch::Receiver<State>, accepted: Arc<AtomicUsize>) {
-    while let Ok((downstream, _)) = listener.accept().await {
+    // For instance no file descriptors left: it passes.
+    const PAUSE: Duration = Duration::from_millis(50);
+    loop {
+        let Ok((downstream, _)) = listener.accept().await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
         accepted.fetch_add(1, Ordering::Relaxed);
         let opened = *state.borrow();
         tokio::spawn(connection(downstream, opened, state.clone()));

@@ -81,7 +81,7 @@ fn run(
 ) -> Result<(), Failed> {
     let runtime = Runtime::new().map_err(|error| Failed::from(error.to_string()))?;
     runtime.block_on(async {
-        let mut world = World::create(servers).await;
+        let mut world = World::create(servers).await.with_spool_in_memory();
         let bounded = tokio::time::timeout(TEST_BOUND, body(&mut world));
         let result = std::panic::AssertUnwindSafe(bounded).catch_unwind().await;
         world.destroy().await;

@@ -206,7 +206,14 @@ impl Server {
                 let mut result = container.exec(ExecCommand::new(words.to_vec())).await?;
                 let output = result.stdout_to_vec().await?;
                 let shown = String::from_utf8_lossy(&output);
-                ensure!(result.exit_code().await? == Some(0), "{words:?}: {shown}");
+                let exit_code = loop {
+                    // The engine may know a moment after the output has ended.
+                    if let Some(code) = result.exit_code().await? {
+                        break code;
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                };
+                ensure!(exit_code == 0, "{words:?}: {shown}");
             }
             Keeper::Supervisor(state) => {
                 let output = Command::new(state.join(words[0]))

@@ -49,7 +49,7 @@ impl Servers {
                 let metrics = variable("TEST_BROKER_METRICS_ADDRESS");
                 let metrics = metrics.map(|address| address.parse()).transpose();
                 servers.broker_metrics = metrics.context("TEST_BROKER_METRICS_ADDRESS")?;
-                servers.wait(Duration::from_secs(5))?;
+                servers.wait(SERVER_BOUND)?;
                 Ok(servers)
             }
             (None, None) => Self::start(runtime),

@@ -2,13 +2,10 @@
 
 use std::net::SocketAddr;
 
-use http::{Method, StatusCode};
-
 use crate::client_service::ClientService;
-use crate::http_client::send;
+use crate::http_client::until_ready;
 use crate::process::Process;
 use crate::span_collector::SpanCollector;
-use crate::wait::eventually;
 use crate::world::{World, configure};
 
 /// One `ingest`, one `fetcher` and one `janitor`, killed when dropped. Rows live for a second.
@@ -39,8 +36,9 @@ impl Pipeline {
         let names = |name: &str| flags.iter().any(|flag| flag.starts_with(name));
         let to_collector = (!names("--zipkin-url")).then(|| collector.flag());
         let start = |binary: &'static str, own: Vec<String>, more: &[&str]| {
-            let admin = ["--admin-address=127.0.0.1:0"];
-            let given = admin.iter().chain(flags).chain(more);
+            // Its spans are sent in a tenth of the time for the shut-down.
+            let usual = ["--admin-address=127.0.0.1:0", "--shutdown-timeout=30s"];
+            let given = usual.iter().chain(flags).chain(more);
             let given = given.map(|flag| (*flag).to_owned());
             let flags = own.into_iter().chain(given).chain(to_collector.clone());
             let mut process = Process::new(binary, binary, flags.collect(), world.spool());
@@ -48,7 +46,12 @@ impl Pipeline {
             process
         };
         let client_url = format!("--client-url={}", client.url);
-        let usual = ["--object-ttl=1s", "--retry-delays=50ms", &client_url];
+        let usual = [
+            "--object-ttl=1s",
+            "--retry-delays=50ms",
+            "--fetch-timeout=60s",
+            &client_url,
+        ];
         let of_fetcher = [&usual, of_fetcher].concat();
         let listen = "--listen-address=127.0.0.1:0";
         let ingest = start("ingest", world.ingest_flags(), &[listen]);
@@ -57,11 +60,7 @@ impl Pipeline {
         world.will_use(&fetcher::topology(&configure(world.flags(), &of_fetcher)));
         let address = ingest.address_in_log("accepting callbacks").await;
         if !names("--amqp-url") {
-            eventually("ingest to be ready", async || {
-                let status = send(address, Method::GET, "/", "").await.status;
-                (status == StatusCode::OK).then_some(())
-            })
-            .await;
+            until_ready(address).await;
         }
         Self {
             collector,

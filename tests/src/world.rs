@@ -72,6 +72,13 @@ impl World {
         }
     }
 
+    /// The same with spools that no disk slows down, for those who do not measure.
+    #[must_use]
+    pub fn with_spool_in_memory(mut self) -> Self {
+        self.spool = folder_in_memory();
+        self
+    }
+
     /// Stops what runs and removes the database, the queues and the exchange.
     pub async fn destroy(mut self) {
         for running in &mut self.running {
@@ -141,7 +148,10 @@ impl World {
 
     /// Starts `ingest`; returns its address, and its place among what runs.
     pub async fn start_ingest(&mut self, flags: &[&str]) -> (SocketAddr, usize) {
-        let config = configure::<ingest::Config>(self.ingest_flags(), flags);
+        // Long enough for the broker of a busy machine: what goes to the spool is published twice.
+        let mut own = self.ingest_flags();
+        own.push("--publish-timeout=30s".to_owned());
+        let config = configure::<ingest::Config>(own, flags);
         let (listener, address) = listen().await;
         let started = self.start(&config, |config, context| {
             ingest::run(config, listener, context)
@@ -160,6 +170,8 @@ impl World {
     /// Starts `fetcher` on a client service; returns its place among what runs.
     pub fn start_fetcher(&mut self, client: &ClientService, flags: &[&str]) -> usize {
         let mut own = self.flags();
+        // Long enough for answers that a test holds back; a test that is about less says so.
+        own.push("--fetch-timeout=60s".to_owned());
         own.push(format!("--client-url={}", client.url));
         let config = configure::<fetcher::Config>(own, flags);
         self.will_use(&fetcher::topology(&config));
@@ -216,6 +228,14 @@ impl World {
     pub fn running(&mut self, started: usize) -> &mut Running {
         &mut self.running[started]
     }
+}
+
+/// A folder that is in memory, where the system has a place for such: a disk that is busy with what a
+/// build has written can take longer for a write than `ingest` waits.
+pub(crate) fn folder_in_memory() -> TempDir {
+    TempDir::new_in("/dev/shm")
+        .or_else(|_| TempDir::new())
+        .unwrap()
 }
 
 /// A proxy to the server at `url`, and its URL by way of it.

@@ -6,11 +6,10 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use http::{Method, StatusCode};
 use shared::messages::{FetchChunk, Headers, ObjectId};
 use shared::topology::Queue;
 use shared::trace::Traces;
-use tests::http_client::send;
+use tests::http_client::until_ready;
 use tests::process::Process;
 use tests::servers::Servers;
 use tests::wait::eventually;
@@ -91,11 +90,7 @@ pub(crate) async fn ingest(world: &World, more: &[String]) -> (Process, SocketAd
     flags.push("--listen-address=127.0.0.1:0".to_owned());
     let process = start(world, "ingest", "ingest", flags, more);
     let address = process.address_in_log("accepting callbacks").await;
-    eventually("ingest to be ready", async || {
-        let status = send(address, Method::GET, "/", "").await.status;
-        (status == StatusCode::OK).then_some(())
-    })
-    .await;
+    until_ready(address).await;
     (process, address)
 }
 

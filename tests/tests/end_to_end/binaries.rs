@@ -97,13 +97,14 @@ async fn every_binary_stops_also_while_nothing_is_reachable(world: &mut World) {
 async fn every_binary_stops_also_while_nothing_answers(world: &mut World) {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
+    let mut connections = Vec::new();
     for (binary, _) in binaries() {
         let mut flags = replaced(flags(world, binary), &nowhere(binary, port));
         flags.push("--shutdown-timeout=2s".to_owned());
         let mut process = Started::new(binary, &flags);
         process.until_logged("starting").await;
         if binary != "mock-client" {
-            silent.accept().await.unwrap();
+            connections.push(silent.accept().await.unwrap());
         }
         assert_stops(process, "TERM").await;
     }

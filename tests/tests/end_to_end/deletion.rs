@@ -111,14 +111,14 @@ async fn rows_vanish_when_they_expire_and_never_early(world: &mut World) {
         (world.database.number(deleted).await == ROWS).then_some(())
     })
     .await;
-    assert!(world.database.ids().await.is_empty());
+    world.database.until_ids(&[]).await;
     let latest =
         "select min(late), percentile_disc(0.99) within group (order by late) from deletions";
     let row = world.database.client.query_one(latest, &[]).await.unwrap();
     let (least, p99): (f64, f64) = (row.get(0), row.get(1));
     assert!(least >= 0.0, "a row was deleted {least} s after it expired");
     // What it is on a machine that does nothing else is measured elsewhere; this finds a mistake.
-    assert!(p99 < 2.0, "p99 of the lateness is {p99} s");
+    assert!(p99 < 5.0, "p99 of the lateness is {p99} s");
 }
 
 async fn an_object_seen_again_before_it_expires_stays(world: &mut World) {
@@ -169,6 +169,9 @@ async fn a_stale_a_reordered_and_a_repeated_message_change_nothing(world: &mut W
     arm(world, seen_again - Duration::from_secs(30), 5..10).await;
     arm(world, last_seen, 0..5).await;
     arm(world, last_seen, 0..5).await;
+    // When this one has been deleted, all messages before its own have been taken.
+    let last = insert(world, 20..21, "0.001 s").await;
+    arm(world, last, 20..21).await;
     world.database.until_ids(&[5, 6, 7, 8, 9]).await;
     world.broker.until_ready(Queue::Delete, 0).await;
     world.running(janitor).stop().await;
@@ -208,7 +211,7 @@ async fn a_message_that_does_not_say_when_its_rows_expire_waits_for_them(world: 
 }
 
 async fn what_is_held_holds_up_nothing_and_goes_back_to_the_queue_in_the_end(world: &mut World) {
-    let flags = ["--sweep-interval=1h", "--shutdown-timeout=1s"];
+    let flags = ["--sweep-interval=1h", "--shutdown-timeout=5s"];
     let janitor = world.janitor(&flags).await;
     let last_seen = insert(world, 0..3, "1 h").await;
     arm_ahead(world, last_seen, Duration::from_hours(1), 0..3).await;

@@ -164,10 +164,11 @@ async fn a_look_up_without_an_answer_is_given_up_and_tried_again(world: &mut Wor
         _ => Reply::Online,
     })
     .await;
-    world.fetcher(&client, &[FAST, "--fetch-timeout=2s"]).await;
+    world.fetcher(&client, &[FAST, "--fetch-timeout=5s"]).await;
     publish(world, &[1]).await;
     world.database.until_ids(&[1]).await;
-    assert_eq!(client.look_ups(1).len(), 2);
+    // More when it was probed with.
+    assert!(client.look_ups(1).len() >= 2);
 }
 
 async fn an_id_that_keeps_failing_ends_among_the_dead_with_its_reason(world: &mut World) {
@@ -358,6 +359,7 @@ async fn a_stopping_fetcher_returns_what_it_cannot_finish(world: &mut World) {
 
 async fn two_fetchers_on_overlapping_ids_do_not_deadlock(world: &mut World) {
     const ROUNDS: u64 = 60;
+    const IDS: u64 = 200;
     let client = ClientService::start(|_, _| Reply::Online).await;
     let flags = ["--write-linger=20ms", "--object-ttl=1h"];
     let fetchers = [
@@ -365,18 +367,20 @@ async fn two_fetchers_on_overlapping_ids_do_not_deadlock(world: &mut World) {
         world.fetcher(&client, &flags).await,
     ];
     for round in 0..ROUNDS {
-        // The same 200 ids, each time in another order.
-        let shuffled: Vec<i64> = (0..200_u64)
-            .map(|n| ((n * 37 + round * 101) % 200).cast_signed())
+        // The same ids, each time in another order.
+        let shuffled: Vec<i64> = (0..IDS)
+            .map(|n| ((n * 37 + round * 101) % IDS).cast_signed())
             .collect();
         publish(world, &shuffled).await;
     }
-    world
-        .database
-        .until_ids(&(0..200).collect::<Vec<_>>())
-        .await;
-    until_worked_off(world).await;
+    // What a fetcher that stops has not taken goes to the other one, which takes it before anything
+    // that is published later.
+    let mut expected: Vec<i64> = (0..IDS.cast_signed()).collect();
     for fetcher in fetchers {
+        let last = expected.len().try_into().unwrap();
+        publish(world, &[last]).await;
+        expected.push(last);
+        world.database.until_ids(&expected).await;
         world.running(fetcher).stop().await;
     }
     assert_eq!(world.broker.ready(Queue::Fetch).await, 0);

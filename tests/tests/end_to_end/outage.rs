@@ -182,7 +182,7 @@ async fn one_bad_id_among_many_holds_up_no_other(world: &mut World) {
         (client.look_ups(1).len() == 1).then_some(())
     })
     .await;
-    let others: Vec<i64> = (2..100).collect();
+    let others: Vec<i64> = (2..30).collect();
     publish(world, &others).await;
     world.database.until_ids(&others).await;
     let first_failure = client.look_ups(1)[0] + Duration::from_secs(8);
@@ -358,7 +358,7 @@ async fn a_fetcher_that_holds_back_consumption_can_be_stopped(world: &mut World)
     publish(world, &[1]).await;
     until_given_back(world, fetcher, 1).await;
     stop_at_once(world, fetcher).await;
-    assert_eq!(world.broker.ready(Queue::Fetch).await, 1);
+    world.broker.until_ready(Queue::Fetch, 1).await;
 }
 
 async fn a_fetcher_that_is_stopped_in_an_outage_returns_its_messages(world: &mut World) {

@@ -41,6 +41,15 @@ fn destination(topology: &Topology, queue: Queue) -> String {
     format!("{}:{}", topology.exchange(), topology.name(queue))
 }
 
+/// That of the messages that wait for their rows, which live for a second.
+fn delay(topology: &Topology) -> String {
+    let fetch = destination(topology, Queue::Fetch);
+    format!(
+        "{}objects.delete.delay.750",
+        fetch.trim_end_matches("objects.fetch")
+    )
+}
+
 fn titles(trace: &[Span]) -> Vec<String> {
     trace.iter().map(Span::title).collect()
 }
@@ -60,13 +69,9 @@ async fn a_callback_is_one_trace_from_its_request_to_the_deletion(world: &mut Wo
     assert_eq!(trace.len(), 9, "{:#?}", titles(&trace));
     let topology = &world.broker.topology;
 
-    let name = |queue| destination(topology, queue);
-    let fetch = name(Queue::Fetch);
-    let delay = format!(
-        "{}objects.delete.delay.750",
-        fetch.trim_end_matches("objects.fetch")
-    );
-    let delete = name(Queue::Delete);
+    let fetch = destination(topology, Queue::Fetch);
+    let delay = delay(topology);
+    let delete = destination(topology, Queue::Delete);
     let expected = [
         ("ingest: POST /callback", Kind::Server, None),
         (
@@ -180,7 +185,9 @@ async fn a_trace_that_a_request_comes_with_is_continued_to_the_client_service(wo
     )
     .await;
     post_ids_with(pipeline.address, &[("b3", b3)], &[4]).await;
-    let traces = pipeline.collector.until_traces_with(2, &[LAST]).await;
+    // Each process sends its spans when it comes to it.
+    let names = ["POST /callback", "GET /objects/{id}", LAST];
+    let traces = pipeline.collector.until_traces_with(2, &names).await;
     for (trace, id) in traces.iter().zip([2, 4]) {
         let begun = find(trace, "POST /callback");
         assert_eq!(begun.parent_id.as_deref(), Some("00f067aa0ba902b7"));
@@ -300,7 +307,9 @@ async fn a_callback_that_waited_in_the_spool_keeps_its_trace(world: &mut World) 
     let client = even_ones_are_online().await;
     let (proxy, flag) = world.broker_proxy().await;
     proxy.set(Network::Cut);
-    let pipeline = Pipeline::start(world, &client, &[&flag], &[]).await;
+    // What is published once more is deleted once more.
+    let flags = [&flag, "--broker-timeout=30s"];
+    let pipeline = Pipeline::start(world, &client, &flags, &[]).await;
     post_ids(pipeline.address, &[2]).await;
     pipeline
         .collector
@@ -324,11 +333,13 @@ async fn an_outage_of_the_database_adds_one_failed_attempt_to_a_trace(world: &mu
     let client = even_ones_are_online().await;
     let mut pipeline = Pipeline::start(world, &client, &[], &[]).await;
     let (proxy, url) = proxied(&world.database.url).await;
+    pipeline.fetcher.address_in_log("starting").await;
     pipeline.fetcher.stop().await;
     pipeline.fetcher.set_flag("database-url", &url);
     pipeline.fetcher.start();
     post_ids(pipeline.address, &[2]).await;
-    world.database.until_ids(&[2]).await;
+    // Only then it is certain that the fetcher has been told of its row.
+    pipeline.collector.until_traces_with(1, &[LAST]).await;
     proxy.set(Network::Cut);
     let before = proxy.accepted();
     post_ids(pipeline.address, &[4]).await;
@@ -336,7 +347,10 @@ async fn an_outage_of_the_database_adds_one_failed_attempt_to_a_trace(world: &mu
         async || (client.look_ups(4).len() == 1 && proxy.accepted() > before + 5).then_some(());
     eventually("several attempts", tried).await;
     proxy.set(Network::Pass);
-    let traces = pipeline.collector.until_traces_with(2, &[LAST]).await;
+    // The fetcher sends its spans in the order in which they ended: the attempts come before this one.
+    let armed = format!("publish {}", delay(&world.broker.topology));
+    let names = [&*armed, LAST];
+    let traces = pipeline.collector.until_traces_with(2, &names).await;
     let attempts = |trace: &[Span]| -> Vec<bool> {
         let attempts = trace.iter().filter(|span| span.name == "INSERT objects");
         attempts
@@ -374,7 +388,8 @@ async fn nothing_is_recorded_at_ratio_0_but_what_a_request_asks_for(world: &mut 
     assert_eq!(pipeline.collector.traces().len(), 1);
     assert_eq!(traces[0][0].trace_id, &PARENT[3..35]);
     post_ids_with(pipeline.address, &[("b3", "1")], &[6]).await;
-    let traces = pipeline.collector.until_traces_with(2, &[LAST]).await;
+    let names = ["POST /callback", LAST];
+    let traces = pipeline.collector.until_traces_with(2, &names).await;
     assert_eq!(find(&traces[1], "POST /callback").parent_id, None);
     pipeline.stop().await;
 }

@@ -1,27 +1,17 @@
 //! Messages that are held for longer than the broker waits for acks: it closes their channel.
 
-use tests::fault_world::FaultWorld;
+use tests::fault_world::{ACK_TICK, ACK_TIMEOUT, FaultWorld};
 use tests::parts::Part;
 use tests::proxy::Network;
 use tests::wait::eventually;
 
 tests::cases![acks_that_take_too_long];
 
-/// The broker's own settings, in milliseconds.
-const TIMEOUT: u32 = 1_800_000;
-const TICK: u32 = 60_000;
-
-/// How long the broker waits for an ack, and how often it looks. Channels of new connections have it.
+/// Sets how long the broker waits for an ack, on connections that are all new.
 async fn set_ack_timeout(world: &FaultWorld, timeout: u32, tick: u32) {
-    let set = format!(
-        "application:set_env(rabbit, consumer_timeout, {timeout}), \
-         application:set_env(rabbit, channel_tick_interval, {tick})."
-    );
-    let broker = &world.servers.broker;
-    let eval = ["rabbitmqctl", "eval", &set];
-    broker.command(&eval).await.unwrap();
+    world.set_ack_timeout(timeout, tick).await;
     let close = ["rabbitmqctl", "close_all_connections", "the fault suite"];
-    broker.command(&close).await.unwrap();
+    world.servers.broker.command(&close).await.unwrap();
 }
 
 async fn acks_that_take_too_long(world: &mut FaultWorld) {
@@ -34,6 +24,6 @@ async fn acks_that_take_too_long(world: &mut FaultWorld) {
     })
     .await;
     world.ways.to_client.set(Network::Pass);
-    set_ack_timeout(world, TIMEOUT, TICK).await;
+    set_ack_timeout(world, ACK_TIMEOUT, ACK_TICK).await;
     world.back_at_work().await;
 }
