@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use testcontainers::core::ExecCommand;
 use testcontainers::core::client::docker_client_instance;
+use testcontainers::core::{CmdWaitFor, ExecCommand};
 use testcontainers::{ContainerAsync, GenericImage};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
@@ -203,17 +203,13 @@ impl Server {
     pub async fn command(&self, words: &[&str]) -> anyhow::Result<()> {
         match &self.keeper {
             Keeper::Container(container) => {
-                let mut result = container.exec(ExecCommand::new(words.to_vec())).await?;
+                // The engine may know the exit code a moment after the output has ended.
+                let command =
+                    ExecCommand::new(words.to_vec()).with_cmd_ready_condition(CmdWaitFor::exit());
+                let mut result = container.exec(command).await?;
                 let output = result.stdout_to_vec().await?;
                 let shown = String::from_utf8_lossy(&output);
-                let exit_code = loop {
-                    // The engine may know a moment after the output has ended.
-                    if let Some(code) = result.exit_code().await? {
-                        break code;
-                    }
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                };
-                ensure!(exit_code == 0, "{words:?}: {shown}");
+                ensure!(result.exit_code().await? == Some(0), "{words:?}: {shown}");
             }
             Keeper::Supervisor(state) => {
                 let output = Command::new(state.join(words[0]))

@@ -35,7 +35,7 @@ pub struct Depth {
 /// The segments on the disk.
 pub struct Log {
     folder: PathBuf,
-    /// Held for as long as the process runs; the first is that of `folder`.
+    /// Held for as long as the log is open; the first is that of `folder`.
     _locks: Vec<Lock>,
     sealed: VecDeque<Segment>,
     active: Option<Active>,

@@ -296,14 +296,15 @@ async fn a_replay_that_is_killed_loses_nothing(world: &mut World) {
     assert!(left > 0, "it was killed too late");
     // What was replayed and not yet acknowledged comes back as well, whenever the broker notices.
     let mut ids = BTreeSet::new();
-    eventually("all messages to be replayed", async || {
-        answer(world, &["replay"]).await;
+    let replayed = eventually("all messages to be replayed", async || {
+        let replayed = answer(world, &["replay"]).await;
         while let Some(message) = world.broker.try_take(Queue::Fetch).await {
             ids.extend(decode::<FetchChunk>(&message.data).unwrap().object_ids);
         }
-        (ids == (0..COUNT).map(ObjectId).collect()).then_some(())
+        (ids == (0..COUNT).map(ObjectId).collect()).then_some(replayed)
     })
     .await;
+    assert_eq!(replayed["left"], 0);
 }
 
 async fn a_purge_deletes_what_was_chosen_and_asks_for_a_yes(world: &mut World) {

@@ -101,7 +101,8 @@ async fn rows_vanish_when_they_expire_and_never_early(world: &mut World) {
     let client = ClientService::start(|_, _| Reply::Online).await;
     world.janitor(&["--sweep-interval=1h"]).await;
     world.database.record_deletions().await;
-    world.fetcher(&client, &["--object-ttl=2s"]).await;
+    // Longer than what is held against it below, so that a lifetime too much is found.
+    world.fetcher(&client, &["--object-ttl=6s"]).await;
     for start in (0..ROWS).step_by(50) {
         publish(world, start..start + 50).await;
     }
