@@ -32,12 +32,14 @@ pub enum CallbackError {
 }
 
 impl Callback {
-    /// Reads the body of a request. Unknown members are ignored, and an id that stands several
-    /// times counts once.
+    /// Reads the body of a request. A byte order mark is skipped, unknown members are ignored, and
+    /// an id that stands several times counts once.
     ///
     /// # Errors
     /// [`CallbackError`], for the first thing that is wrong.
     pub fn parse(body: &[u8], ids_limit: usize) -> Result<Self, CallbackError> {
+        const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
         let Body { mut object_ids } =
             serde_json::from_slice(body).map_err(|error| explain(body, &error))?;
         if object_ids.len() > ids_limit {
@@ -217,6 +219,18 @@ mod tests {
     fn duplicates_count_once_and_an_empty_array_is_a_callback() {
         assert_eq!(parse(r#"{"object_ids":[3,1,3,3,1]}"#), Ok(vec![1, 3]));
         assert_eq!(parse(r#"{"object_ids":[]}"#), Ok(vec![]));
+    }
+
+    #[test]
+    fn one_byte_order_mark_is_skipped() {
+        assert_eq!(parse("\u{feff}{\"object_ids\":[1]}"), Ok(vec![1]));
+        assert_eq!(parse("\u{feff} \n{\"object_ids\":[]}"), Ok(vec![]));
+        for body in ["\u{feff}", "\u{feff}\u{feff}{}", "{\u{feff}}", "\u{fffe}{}"] {
+            assert!(
+                matches!(parse(body), Err(CallbackError::NotJson(_))),
+                "{body:?}"
+            );
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format;
 
 use crate::config::{Value, parse_with_envy};
@@ -39,8 +40,21 @@ pub struct LogFilter(String);
 
 impl Value for LogFilter {
     fn parse(raw: &str) -> Result<Self, String> {
-        EnvFilter::try_new(raw).map_err(|error| error.to_string())?;
-        Ok(Self(raw.to_owned()))
+        let directives: Vec<&str> = raw.split(',').map(str::trim).collect();
+        for directive in &directives {
+            let level = directive
+                .rsplit_once('=')
+                .map_or(*directive, |(_, level)| level);
+            // A word that is no level would be taken for a target, which silences all others.
+            if level.is_empty() || level.parse::<LevelFilter>().is_err() {
+                return Err(format!(
+                    "{level:?} is not a level: error, warn, info, debug, trace or off"
+                ));
+            }
+        }
+        let filter = directives.join(",");
+        EnvFilter::try_new(&filter).map_err(|error| error.to_string())?;
+        Ok(Self(filter))
     }
 
     fn show(&self) -> String {
@@ -67,7 +81,11 @@ crate::settings! {
 pub fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.log.0).context("reading the log filter")?;
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    // A line that cannot be written is lost. To say so on the standard error, as is the default,
+    // panics where that cannot be written either, and the panic is a line again.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .log_internal_errors(false);
     let format = format().with_target(false);
     let begun = match settings.log_format {
         LogFormat::Text => builder
@@ -169,4 +187,36 @@ pub fn init_metrics() -> anyhow::Result<Exposition> {
     process.describe();
     let exposition = Exposition { handle, process };
     Ok(EXPOSITION.get_or_init(|| exposition).clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_filter_is_levels_and_targets_with_levels() {
+        for (raw, filter) in [
+            ("info", "info"),
+            ("WARN\n", "WARN"),
+            ("info, lapin=off", "info,lapin=off"),
+            (" off ,fetcher::retry=trace ", "off,fetcher::retry=trace"),
+        ] {
+            assert_eq!(LogFilter::parse(raw).unwrap().show(), filter);
+        }
+    }
+
+    #[test]
+    fn a_log_filter_with_a_typo_is_refused_by_name() {
+        for (raw, named) in [
+            ("warning", "warning"),
+            ("inof", "inof"),
+            ("info,lapin", "lapin"),
+            ("info,lapin=of", "of"),
+            ("info,", ""),
+            ("", ""),
+        ] {
+            let error = LogFilter::parse(raw).unwrap_err();
+            assert!(error.starts_with(&format!("{named:?} ")), "{raw}: {error}");
+        }
+    }
 }

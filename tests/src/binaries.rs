@@ -1,5 +1,6 @@
 //! The binaries as an operator starts them.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::sync::OnceLock;
@@ -80,6 +81,14 @@ pub async fn output(binary: &str, arguments: &[String], environment: &[(&str, &s
         .await
         .unwrap()
         .unwrap()
+}
+
+/// Runs a binary to its end, on a disk that is full for all that it logs. `None` if a signal ended it.
+pub async fn exit_code_with_full_log(binary: &str, arguments: &[String]) -> Option<i32> {
+    let full = || Stdio::from(File::create("/dev/full").unwrap());
+    let mut command = command(binary, arguments, None);
+    let running = command.stdout(full()).stderr(full()).status();
+    timeout(BOUND, running).await.unwrap().unwrap().code()
 }
 
 /// How many file descriptors a process may have here.

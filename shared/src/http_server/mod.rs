@@ -117,8 +117,7 @@ fn builder(header_timeout: Duration, half_close: bool) -> auto::Builder<TokioExe
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(HTTP1_BUFFER)
-        .half_close(half_close)
-        .pipeline_flush(true);
+        .half_close(half_close);
     builder
         .http2()
         .timer(TokioTimer::new())

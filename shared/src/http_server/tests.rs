@@ -197,3 +197,24 @@ async fn a_request_that_follows_its_connection_is_answered_or_refused() {
     }
     server.stops().await;
 }
+
+#[tokio::test]
+async fn an_answer_does_not_wait_for_what_follows_its_request() {
+    let server = Serving::with_connections(10).await;
+    for rest in ["\r\n", "\r\n\r\n", "x", "GET / HTTP/1.1\r\nho", "PRI * "] {
+        let mut client = server.client(&[&get("/"), rest].concat()).await;
+        assert_eq!(status(&mut client).await, StatusCode::OK, "{rest:?}");
+    }
+    server.stops().await;
+}
+
+#[tokio::test]
+async fn empty_lines_between_requests_are_ignored() {
+    let server = Serving::with_connections(10).await;
+    let requests = [&get("/"), "\r\n", &get("/"), "\r\n\r\n", &get("/")].concat();
+    let mut client = server.client(&requests).await;
+    for _ in 0..3 {
+        assert_eq!(status(&mut client).await, StatusCode::OK);
+    }
+    server.stops().await;
+}

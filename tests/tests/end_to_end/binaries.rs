@@ -3,7 +3,7 @@
 use serde_json::Value;
 use shared::boot::Process;
 use shared::config::Spec;
-use tests::binaries::{Started, output};
+use tests::binaries::{Started, exit_code_with_full_log, output};
 use tests::world::World;
 
 tests::tests![
@@ -16,6 +16,7 @@ tests::tests![
     a_running_instance_can_be_asked_whether_it_is_ready,
     logs_for_machines_are_one_json_object_a_line,
     an_address_in_use_is_a_clear_error,
+    a_log_that_cannot_be_written_ends_no_binary,
 ];
 
 fn binaries() -> [(&'static str, Vec<Spec>); 4] {
@@ -257,6 +258,23 @@ async fn an_address_in_use_is_a_clear_error(_: &mut World) {
         assert!(
             shown.contains(&address.to_string()) && shown.contains("in use"),
             "{binary}: {shown}"
+        );
+    }
+}
+
+async fn a_log_that_cannot_be_written_ends_no_binary(_: &mut World) {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    for (binary, _) in binaries() {
+        // It writes lines until it finds the address taken, which is another exit code than a panic's.
+        let flags = [
+            format!("--admin-address={address}"),
+            "--log=trace".to_owned(),
+        ];
+        assert_eq!(
+            exit_code_with_full_log(binary, &flags).await,
+            Some(1),
+            "{binary}"
         );
     }
 }

@@ -35,7 +35,7 @@ fn verdict(body: &[u8]) -> Verdict {
 
 /// None where the oracle does not know.
 fn oracle(body: &[u8]) -> Option<Verdict> {
-    let members = match read(body) {
+    let members = match read(body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)) {
         Json::Not => return Some(Verdict::NotJson),
         Json::Other => return Some(Verdict::WrongShape),
         Json::Beyond => return None,
