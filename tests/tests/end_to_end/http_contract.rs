@@ -43,6 +43,7 @@ async fn a_callback_is_answered_with_its_number_of_distinct_ids(world: &mut Worl
             2,
         ),
         (r#" {"more":{"deep":[[]]},"object_ids":[5],"x":null} "#, 1),
+        ("\u{feff}{\"object_ids\":[1]}", 1),
     ] {
         let answer = post(address, body).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{body}: {answer:?}");
@@ -72,7 +73,7 @@ async fn bodies_that_are_no_callback_are_refused_with_code_and_position(world: &
         ("", "invalid_json", ""),
         ("{", "invalid_json", "line 1"),
         ("{\"object_ids\":[1]} x", "invalid_json", "trailing"),
-        ("\u{feff}{\"object_ids\":[1]}", "invalid_json", ""),
+        ("\u{feff}\u{feff}{\"object_ids\":[1]}", "invalid_json", ""),
         ("null", "invalid_request", "object_ids"),
         ("[1]", "invalid_request", "object_ids"),
         ("{}", "invalid_request", "object_ids is missing"),
