@@ -1,8 +1,6 @@
 # shellcheck shell=bash
 # The four processes and the command dead-letters, built on this machine.
 
-BINARIES=(ingest fetcher janitor mock-client dead-letters)
-
 build_binaries() {
   require_rust
   install_missing build_packages
@@ -12,10 +10,3 @@ build_binaries() {
 
 # Where cargo puts them.
 binary() { echo "${CARGO_TARGET_DIR:-$ROOT/target}/release/$1"; }
-
-# copy_binaries FOLDER
-copy_binaries() {
-  local name
-  mkdir -p "$1"
-  for name in "${BINARIES[@]}"; do cp --remove-destination "$(binary "$name")" "$1/"; done
-}

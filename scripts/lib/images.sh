@@ -11,8 +11,8 @@ HINTED=''
 official_image() {
   case $1 in
     RUNTIME_IMAGE) echo debian:trixie-slim ;;
-    RABBITMQ_IMAGE) echo rabbitmq:4-management ;;
-    POSTGRES_IMAGE) echo postgres:17 ;;
+    RABBITMQ_IMAGE) echo rabbitmq:4.3-management ;;
+    POSTGRES_IMAGE) echo postgres:18 ;;
     RUST_IMAGE) echo rust:1.95-slim-trixie ;;
     ZIPKIN_IMAGE) echo openzipkin/zipkin:3 ;;
     PROMETHEUS_IMAGE) echo prom/prometheus:v3.5.0 ;;
@@ -23,8 +23,9 @@ official_image() {
 stand_in() {
   case $1 in
     RUNTIME_IMAGE) echo callback-pipeline/debian:trixie ;;
-    RABBITMQ_IMAGE) echo callback-pipeline/rabbitmq:4 ;;
-    POSTGRES_IMAGE) echo callback-pipeline/postgres:17 ;;
+    RUST_IMAGE) echo callback-pipeline/rust:backports ;;
+    RABBITMQ_IMAGE) echo callback-pipeline/rabbitmq:4.3 ;;
+    POSTGRES_IMAGE) echo callback-pipeline/postgres:18 ;;
     PROMETHEUS_IMAGE) echo callback-pipeline/prometheus:2 ;;
   esac
 }
@@ -124,21 +125,28 @@ registry_of() {
   if [[ $1 == */* && $first == *[.:]* ]]; then echo "$first"; else echo docker.io; fi
 }
 
-# Everything that `compose up` needs, with the binaries where they have to be built on the host.
+# Everything that `compose up` needs.
 prepare_compose() {
   choose_profiles
-  choose_images RABBITMQ_IMAGE POSTGRES_IMAGE RUNTIME_IMAGE
-  choose_dockerfile
-  if [[ $PIPELINE_DOCKERFILE == *prebuilt ]]; then
-    build_binaries
-    copy_binaries "$RUN_DIR/binaries"
-  fi
+  choose_images RABBITMQ_IMAGE POSTGRES_IMAGE RUNTIME_IMAGE RUST_IMAGE
+  copy_certificates
+}
+
+# The build trusts whom this host trusts, for networks whose proxy inspects TLS.
+copy_certificates() {
+  local bundle copy=deploy/ca-certificates/host.crt
+  for bundle in "${SSL_CERT_FILE:-}" /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do
+    if [[ -s $bundle ]]; then
+      cmp -s "$bundle" "$copy" || cp "$bundle" "$copy"
+      return
+    fi
+  done
 }
 
 # For the compose commands that need no image: what was chosen before, unlooked at.
 use_choices() {
   local variable image profile profiles=''
-  for variable in RABBITMQ_IMAGE POSTGRES_IMAGE RUNTIME_IMAGE ZIPKIN_IMAGE PROMETHEUS_IMAGE GRAFANA_IMAGE PIPELINE_DOCKERFILE; do
+  for variable in RABBITMQ_IMAGE POSTGRES_IMAGE RUNTIME_IMAGE RUST_IMAGE ZIPKIN_IMAGE PROMETHEUS_IMAGE GRAFANA_IMAGE; do
     image=$(chosen_image "$variable")
     if [[ -z $(dot_env "$variable") && -n $image && $image != none ]]; then export "$variable=$image"; fi
   done
@@ -177,22 +185,4 @@ choose_profiles() {
 use_profiles() {
   export COMPOSE_PROFILES=$1
   if [[ ,$1, != *,zipkin,* && -z $(dot_env ZIPKIN_URL) ]]; then export ZIPKIN_URL=off; fi
-}
-
-# Without the image of the compiler, the binaries are built here and copied into the runtime image.
-choose_dockerfile() {
-  local image
-  PIPELINE_DOCKERFILE=$(dot_env PIPELINE_DOCKERFILE)
-  PIPELINE_DOCKERFILE=${PIPELINE_DOCKERFILE:-$(chosen_image PIPELINE_DOCKERFILE)}
-  if [[ -z $PIPELINE_DOCKERFILE ]]; then
-    image=$(dot_env RUST_IMAGE)
-    image=${image:-$(official_image RUST_IMAGE)}
-    PIPELINE_DOCKERFILE=deploy/Dockerfile
-    if ! is_here "$image" && ! pull "$image"; then
-      say "$image cannot be had: building the binaries on this machine"
-      PIPELINE_DOCKERFILE=deploy/Dockerfile.prebuilt
-    fi
-    remember PIPELINE_DOCKERFILE "$PIPELINE_DOCKERFILE"
-  fi
-  export PIPELINE_DOCKERFILE
 }

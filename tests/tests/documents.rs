@@ -18,6 +18,8 @@ use shared::metrics::Description;
 
 #[path = "documents/alerts.rs"]
 mod alerts;
+#[path = "documents/build_context.rs"]
+mod build_context;
 #[path = "documents/dashboard.rs"]
 mod dashboard;
 #[path = "documents/kubernetes.rs"]
