@@ -18,7 +18,7 @@ use crate::descriptors;
 use crate::health::Health;
 use crate::metrics::{Description, announce};
 use crate::shutdown::Shutdown;
-use crate::telemetry::{LogSettings, init_logs, init_metrics};
+use crate::telemetry::{LogSettings, flush_logs, init_logs, init_metrics, write_to_stderr};
 use crate::trace::{Recording, TraceSettings};
 
 crate::settings! {
@@ -128,10 +128,20 @@ fn boot<C: Settings, A: Args>(
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("starting the runtime")),
     };
+    // In whichever way this ends, a panic included.
+    let _flushing = FlushAtEnd;
     let result = runtime.block_on(work(settings, arguments));
     // Whatever still runs has had its time.
     runtime.shutdown_background();
     result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+}
+
+struct FlushAtEnd;
+
+impl Drop for FlushAtEnd {
+    fn drop(&mut self) {
+        flush_logs();
+    }
 }
 
 /// Binaries differ in what they use; the ones that use TLS find the one provider installed.
@@ -149,9 +159,10 @@ where
     C: Process,
     F: Future<Output = anyhow::Result<()>>,
 {
+    // Before the logs, whose lost lines are counted.
+    let metrics = settings.process().metrics.then(init_metrics).transpose()?;
     init_logs(&settings.process().logs)?;
     descriptors::raise_limit();
-    let metrics = settings.process().metrics.then(init_metrics).transpose()?;
     announce(C::METRICS.iter().copied().flatten());
     let version = env!("CARGO_PKG_VERSION");
     metrics::gauge!("build_info", "process" => C::NAME, "version" => version).set(1);
@@ -239,37 +250,29 @@ async fn answer(address: SocketAddr, path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "without a configuration no log is begun"
-)]
 fn refuse(name: &str, error: &ConfigError) -> ExitCode {
     const EX_USAGE: u8 = 2;
     match error {
-        ConfigError::Usage(usage) => {
+        ConfigError::Usage(usage) if !usage.use_stderr() => {
             let shown = usage.print();
-            if shown.is_ok() && !usage.use_stderr() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(EX_USAGE)
-            }
+            shown.map_or(ExitCode::from(EX_USAGE), |()| ExitCode::SUCCESS)
+        }
+        ConfigError::Usage(usage) => {
+            write_to_stderr(usage.render().to_string().trim_end());
+            ExitCode::from(EX_USAGE)
         }
         ConfigError::Invalid(_) => {
-            eprintln!("{name}: {error}");
+            write_to_stderr(&format!("{name}: {error}"));
             ExitCode::from(EX_USAGE)
         }
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the reason must be seen also where no log is begun"
-)]
 fn fail(error: &anyhow::Error) -> ExitCode {
     if tracing::event_enabled!(tracing::Level::ERROR) {
         tracing::error!(error = format!("{error:#}"), "failed");
     } else {
-        eprintln!("{error:#}");
+        write_to_stderr(&format!("{error:#}"));
     }
     ExitCode::FAILURE
 }

@@ -14,6 +14,7 @@ pub mod health;
 pub mod hold;
 pub mod http_server;
 pub mod lag;
+mod log_writer;
 pub mod messages;
 pub mod metrics;
 mod migration;

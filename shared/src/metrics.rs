@@ -164,6 +164,10 @@ pub const PROCESS: &[Description] = &[
     )
     .by(&[("process", &[]), ("version", &[])]),
     Description::counter(
+        "log_lines_dropped_total",
+        "Log lines that nobody read in time, or that could not be written, as on a full disk.",
+    ),
+    Description::counter(
         "trace_spans_exported_total",
         "Spans that the collector has taken.",
     ),

@@ -1,6 +1,8 @@
 //! Structured logs and metrics of a process.
 
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format;
 
 use crate::config::{Value, parse_with_envy};
+use crate::log_writer::LogWriter;
 use crate::trace::WithTrace;
 
 /// How log lines are written.
@@ -74,17 +77,30 @@ crate::settings! {
     } with {}
 }
 
-/// Begins to log to the standard output, panics included.
+/// How long a process that ends waits for its last lines to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What writes the log, once it has begun.
+static LOG: OnceLock<LogWriter> = OnceLock::new();
+
+/// Begins to log to the standard output, panics included. Nothing waits for a line to be written:
+/// the end of the process does, with [`flush_logs`].
 ///
 /// # Errors
 /// Logging has been begun before.
 pub fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.log.0).context("reading the log filter")?;
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    // A line that cannot be written is lost. To say so on the standard error, as is the default,
-    // panics where that cannot be written either, and the panic is a line again.
+    // Not by way of the library's `Stdout`, which keeps what could not be written and a lock.
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let writer = LogWriter::start(output, |dropped| {
+        tracing::warn!("{dropped} log lines were dropped");
+    })
+    .context("starting to write logs")?;
+    let lines = writer.clone();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_writer(move || lines.clone())
         .log_internal_errors(false);
     let format = format().with_target(false);
     let begun = match settings.log_format {
@@ -99,10 +115,29 @@ pub fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
             .try_init(),
     };
     begun.map_err(|error| anyhow::anyhow!("beginning to log: {error}"))?;
+    LOG.get_or_init(|| writer);
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!(panic = %panic, "a task panicked");
     }));
     Ok(())
+}
+
+/// Waits for the last lines to be written, for as long as that is worth it.
+pub fn flush_logs() {
+    if let Some(writer) = LOG.get() {
+        writer.flush(FLUSH_TIMEOUT);
+    }
+}
+
+/// Writes to the standard error what has to be seen also where no log is begun. It is given up where
+/// nobody reads it, or where it cannot be written.
+pub fn write_to_stderr(text: &str) {
+    let output = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let writer = output.and_then(|output| LogWriter::start(output, |_| {}));
+    if let Ok(mut writer) = writer {
+        drop(writeln!(writer, "{text}"));
+        writer.flush(FLUSH_TIMEOUT);
+    }
 }
 
 /// A duration as log lines give it: in milliseconds, to the microsecond.

@@ -1,12 +1,15 @@
 //! The binaries as an operator starts them.
 
 use std::fs::File;
+use std::io::{PipeWriter, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::sync::OnceLock;
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::net::unix::pipe::Receiver;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::wait::BOUND;
@@ -91,16 +94,42 @@ pub async fn exit_code_with_full_log(binary: &str, arguments: &[String]) -> Opti
     timeout(BOUND, running).await.unwrap().unwrap().code()
 }
 
+/// Runs a binary to its end, while what it writes goes to a pipe that is full. `None` if a signal
+/// ended it.
+pub async fn exit_code_with_full_pipe(binary: &str, arguments: &[String]) -> Option<i32> {
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let filling = tokio::net::unix::pipe::Sender::from_owned_fd(writer.into()).unwrap();
+    filling.writable().await.unwrap();
+    while filling.try_write(&[b' '; 4_096]).is_ok() {}
+    // The binary is one that waits when it writes.
+    let writer = filling.into_blocking_fd().unwrap();
+    let mut command = command(binary, arguments, None);
+    let running = command
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
+        .status();
+    let ended = timeout(BOUND, running).await;
+    ended.expect("it ends in time").unwrap().code()
+}
+
 /// How many file descriptors a process may have here.
 #[must_use]
 pub fn descriptors() -> usize {
     shared::descriptors::connections_within_limit(usize::MAX)
 }
 
+/// The address that a log line names.
+#[must_use]
+pub fn address_in(line: &str) -> SocketAddr {
+    let (_, address) = line.split_once("address=").unwrap();
+    let address = address.split_whitespace().next().unwrap();
+    address.parse().unwrap()
+}
+
 /// A binary that runs. It is killed when dropped.
 pub struct Started {
     child: Child,
-    log: Lines<BufReader<ChildStdout>>,
+    log: Lines<BufReader<Receiver>>,
     /// The lines of its log that have been read.
     pub lines: Vec<String>,
 }
@@ -109,16 +138,39 @@ impl Started {
     /// Starts a binary.
     #[must_use]
     pub fn new(binary: &str, arguments: &[String]) -> Self {
-        let mut child = command(binary, arguments, None)
-            .stdout(Stdio::piped())
+        Self::with_log(binary, arguments).0
+    }
+
+    /// Starts a binary, and returns the other end of its log too.
+    fn with_log(binary: &str, arguments: &[String]) -> (Self, PipeWriter) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let child = command(binary, arguments, None)
+            .stdout(writer.try_clone().unwrap())
             .spawn()
             .unwrap();
-        let log = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self {
+        let reader = Receiver::from_owned_fd(reader.into()).unwrap();
+        let started = Self {
             child,
-            log,
+            log: BufReader::new(reader).lines(),
             lines: Vec::new(),
-        }
+        };
+        (started, writer)
+    }
+
+    /// Starts a binary, reads its log up to a line with `text`, and from then on no more: the log is
+    /// full for all that the binary writes.
+    pub async fn with_full_log(binary: &str, arguments: &[String], text: &str) -> Self {
+        let (mut started, mut writer) = Self::with_log(binary, arguments);
+        started.until_logged(text).await;
+        // It ends when the reader does.
+        std::thread::spawn(move || while writer.write_all(b"full\n").is_ok() {});
+        started
+    }
+
+    /// Waits for the end without reading the log; returns the exit code.
+    pub async fn end_unread(&mut self) -> Option<i32> {
+        let ended = timeout(BOUND, self.child.wait()).await;
+        ended.expect("the process ends in time").unwrap().code()
     }
 
     /// Reads the log up to a line with `text`, and returns that line.

@@ -19,7 +19,7 @@ tests::tests![
     a_log_that_cannot_be_written_ends_no_binary,
 ];
 
-fn binaries() -> [(&'static str, Vec<Spec>); 4] {
+pub(crate) fn binaries() -> [(&'static str, Vec<Spec>); 4] {
     use shared::config::Settings;
     [
         (ingest::Config::NAME, ingest::Config::specs()),
@@ -30,7 +30,7 @@ fn binaries() -> [(&'static str, Vec<Spec>); 4] {
 }
 
 /// Flags with which a binary runs in the test's world, on ports that the system chooses.
-fn flags(world: &World, binary: &str) -> Vec<String> {
+pub(crate) fn flags(world: &World, binary: &str) -> Vec<String> {
     let mut flags = vec!["--admin-address=127.0.0.1:0".to_owned()];
     match binary {
         "ingest" => {
@@ -123,7 +123,7 @@ fn nowhere(binary: &str, port: u16) -> Vec<String> {
 }
 
 /// `flags` without those that `more` gives anew, and with `more`.
-fn replaced(flags: Vec<String>, more: &[String]) -> Vec<String> {
+pub(crate) fn replaced(flags: Vec<String>, more: &[String]) -> Vec<String> {
     let name = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
     let given: Vec<String> = more.iter().map(|flag| name(flag)).collect();
     let kept = flags

@@ -20,6 +20,7 @@ mod deletion;
 mod description;
 mod fetching;
 mod http_contract;
+mod logs;
 mod metrics;
 mod mock_client;
 mod outage;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         mock_client::tests(),
         traces::tests(),
         binaries::tests(),
+        logs::tests(),
         metrics::possible_tests(),
         alerts::possible_tests(),
         profiles::tests(),

@@ -1,0 +1,65 @@
+//! Logs harm nobody, whether they are read or not.
+
+use tests::binaries::{Started, address_in, exit_code_with_full_pipe};
+use tests::http_client::{exchange, post_ids, until_ready};
+use tests::world::World;
+
+use crate::binaries::{binaries, flags, started};
+
+tests::tests![
+    every_binary_stops_also_while_nobody_reads_its_log,
+    a_start_that_fails_ends_also_while_nobody_reads_its_log,
+    a_log_that_nobody_reads_holds_up_no_callback_and_says_what_was_dropped,
+];
+
+async fn every_binary_stops_also_while_nobody_reads_its_log(world: &mut World) {
+    for (binary, _) in binaries() {
+        if binary == "fetcher" {
+            let config = tests::world::configure::<fetcher::Config>(world.flags(), &[]);
+            world.will_use(&fetcher::topology(&config));
+        }
+        let flags = flags(world, binary);
+        let mut process = Started::with_full_log(binary, &flags, "starting").await;
+        process.signal("TERM").await;
+        assert_eq!(process.end_unread().await, Some(0), "{binary}");
+    }
+}
+
+async fn a_start_that_fails_ends_also_while_nobody_reads_its_log(_: &mut World) {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("--admin-address={}", taken.local_addr().unwrap());
+    for (binary, _) in binaries() {
+        for (wrong, code) in [(address.as_str(), 1), ("--log=inof", 2), ("--nonsense", 2)] {
+            let ended = exit_code_with_full_pipe(binary, &[wrong.to_owned()]).await;
+            assert_eq!(ended, Some(code), "{binary} {wrong}");
+        }
+    }
+}
+
+/// Callbacks whose lines are more than a pipe and the queue in front of it hold.
+async fn a_log_that_nobody_reads_holds_up_no_callback_and_says_what_was_dropped(world: &mut World) {
+    let mut process = started(world, "ingest", &["--log=trace,lapin=off"]).await;
+    let admin = address_in(&process.lines[process.lines.len() - 1]);
+    let address = address_in(&process.until_logged("accepting callbacks").await);
+    until_ready(address).await;
+    let dropped = async || {
+        let name = "log_lines_dropped_total ";
+        let metrics = exchange(admin, b"GET /metrics HTTP/1.0\r\n\r\n").await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{metrics}"))
+            .parse::<u64>()
+            .unwrap()
+    };
+    assert_eq!(dropped().await, 0);
+    let mut posted = 0;
+    while dropped().await < 1_000 {
+        assert!(posted < 100_000, "no line is dropped");
+        for _ in 0..100 {
+            post_ids(address, &[1]).await;
+            posted += 1;
+        }
+    }
+    process.until_logged(" log lines were dropped").await;
+    process.signal("TERM").await;
+    assert_eq!(process.end().await, Some(0));
+}
