@@ -97,6 +97,8 @@ impl ClientUrl {
 }
 
 impl Value for ClientUrl {
+    const SECRET: bool = true;
+
     fn parse(raw: &str) -> Result<Self, String> {
         let url = <Url as Value>::parse(raw)?;
         if url.query().is_some() || url.fragment().is_some() {

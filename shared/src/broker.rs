@@ -1,55 +1,15 @@
 //! The way to the broker: its address, its topology, and steps with it that are bounded in time.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use thiserror::Error;
 
-use crate::config::{Value, mask_password};
+use crate::broker_url::AmqpUrl;
+use crate::reason::{reason, stranger};
 use crate::topology::{QueuePrefix, Topology};
-
-/// Seconds without a sign of life after which broker and client each give the connection up.
-const HEARTBEAT_SECONDS: u16 = 10;
-
-/// Longest frame, in bytes. The client library keeps 32 of them free in each direction of each
-/// connection; the headers of a message have to fit into one.
-const FRAME_BYTES: u32 = 32 << 10;
-
-/// Address and credentials of the broker.
-#[derive(Clone)]
-pub struct AmqpUrl {
-    uri: AMQPUri,
-    masked: String,
-}
-
-impl fmt::Debug for AmqpUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.masked)
-    }
-}
-
-impl Value for AmqpUrl {
-    const SECRET: bool = true;
-
-    fn parse(raw: &str) -> Result<Self, String> {
-        let url = url::Url::parse(raw.trim()).map_err(|error| error.to_string())?;
-        let mut uri: AMQPUri = raw.trim().parse()?;
-        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        uri.query.frame_max.get_or_insert(FRAME_BYTES);
-        Ok(Self {
-            uri,
-            masked: mask_password(&url),
-        })
-    }
-
-    fn show(&self) -> String {
-        self.masked.clone()
-    }
-}
 
 crate::settings! {
     /// Settings of the connection to the broker.
@@ -69,8 +29,11 @@ crate::settings! {
 #[derive(Debug, Error)]
 pub enum BrokerError {
     /// The broker, or the way to it, failed.
-    #[error("{0}")]
+    #[error("{}", reason(.0))]
     Lapin(#[from] lapin::Error),
+    /// There is no connection; where to, and why.
+    #[error("connecting to {0}")]
+    Connecting(String),
     /// A step took longer than `broker_timeout`.
     #[error("{0} took too long")]
     Timeout(&'static str),
@@ -94,6 +57,12 @@ impl Broker {
     #[must_use]
     pub fn new(process: &'static str, settings: &BrokerSettings, topology: Topology) -> Self {
         let url = settings.amqp_url.clone();
+        if url.is_exposed() {
+            tracing::warn!(
+                "AMQP_URL leads to another machine without TLS, so that others on the way can read \
+                 passwords and ids; amqps:// encrypts"
+            );
+        }
         Self {
             url,
             timeout: settings.broker_timeout,
@@ -159,11 +128,29 @@ impl Broker {
     pub async fn connect(&self, role: &'static str) -> Result<Connection, BrokerError> {
         let name = format!("{} {role}", self.process);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        self.bounded(
-            "connecting",
-            Connection::connect_uri(self.url.uri.clone(), properties),
-        )
-        .await
+        let connecting = Connection::connect_uri(self.url.uri().clone(), properties);
+        match self.bounded("connecting", connecting).await {
+            Ok(connection) => Ok(connection),
+            Err(error) => Err(self.explained(error).await),
+        }
+    }
+
+    /// Says where the connection was to lead, and what answers there if that is no broker.
+    async fn explained(&self, error: BrokerError) -> BrokerError {
+        let (host, port) = self.url.place();
+        let is_answer = matches!(&error, BrokerError::Lapin(error)
+            if matches!(error.kind(), ErrorKind::ProtocolError(_)));
+        let stranger = if is_answer {
+            None
+        } else {
+            stranger(host, port, self.url.protocol()).await
+        };
+        let why = match (stranger, error) {
+            (Some(stranger), _) => stranger,
+            (None, BrokerError::Timeout(_)) => format!("no answer within {:?}", self.timeout),
+            (None, error) => error.to_string(),
+        };
+        BrokerError::Connecting(format!("{host}:{port}: {why}"))
     }
 
     /// Opens a channel for the work of a session.
@@ -173,22 +160,5 @@ impl Broker {
     pub async fn channel(&self, connection: &Connection) -> Result<Channel, BrokerError> {
         self.bounded("opening a channel", connection.create_channel())
             .await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_password_is_shown_nowhere() {
-        let url = <AmqpUrl as Value>::parse("amqp://user:secret@host:5672/%2f").unwrap();
-        assert!(!url.show().contains("secret"));
-        assert!(!format!("{url:?}").contains("secret"));
-    }
-
-    #[test]
-    fn an_address_of_another_scheme_is_refused() {
-        assert!(<AmqpUrl as Value>::parse("http://host").is_err());
     }
 }

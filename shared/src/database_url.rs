@@ -2,14 +2,27 @@
 
 use std::fmt;
 
+use rustls::ClientConfig;
 use tokio_postgres::Config;
+use tokio_postgres::config::Host;
+use url::form_urlencoded;
 
-use crate::config::Value;
+use crate::config::{ENCODE, Value};
+use crate::database_tls::TlsParameters;
+use crate::reason::{Protocol, is_loopback, reason};
+
+/// One byte in answer to the question whether TLS is spoken; old servers answer with an error.
+pub(crate) const POSTGRES: Protocol = Protocol {
+    name: "PostgreSQL's protocol",
+    hello: b"\x00\x00\x00\x08\x04\xd2\x16\x2f",
+    is_answer: |bytes| matches!(bytes, [b'S' | b'N'] | [b'E', 0, ..]),
+};
 
 /// Address and credentials of the database.
 #[derive(Clone)]
 pub struct DatabaseUrl {
     config: Config,
+    tls: Option<ClientConfig>,
     masked: String,
 }
 
@@ -18,6 +31,32 @@ impl DatabaseUrl {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// How the connection is encrypted, if it is.
+    #[must_use]
+    pub fn tls(&self) -> Option<&ClientConfig> {
+        self.tls.as_ref()
+    }
+
+    /// Host and port of each server that is reached over the network.
+    #[must_use]
+    pub fn places(&self) -> Vec<(String, u16)> {
+        let ports = self.config.get_ports();
+        let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+        let places = self.config.get_hosts().iter().enumerate();
+        places
+            .filter_map(|(index, host)| match host {
+                Host::Tcp(name) => Some((name.clone(), port(index))),
+                Host::Unix(_) => None,
+            })
+            .collect()
+    }
+
+    /// Whether others on the way can read along.
+    #[must_use]
+    pub fn is_exposed(&self) -> bool {
+        self.tls.is_none() && self.places().iter().any(|(host, _)| !is_loopback(host))
     }
 }
 
@@ -31,10 +70,33 @@ impl Value for DatabaseUrl {
     const SECRET: bool = true;
 
     fn parse(raw: &str) -> Result<Self, String> {
-        let raw = raw.trim();
-        let masked = masked(raw).ok_or("it does not begin with postgres://")?;
-        let config = raw.parse::<Config>().map_err(|error| error.to_string())?;
-        Ok(Self { config, masked })
+        let (head, query) = split(raw.trim())?;
+        let mut tls = TlsParameters::default();
+        let mut others = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            // A plus is no blank here.
+            let pair_with_plus = pair.replace('+', "%2B");
+            let decoded = form_urlencoded::parse(pair_with_plus.as_bytes()).next();
+            if !decoded.is_some_and(|(name, value)| tls.take(&name, &value)) {
+                others.push(pair);
+            }
+        }
+        let tls = tls.config()?;
+        others.push(if tls.is_some() {
+            "sslmode=require"
+        } else {
+            "sslmode=disable"
+        });
+        let config = format!("{head}?{}", others.join("&")).parse::<Config>();
+        let config = config.map_err(|error| format!("{}; {ENCODE}", reason(&error)))?;
+        if config.get_hosts().is_empty() {
+            return Err("no host: write postgres://user:password@host:port/database".to_owned());
+        }
+        Ok(Self {
+            config,
+            tls,
+            masked: masked(head, query),
+        })
     }
 
     fn show(&self) -> String {
@@ -42,28 +104,48 @@ impl Value for DatabaseUrl {
     }
 }
 
+/// The address, and its query. The library ends the password at the first @ and lets it have any
+/// other character, which is more than other parsers do.
+fn split(raw: &str) -> Result<(&str, &str), String> {
+    let place = ["postgres://", "postgresql://"]
+        .iter()
+        .find_map(|scheme| raw.strip_prefix(scheme))
+        .ok_or("it does not begin with postgres://")?;
+    let place = match place.split_once('@') {
+        None => place,
+        Some((login, place)) => {
+            let user = login.split(':').next().unwrap_or_default();
+            if user.contains(['/', '?', '#']) || place.contains('@') {
+                return Err(format!("an @ stands after the host; {ENCODE}"));
+            }
+            place
+        }
+    };
+    let query = place.split_once('?').map_or("", |(_, query)| query);
+    let head = raw.strip_suffix(query).unwrap_or(raw);
+    Ok((head.trim_end_matches('?'), query))
+}
+
 /// The URL with `***` in place of its password, which may stand before the hosts or in the query.
 /// Several hosts make it something that a URL parser refuses.
-fn masked(raw: &str) -> Option<String> {
-    let (scheme, rest) = raw.split_once("://")?;
-    if !matches!(scheme, "postgres" | "postgresql") {
-        return None;
-    }
-    // The last @, for the parser of the library lets passwords have any character.
-    let (user, place) = match rest.rsplit_once('@') {
-        Some((login, place)) => match login.split_once(':') {
-            Some((user, _)) => (format!("{user}:***@"), place),
-            None => (format!("{login}@"), place),
-        },
-        None => (String::new(), rest),
-    };
-    let place = match place.split_once('?') {
-        Some((hosts, query)) if query.to_lowercase().contains("password") => {
-            format!("{hosts}?***")
+fn masked(head: &str, query: &str) -> String {
+    let head = match head.rsplit_once('@') {
+        Some((login, hosts)) => {
+            let user = login.splitn(3, ':').take(2).collect::<Vec<_>>().join(":");
+            let password = if login.matches(':').count() > 1 {
+                ":***"
+            } else {
+                ""
+            };
+            format!("{user}{password}@{hosts}")
         }
-        _ => place.to_owned(),
+        None => head.to_owned(),
     };
-    Some(format!("{scheme}://{user}{place}"))
+    match query {
+        "" => head,
+        query if query.to_lowercase().contains("password") => format!("{head}?***"),
+        query => format!("{head}?{query}"),
+    }
 }
 
 #[cfg(test)]
@@ -105,17 +187,67 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_database_address_is_refused() {
+    fn what_cannot_be_right_is_refused_and_not_shown() {
         for raw in [
-            "http://host/db",
-            "postgres://host:port",
-            "host=host password=secret",
+            "http://user:secret@host/db",
+            "postgres://host:secret",
+            "postgres://user:secret@host:port/db",
+            "postgres://user:p@secret@host/db",
+            "postgres://host/secret?options=a@b",
+            "postgres://user:secret@/db",
+            "postgres://user:secret@host/db?sslmode=verify-none",
+            "postgres://user:secret@host/db?sslmode=require&sslcert=/dev/null",
+            "postgres://user:secret@host/db?sslrootcert=/dev/null",
+            "postgres://user:secret@host/db?sslmode=verify-full&sslrootcert=/dev/null",
+            "postgres://user:secret@host/db?sslcrl=/dev/null",
+            "host=host password='secret'",
+            "user=postgres password='sec ret@secret' host=db",
             "nonsense",
         ] {
+            let error = <DatabaseUrl as Value>::parse(raw).unwrap_err();
+            assert!(!error.contains("secret"), "{raw}: {error}");
+            // Of each parameter that is wrong its name.
+            let words = raw.split(['?', '&', '=']);
+            let parameter = words.filter(|word| word.starts_with("ssl")).next_back();
             assert!(
-                <DatabaseUrl as Value>::parse(raw).is_err(),
-                "{raw} was accepted"
+                error.contains(parameter.unwrap_or_default()),
+                "{raw}: {error}"
             );
+        }
+    }
+
+    #[test]
+    fn modes_of_tls_are_those_of_the_database_s_own_tools() {
+        for (parameters, is_encrypted) in [
+            ("", false),
+            ("?sslmode=disable", false),
+            ("?sslmode=prefer", false),
+            ("?sslmode=require", true),
+            ("?sslmode=verify-ca", true),
+            (
+                "?application_name=x&sslmode=verify-full&sslrootcert=system",
+                true,
+            ),
+        ] {
+            let raw = format!("postgres://user@host/db{parameters}");
+            let url = <DatabaseUrl as Value>::parse(&raw).unwrap();
+            assert_eq!(url.tls().is_some(), is_encrypted, "{raw}");
+            assert_eq!(url.is_exposed(), !is_encrypted, "{raw}");
+            assert_eq!(url.show(), raw);
+        }
+    }
+
+    #[test]
+    fn only_plain_text_to_another_machine_is_exposed() {
+        for (hosts, is_exposed) in [
+            ("localhost", false),
+            ("127.0.0.1:1,[::1]:2", false),
+            ("%2Fvar%2Frun%2Fpostgresql", false),
+            ("localhost,db", true),
+        ] {
+            let url =
+                <DatabaseUrl as Value>::parse(&format!("postgres://user@{hosts}/db")).unwrap();
+            assert_eq!(url.is_exposed(), is_exposed, "{hosts}");
         }
     }
 }

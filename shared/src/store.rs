@@ -8,30 +8,30 @@ use std::time::Duration;
 use anyhow::Context;
 use deadpool_postgres::{
     Client, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
+    TimeoutType,
 };
-use opentelemetry::KeyValue;
-use thiserror::Error;
-use tokio_postgres::config::SslMode;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Config, NoTls};
+use futures::future::join_all;
+use tokio_postgres::NoTls;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::database_url::DatabaseUrl;
+use crate::database_url::{DatabaseUrl, POSTGRES};
 use crate::health::Dependency;
 use crate::migration::{MigrationError, migrate};
+use crate::reason::{reason, stranger};
 use crate::shutdown::Shutdown;
-use crate::trace::attribute::DB_RESPONSE_STATUS_CODE;
+pub use crate::store_error::StoreError;
+use crate::trace::Traces;
 use crate::trace::database::Statement;
-use crate::trace::{Spans, Traces};
 
 crate::settings! {
     /// Settings of the access to the database.
     pub struct DatabaseSettings {
         /// Address and credentials of PostgreSQL: postgres://user:password@host:port/database.
         /// Several hosts, host:port,host:port, are tried in turn, with
-        /// ?target_session_attrs=read-write until one can be written to. With ?sslmode=require the
-        /// connection is encrypted and the server's certificate checked against the system's
-        /// authorities.
+        /// ?target_session_attrs=read-write until one can be written to. With ?sslmode=require, or
+        /// verify-full, the connection is encrypted and the server's certificate checked for its
+        /// host, with verify-ca for any host, by the system's authorities, or by those in the file
+        /// sslrootcert. sslcert and sslkey name the files of a certificate to show.
         pub database_url: DatabaseUrl = "postgres://postgres:postgres@localhost:5432/postgres",
         /// How many connections to the database there may be.
         pub database_pool_size: NonZeroUsize = "4",
@@ -41,84 +41,11 @@ crate::settings! {
     } with {}
 }
 
-/// Why a statement was not carried out, or is not known to have been.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// No connection.
-    #[error("no connection to the database: {0}")]
-    Pool(#[from] PoolError),
-    /// The statement failed. The library's own text says only "db error".
-    #[error("{}", describe(.0))]
-    Statement(#[from] tokio_postgres::Error),
-    /// The statement took longer than `database_timeout`.
-    #[error("the database took too long")]
-    Timeout,
-}
-
-fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(error) => format!(
-            "{}: {} ({})",
-            error.severity(),
-            error.message(),
-            error.code().code()
-        ),
-        None => error.to_string(),
-    }
-}
-
-impl StoreError {
-    /// The SQL state, if it is the database that failed.
-    fn state(&self) -> Option<&str> {
-        match self {
-            Self::Statement(error) => error.code().map(SqlState::code),
-            Self::Pool(_) | Self::Timeout => None,
-        }
-    }
-
-    /// The kind of failure, as traces name it.
-    fn kind(&self) -> &str {
-        self.state().unwrap_or(match self {
-            Self::Pool(_) => "no connection",
-            Self::Statement(_) => "connection lost",
-            Self::Timeout => "timeout",
-        })
-    }
-
-    /// Marks the span of what failed so.
-    fn mark(&self, span: &mut Spans) {
-        let state = self.state();
-        span.set(|| {
-            let state = state.map(|state| KeyValue::new(DB_RESPONSE_STATUS_CODE, state.to_owned()));
-            state.into_iter().collect()
-        });
-        span.fail(self.kind(), self);
-    }
-
-    /// Whether the database can only be read: the primary that the connection led to is none any
-    /// more.
-    fn is_read_only(&self) -> bool {
-        matches!(self, Self::Statement(error)
-            if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION))
-    }
-
-    /// Whether the statement lost against a concurrent one, and is worth trying again at once.
-    #[must_use]
-    pub fn is_conflict(&self) -> bool {
-        let Self::Statement(error) = self else {
-            return false;
-        };
-        matches!(
-            error.code(),
-            Some(&SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE)
-        )
-    }
-}
-
 /// The database. Clones share one pool.
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    url: DatabaseUrl,
     name: Arc<str>,
     timeout: Duration,
     dependency: Dependency,
@@ -128,21 +55,37 @@ impl Store {
     /// Makes the pool; connections are made when they are needed.
     ///
     /// # Errors
-    /// The system's certificate authorities cannot be used.
+    /// The pool cannot be set up.
     pub fn new(
         process: &str,
         settings: &DatabaseSettings,
         dependency: Dependency,
     ) -> anyhow::Result<Self> {
         let timeout = settings.database_timeout;
-        let mut config = settings.database_url.config().clone();
+        let url = settings.database_url.clone();
+        if url.is_exposed() {
+            tracing::warn!(
+                "DATABASE_URL leads to another machine without TLS, so that others on the way can \
+                 read passwords and rows; sslmode=verify-full encrypts"
+            );
+        }
+        let mut config = url.config().clone();
         let name = config.get_dbname().unwrap_or_default().into();
         // A host that does not answer leaves time for the others.
         let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX);
         config
             .application_name(process)
             .connect_timeout(timeout / hosts.max(1));
-        let pool = Pool::builder(manager(config)?)
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let manager = match url.tls() {
+            None => Manager::from_config(config, NoTls, recycling),
+            Some(tls) => {
+                Manager::from_config(config, MakeRustlsConnect::new(tls.clone()), recycling)
+            }
+        };
+        let pool = Pool::builder(manager)
             .max_size(settings.database_pool_size.get())
             .runtime(Runtime::Tokio1)
             .timeouts(deadpool_postgres::Timeouts {
@@ -155,6 +98,7 @@ impl Store {
             .context("building the database pool")?;
         Ok(Self {
             pool,
+            url,
             name,
             timeout,
             dependency,
@@ -183,7 +127,7 @@ impl Store {
         &self,
         work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, StoreError> {
-        let client = self.pool.get().await?;
+        let client = self.connection().await?;
         let result = match tokio::time::timeout(self.timeout, work(&client)).await {
             Ok(result) => result.map_err(StoreError::Statement),
             Err(_) => Err(StoreError::Timeout),
@@ -194,6 +138,44 @@ impl Store {
             drop(Client::take(client));
         }
         result
+    }
+
+    async fn connection(&self) -> Result<Client, StoreError> {
+        match self.pool.get().await {
+            Ok(client) => Ok(client),
+            Err(error) => Err(StoreError::NoConnection(self.explained(&error).await)),
+        }
+    }
+
+    /// Where the connection was to lead and why there is none, or what answers there if that is no
+    /// database.
+    async fn explained(&self, error: &PoolError) -> String {
+        let places = self.url.places();
+        let names: Vec<String> = places
+            .iter()
+            .map(|(host, port)| format!("{host}:{port}"))
+            .collect();
+        let (why, is_answer) = match error {
+            PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
+                (reason(error), error.as_db_error().is_some())
+            }
+            PoolError::Timeout(TimeoutType::Wait) => {
+                ("all connections are in use".to_owned(), true)
+            }
+            PoolError::Timeout(_) => (format!("no answer within {:?}", self.timeout), false),
+            error => (reason(error), true),
+        };
+        let strangers = if is_answer {
+            Vec::new()
+        } else {
+            let asked = places.iter();
+            join_all(asked.map(|(host, port)| stranger(host, *port, POSTGRES))).await
+        };
+        let why = strangers.into_iter().flatten().next().unwrap_or(why);
+        match names.join(",") {
+            names if names.is_empty() => format!("its socket: {why}"),
+            names => format!("{names}: {why}"),
+        }
     }
 
     /// Tries until `attempt` has carried out `statement`, on `rows` rows, however long the database is
@@ -246,7 +228,7 @@ impl Store {
     async fn migrate_when_connected(&self) -> anyhow::Result<()> {
         const PAUSE: Duration = Duration::from_millis(500);
         loop {
-            let disconnected = match self.pool.get().await {
+            let disconnected = match self.connection().await {
                 Ok(client) => match migrate(client).await {
                     Ok(()) => {
                         self.dependency.up();
@@ -259,7 +241,7 @@ impl Store {
                         return Err(anyhow::Error::new(error).context("migrating the database"));
                     }
                 },
-                Err(error) => StoreError::Pool(error),
+                Err(error) => error,
             };
             self.dependency.down(&disconnected);
             tokio::time::sleep(PAUSE).await;
@@ -281,37 +263,6 @@ impl Store {
             }
         }
     }
-}
-
-fn manager(config: Config) -> anyhow::Result<Manager> {
-    let recycling = ManagerConfig {
-        recycling_method: RecyclingMethod::Fast,
-    };
-    if config.get_ssl_mode() != SslMode::Require {
-        return Ok(Manager::from_config(config, NoTls, recycling));
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .context("choosing TLS versions")?
-        .with_root_certificates(system_authorities()?)
-        .with_no_client_auth();
-    Ok(Manager::from_config(
-        config,
-        MakeRustlsConnect::new(tls),
-        recycling,
-    ))
-}
-
-fn system_authorities() -> anyhow::Result<rustls::RootCertStore> {
-    let mut roots = rustls::RootCertStore::empty();
-    let (added, _) =
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    anyhow::ensure!(
-        added > 0,
-        "the system has no certificate authorities to check the database with"
-    );
-    Ok(roots)
 }
 
 /// The server, too, gives a statement up: one that was abandoned here must not go on there.

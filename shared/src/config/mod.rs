@@ -12,7 +12,8 @@ use thiserror::Error;
 
 mod value;
 
-pub use value::{ByteSize, Ratio, Value, Wait, mask_password, parse_with_envy};
+pub(crate) use value::ENCODE;
+pub use value::{ByteSize, Ratio, Value, Wait, mask_password, parse_url, parse_with_envy};
 
 /// One setting, as `--help` and the README list it.
 #[derive(Clone, Debug)]

@@ -84,12 +84,36 @@ impl Value for Wait {
     }
 }
 
+/// What to do about a URL whose parts are not where they were meant to be.
+pub(crate) const ENCODE: &str = "if user or password have other characters than letters and digits, \
+     percent-encode those (/ is %2F, ? is %3F, # is %23, @ is %40)";
+
+/// Parses a URL that may hold a password. No error shows any part of it.
+///
+/// # Errors
+/// It is none, or not the one that was meant: what comes after its host has an `@`.
+pub fn parse_url(raw: &str) -> Result<url::Url, String> {
+    let url = url::Url::parse(raw.trim()).map_err(|error| {
+        if raw.contains('@') {
+            format!("{error}; {ENCODE}")
+        } else {
+            error.to_string()
+        }
+    })?;
+    if url[url::Position::BeforePath..].contains('@') {
+        return Err(format!("an @ stands after the host; {ENCODE}"));
+    }
+    Ok(url)
+}
+
 impl Value for url::Url {
+    const SECRET: bool = true;
+
     fn parse(raw: &str) -> Result<Self, String> {
-        let url = Self::parse(raw.trim()).map_err(|error| error.to_string())?;
+        let url = parse_url(raw)?;
         match url.scheme() {
             "http" | "https" => Ok(url),
-            scheme => Err(format!("scheme {scheme:?} is not http or https")),
+            _ => Err("it does not begin with http:// or https://".to_owned()),
         }
     }
 
@@ -142,7 +166,7 @@ impl Value for Ratio {
 }
 
 /// A number of bytes, written plain or with `KiB`, `MiB`, `GiB`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(usize);
 
 impl ByteSize {
@@ -190,6 +214,22 @@ mod tests {
         assert_eq!(Value::show(&url), "http://user:***@host/path");
         let url = <url::Url as Value>::parse("http://host/path?a=b&password=secret").unwrap();
         assert_eq!(Value::show(&url), "http://host/path?***");
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_right_is_refused_and_not_shown() {
+        for raw in [
+            "http://user:2024/secret@host/",
+            "http://user:2024?secret@host/",
+            "http://user:20#secret@host/",
+            "http://user:secret/word@host/",
+            "http://user:secret@host:port/",
+            "secret:secret@host",
+        ] {
+            let error = <url::Url as Value>::parse(raw).unwrap_err();
+            assert!(!error.contains("secret"), "{raw}: {error}");
+            assert!(error.contains("percent-encode"), "{raw}: {error}");
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod overload;
 mod panics;
 mod pipeline;
 mod profiles;
+mod reasons;
 mod spool;
 mod topology;
 mod traces;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         traces::tests(),
         binaries::tests(),
         logs::tests(),
+        reasons::tests(),
         metrics::possible_tests(),
         alerts::possible_tests(),
         profiles::tests(),

@@ -40,6 +40,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Collector(Option<Url>);
 
 impl Value for Collector {
+    const SECRET: bool = true;
+
     fn parse(raw: &str) -> Result<Self, String> {
         match raw.trim() {
             "off" => Ok(Self(None)),
