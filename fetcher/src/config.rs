@@ -24,32 +24,32 @@ shared::settings! {
         pub client_url: ClientUrl = "http://localhost:9010",
         /// How long an object is kept after it was last seen online. A change applies to what is
         /// stored from then on.
-        pub object_ttl: Delay = "30s",
+        pub object_ttl: Delay = "30s" in "1ms"..="30days",
         /// How long the client service may take for one answer.
-        pub fetch_timeout: Duration = "5s",
+        pub fetch_timeout: Duration = "5s" in "10ms"..="10m",
         /// Most look-ups in flight at once, in each replica. Waiting for a place does not count
         /// towards the time-out.
-        pub fetch_concurrency: NonZeroUsize = "512",
+        pub fetch_concurrency: NonZeroUsize = "512" in "1"..="100000",
         /// How often the client service is asked whether it works again, while it is down.
-        pub probe_interval: Duration = "1s",
+        pub probe_interval: Duration = "1s" in "10ms"..="10m",
         /// How long messages are kept at hand while the client service is down. Then they go back to
         /// the queue, and no more are taken until it works again.
-        pub outage_patience: Duration = "30s",
+        pub outage_patience: Duration = "30s" in "1ms"..="20m",
         /// Largest answer of the client service; a larger one counts as malformed.
-        pub answer_limit: ByteSize = "16KiB",
+        pub answer_limit: ByteSize = "16KiB" in "64"..="16MiB",
         /// Most messages taken from the queue and not finished. Enough to keep all look-ups busy
         /// with small chunks, and not so many that other replicas go without.
-        pub fetch_prefetch: NonZeroU16 = "128",
+        pub fetch_prefetch: NonZeroU16 = "128" in "1"..="65535",
         /// How long to wait before each further try of a look-up that failed. When all are used
         /// up, the id goes to objects.dead.
         pub retry_delays: RetryDelays = "1s,5s,30s,2m",
         /// Most rows in one statement.
-        pub write_batch: NonZeroUsize = "1000",
+        pub write_batch: NonZeroUsize = "1000" in "1"..="50000",
         /// How long a row waits for others to be stored with. Each statement has a message that deletes
         /// its rows, and the broker passes on some 6,000 of those a second.
-        pub write_linger: Wait = "2ms",
+        pub write_linger: Wait = "2ms" in "0s"..="1m",
         /// Most statements at work at once.
-        pub write_concurrency: NonZeroUsize = "2",
+        pub write_concurrency: NonZeroUsize = "2" in "1"..="1000",
     } with {
         /// Settings of the connection to the broker.
         pub broker: BrokerSettings,

@@ -10,11 +10,15 @@ use crate::answer::Failure;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryDelays(Vec<Delay>);
 
+/// Most delays: each different one has a queue.
+const MOST: usize = 32;
+
 impl Value for RetryDelays {
     fn parse(raw: &str) -> Result<Self, String> {
         let delays: Vec<String> = raw.split(',').map(|part| part.trim().to_owned()).collect();
         match parse_with_envy::<Vec<Delay>>(&delays.join(","))? {
             delays if delays.is_empty() => Err("at least one delay is needed".to_owned()),
+            delays if delays.len() > MOST => Err(format!("more than {MOST} delays")),
             delays => Ok(Self(delays)),
         }
     }

@@ -20,40 +20,55 @@ shared::settings! {
         /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
         pub admin_address: SocketAddr = "127.0.0.1:6060",
         /// Most ids in one message. 50 ids in a message move 25 times as many ids a second as
-        /// single ones; larger chunks spread less evenly over the fetchers.
-        pub chunk_size: NonZeroU16 = "50",
+        /// single ones; larger chunks spread less evenly over the fetchers. IDS_LIMIT may be 10,000
+        /// of them.
+        pub chunk_size: NonZeroU16 = "50" in "1"..="10000",
         /// How long the broker may take to confirm a callback before it goes to the spool. Less than
         /// the second after which clients give up.
-        pub publish_timeout: Duration = "500ms",
+        pub publish_timeout: Duration = "500ms" in "10ms"..="10m",
         /// Folder, on a disk that outlives the process, for callbacks that the broker did not confirm
         /// in time. Several replicas can share one.
         pub spool_directory: SpoolDirectory = "spool",
         /// Most bytes in the spool; what does not fit is answered 503. A callback of 200 ids takes
         /// 1 to 4 KiB.
-        pub spool_limit: ByteSize = "1GiB",
+        pub spool_limit: ByteSize = "1GiB" in "0"..="1024GiB",
         /// Largest body of a request; a larger one is answered 413.
-        pub body_limit: ByteSize = "1MiB",
+        pub body_limit: ByteSize = "1MiB" in "1KiB"..="64MiB",
         /// Most ids in one callback, duplicates included; more are answered 413.
-        pub ids_limit: NonZeroUsize = "100000",
+        pub ids_limit: NonZeroUsize = "100000" in "1"..="1000000",
         /// How long a client may take to send the header of a request, after which the connection
         /// is closed. Also how long a connection may be idle: longer than clients keep theirs.
-        pub header_timeout: Duration = "30s",
+        pub header_timeout: Duration = "30s" in "10ms"..="1h",
         /// How long a client may take to send the body of a request, after which it is answered 408.
-        pub body_timeout: Duration = "10s",
+        pub body_timeout: Duration = "10s" in "10ms"..="1h",
         /// Memory for the bodies of all requests together, beyond the first 16 KiB of each. Where it
         /// is used up, large callbacks are answered 503 and small ones are not concerned.
-        pub body_memory: ByteSize = "64MiB",
+        pub body_memory: ByteSize = "64MiB" in "1MiB"..="64GiB",
         /// Most open connections. A further one takes the place of the one whose client has been
         /// waited for longest; if none has been for a second, it is answered 503 and closed.
-        pub connections_limit: NonZeroUsize = "10000",
+        pub connections_limit: NonZeroUsize = "10000" in "1"..="1000000",
         /// Most callbacks at work at once; further ones are answered 503.
-        pub requests_limit: NonZeroUsize = "1000",
+        pub requests_limit: NonZeroUsize = "1000" in "1"..="1000000",
     } with {
         /// Settings of the connection to the broker.
         pub broker: BrokerSettings,
         /// Settings that every process has.
         pub process: ProcessSettings,
+    } check messages
+}
+
+/// Most messages that a callback may become: each takes some 2 KiB until it is confirmed.
+const MESSAGES_LIMIT: usize = 10_000;
+
+fn messages(config: &Config) -> Result<(), String> {
+    let (chunk, ids) = (usize::from(config.chunk_size.get()), config.ids_limit.get());
+    if ids.div_ceil(chunk) <= MESSAGES_LIMIT {
+        return Ok(());
     }
+    Err(format!(
+        "CHUNK_SIZE={chunk}: with IDS_LIMIT={ids} a callback could become more than \
+         {MESSAGES_LIMIT} messages"
+    ))
 }
 
 impl Process for Config {

@@ -21,23 +21,23 @@ shared::settings! {
         /// Address that callbacks are posted to.
         pub callback_url: Url = "http://localhost:9090/callback",
         /// How often a callback is sent.
-        pub callback_interval: Duration = "5s",
+        pub callback_interval: Duration = "5s" in "1ms"..="1day",
         /// How long the receiver of a callback may take to answer.
-        pub callback_timeout: Duration = "1s",
+        pub callback_timeout: Duration = "1s" in "1ms"..="1h",
         /// Most ids in one callback; each callback has a random number of them, from none.
-        pub callback_ids: u64 = "199",
+        pub callback_ids: u64 = "199" in "0"..="100000",
         /// How many different ids there are, from 0.
-        pub object_count: NonZeroU16 = "100",
+        pub object_count: NonZeroU16 = "100" in "1"..="65535",
         /// Shortest time that a look-up takes.
-        pub latency_min: Wait = "300ms",
+        pub latency_min: Wait = "300ms" in "0s"..="1h",
         /// Longest time that a look-up takes.
-        pub latency_max: Wait = "4300ms",
+        pub latency_max: Wait = "4300ms" in "0s"..="1h",
         /// Share of look-ups that are answered 500.
         pub error_ratio: Ratio = "0",
         /// Share of look-ups that take as long as SLOW_LATENCY.
         pub slow_ratio: Ratio = "0",
         /// How long a slow look-up takes; longer than those who ask will wait.
-        pub slow_latency: Duration = "10s",
+        pub slow_latency: Duration = "10s" in "1ms"..="1h",
         /// Seed of all random choices; with 0 each run has another.
         pub seed: u64 = "0",
     } with {

@@ -26,7 +26,7 @@ crate::settings! {
     pub struct ProcessSettings {
         /// How long the process may take to stop after SIGTERM or SIGINT. What is not finished by
         /// then goes back to its queue.
-        pub shutdown_timeout: Duration = "5s",
+        pub shutdown_timeout: Duration = "5s" in "100ms"..="1h",
         /// Whether metrics are collected. Without them /metrics is empty; for measuring what they
         /// cost.
         pub metrics: bool = "true",

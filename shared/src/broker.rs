@@ -21,7 +21,7 @@ crate::settings! {
         pub queue_prefix: QueuePrefix = "",
         /// How long one step with the broker (connect, declare, publish, ack) may take before the
         /// connection is given up and made anew.
-        pub broker_timeout: Duration = "5s",
+        pub broker_timeout: Duration = "5s" in "100ms"..="10m",
     } with {}
 }
 

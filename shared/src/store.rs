@@ -34,10 +34,10 @@ crate::settings! {
         /// sslrootcert. sslcert and sslkey name the files of a certificate to show.
         pub database_url: DatabaseUrl = "postgres://postgres:postgres@localhost:5432/postgres",
         /// How many connections to the database there may be.
-        pub database_pool_size: NonZeroUsize = "4",
+        pub database_pool_size: NonZeroUsize = "4" in "1"..="1000",
         /// How long one statement, or getting a connection for it, may take before it is given up
         /// and tried again.
-        pub database_timeout: Duration = "5s",
+        pub database_timeout: Duration = "5s" in "100ms"..="1h",
     } with {}
 }
 

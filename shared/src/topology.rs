@@ -85,7 +85,9 @@ pub struct QueuePrefix(String);
 impl Value for QueuePrefix {
     fn parse(raw: &str) -> Result<Self, String> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if raw.len() <= 100 && raw.chars().all(allowed) {
+        if raw.starts_with("amq.") {
+            Err("the broker keeps names that begin with amq. for itself".to_owned())
+        } else if raw.len() <= 100 && raw.chars().all(allowed) {
             Ok(Self(raw.to_owned()))
         } else {
             Err("not at most 100 letters, digits, dots, dashes and underscores".to_owned())

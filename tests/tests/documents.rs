@@ -56,7 +56,8 @@ fn settings_table() -> String {
         }
     }
     let mut table =
-        "| setting | default | read by | what it does |\n| --- | --- | --- | --- |\n".to_owned();
+        "| setting | default | from, to | read by | what it does |\n| --- | --- | --- | --- | --- |\n"
+            .to_owned();
     for (spec, processes) in rows {
         let default = if spec.default.is_empty() {
             "(none)".to_owned()
@@ -68,8 +69,11 @@ fn settings_table() -> String {
         } else {
             processes.join(", ")
         };
+        let bounds = spec
+            .bounds
+            .map_or_else(String::new, |(least, most)| format!("`{least}`, `{most}`"));
         let line = format!(
-            "| `{}` | {default} | {processes} | {} |",
+            "| `{}` | {default} | {bounds} | {processes} | {} |",
             spec.variable(),
             spec.help
         );

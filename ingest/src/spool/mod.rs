@@ -41,6 +41,9 @@ pub struct SpoolDirectory(pub PathBuf);
 
 impl Value for SpoolDirectory {
     fn parse(raw: &str) -> Result<Self, String> {
+        if raw.is_empty() {
+            return Err("no folder".to_owned());
+        }
         Ok(Self(raw.into()))
     }
 

@@ -2,7 +2,8 @@
 //! or from the flag of the same name (`OBJECT_TTL=30s`, `--object-ttl 30s`), the flag winning.
 //!
 //! A group of settings is declared with [`settings!`](crate::settings); the documentation of a field
-//! is what `--help` prints.
+//! is what `--help` prints. Each number and duration has bounds, within which the process can do its
+//! work.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -24,7 +25,12 @@ pub struct Spec {
     pub default: &'static str,
     /// What it does and why one would change it.
     pub help: String,
+    /// Least and largest value, written as a user would write them.
+    pub bounds: Option<Bounds>,
 }
+
+/// Least and largest value.
+pub type Bounds = (&'static str, &'static str);
 
 impl Spec {
     /// Describes a setting; `help` is its documentation, line by line.
@@ -39,7 +45,14 @@ impl Spec {
             name,
             default,
             help,
+            bounds: None,
         }
+    }
+
+    /// The same for a setting whose values lie between two.
+    #[must_use]
+    pub fn within(self, bounds: Option<Bounds>) -> Self {
+        Self { bounds, ..self }
     }
 
     /// Name of the environment variable: `OBJECT_TTL`.
@@ -64,6 +77,12 @@ pub trait Settings: Sized {
     /// of every other wrong setting included.
     fn read(values: &mut Values) -> Option<Self>;
 
+    /// Whether the values go together.
+    ///
+    /// # Errors
+    /// Names the settings that do not, and says why.
+    fn check(&self) -> Result<(), String>;
+
     /// Name and masked value of every setting in force.
     fn show(&self) -> Vec<(&'static str, String)>;
 }
@@ -78,7 +97,7 @@ pub struct Values {
 impl Values {
     /// Reads one setting, falling back to its default.
     pub fn read<T: Value>(&mut self, name: &'static str, default: &str) -> Option<T> {
-        let raw = self.raw.get(name).map_or(default, String::as_str);
+        let raw = self.raw.get(name).map_or(default, String::as_str).trim();
         T::parse(raw)
             .map_err(|reason| {
                 let shown = if T::SECRET { "***" } else { raw };
@@ -87,28 +106,57 @@ impl Values {
             })
             .ok()
     }
+
+    /// The same for a setting whose value lies between two.
+    pub fn read_within<T: Value + PartialOrd>(
+        &mut self,
+        name: &'static str,
+        default: &str,
+        (least, most): Bounds,
+    ) -> Option<T> {
+        let value = self.read::<T>(name, default)?;
+        let is_within = T::parse(least).is_ok_and(|least| least <= value)
+            && T::parse(most).is_ok_and(|most| value <= most);
+        if is_within {
+            return Some(value);
+        }
+        self.wrong.push(format!(
+            "{}={}: not from {least} to {most}",
+            name.to_uppercase(),
+            value.show()
+        ));
+        None
+    }
 }
 
-/// Declares a group of settings as a struct with [`Settings`]; `with` names the groups it includes.
+/// Declares a group of settings as a struct with [`Settings`]; `in` gives the bounds of a value, `with`
+/// names the groups that are included, and `check` a function that says whether values go together.
 ///
 /// ```
 /// shared::settings! {
 ///     /// Settings of an example.
 ///     pub struct Example {
 ///         /// How many there are.
-///         pub count: std::num::NonZeroUsize = "3",
+///         pub count: std::num::NonZeroUsize = "3" in "1"..="100",
 ///     } with {}
 /// }
 /// ```
 #[macro_export]
 macro_rules! settings {
+    (@read $values:ident, $Type:ty, $name:expr, $default:literal) => {
+        $values.read::<$Type>($name, $default)
+    };
+    (@read $values:ident, $Type:ty, $name:expr, $default:literal, $least:literal, $most:literal) => {
+        $values.read_within::<$Type>($name, $default, ($least, $most))
+    };
     (
         $(#[$meta:meta])*
         pub struct $Name:ident {
-            $( $(#[doc = $help:literal])+ pub $field:ident : $Type:ty = $default:literal, )*
+            $( $(#[doc = $help:literal])+ pub $field:ident : $Type:ty = $default:literal
+                $(in $least:literal ..= $most:literal)?, )*
         } with {
             $( $(#[doc = $about:literal])+ pub $group:ident : $Group:ty, )*
-        }
+        } $(check $check:path)?
     ) => {
         $(#[$meta])*
         #[derive(Clone, Debug)]
@@ -120,7 +168,8 @@ macro_rules! settings {
         impl $crate::config::Settings for $Name {
             fn specs() -> Vec<$crate::config::Spec> {
                 let own = vec![
-                    $( $crate::config::Spec::new(stringify!($field), $default, &[$($help),+]), )*
+                    $( $crate::config::Spec::new(stringify!($field), $default, &[$($help),+])
+                        .within(None $(.or(Some(($least, $most))))?), )*
                 ];
                 let groups: Vec<Vec<$crate::config::Spec>> =
                     vec![$( <$Group as $crate::config::Settings>::specs() ),*];
@@ -129,9 +178,17 @@ macro_rules! settings {
 
             fn read(values: &mut $crate::config::Values) -> Option<Self> {
                 // Every setting is read before the first `?`, so that all errors are found.
-                $( let $field = values.read::<$Type>(stringify!($field), $default); )*
+                $( let $field = $crate::settings!(
+                    @read values, $Type, stringify!($field), $default $(, $least, $most)?
+                ); )*
                 $( let $group = <$Group as $crate::config::Settings>::read(values); )*
                 Some(Self { $( $field: $field?, )* $( $group: $group?, )* })
+            }
+
+            fn check(&self) -> Result<(), String> {
+                $( $crate::config::Settings::check(&self.$group)?; )*
+                $( $check(self)?; )?
+                Ok(())
             }
 
             fn show(&self) -> Vec<(&'static str, String)> {
@@ -202,15 +259,18 @@ pub fn load<C: Settings, A: Args>(
     }
     let arguments = A::from_arg_matches_mut(&mut matches)?;
     match C::read(&mut values) {
-        Some(settings) if values.wrong.is_empty() => Ok(Loaded {
-            settings,
-            arguments,
-        }),
+        Some(settings) if values.wrong.is_empty() => match settings.check() {
+            Ok(()) => Ok(Loaded {
+                settings,
+                arguments,
+            }),
+            Err(wrong) => Err(ConfigError::Invalid(vec![wrong])),
+        },
         _ => Err(ConfigError::Invalid(values.wrong)),
     }
 }
 
-/// An empty variable counts as not set: compose files write `${NAME:-}` for what is optional.
+/// An empty variable, or a blank one, counts as not set: compose files write `${NAME:-}` for what is optional.
 fn from_environment(
     specs: &[Spec],
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -225,7 +285,7 @@ fn from_environment(
             continue;
         };
         match raw.into_string() {
-            Ok(raw) if raw.is_empty() => {}
+            Ok(raw) if raw.trim().is_empty() => {}
             Ok(raw) => drop(values.raw.insert(name, raw)),
             Err(_) => values
                 .wrong
@@ -242,10 +302,13 @@ fn command(name: &'static str, specs: &[Spec]) -> Command {
             .value_name("VALUE")
             .allow_hyphen_values(true)
             .help(format!(
-                "{} [{}, default: {:?}]",
+                "{} [{}, default: {:?}{}]",
                 spec.help,
                 spec.variable(),
-                spec.default
+                spec.default,
+                spec.bounds
+                    .map(|(least, most)| format!(", from {least} to {most}"))
+                    .unwrap_or_default()
             ))
     });
     Command::new(name)
@@ -258,102 +321,4 @@ fn command(name: &'static str, specs: &[Spec]) -> Command {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(unreachable_pub)]
-
-    use std::num::NonZeroUsize;
-    use std::time::Duration;
-
-    use super::*;
-
-    crate::settings! {
-        /// Settings of the tests.
-        pub struct Inner {
-            /// A period.
-            pub period: Duration = "30s",
-        } with {}
-    }
-
-    crate::settings! {
-        /// Settings of the tests, with a group.
-        pub struct Outer {
-            /// How many,
-            /// at the most.
-            pub count: NonZeroUsize = "3",
-            /// A size.
-            pub size: ByteSize = "1MiB",
-        } with {
-            /// A group.
-            pub inner: Inner,
-        }
-    }
-
-    fn load_from(
-        arguments: &[&str],
-        environment: &[(&str, &str)],
-    ) -> Result<Loaded<Outer>, ConfigError> {
-        let arguments = std::iter::once("test")
-            .chain(arguments.iter().copied())
-            .map(OsString::from);
-        let environment = environment
-            .iter()
-            .map(|(name, raw)| (name.into(), raw.into()));
-        load("test", "A test.", arguments, environment)
-    }
-
-    #[test]
-    fn a_flag_wins_over_the_environment_which_wins_over_the_default() {
-        let settings = load_from(&["--count", "5"], &[("COUNT", "4"), ("PERIOD", "250ms")])
-            .unwrap()
-            .settings;
-        assert_eq!(settings.count.get(), 5);
-        assert_eq!(settings.inner.period, Duration::from_millis(250));
-        assert_eq!(settings.size.bytes(), 1 << 20);
-    }
-
-    #[test]
-    fn an_empty_variable_counts_as_not_set() {
-        assert_eq!(
-            load_from(&[], &[("COUNT", "")])
-                .unwrap()
-                .settings
-                .count
-                .get(),
-            3
-        );
-    }
-
-    #[test]
-    fn every_wrong_setting_is_named_at_once() {
-        let environment = [("COUNT", "0"), ("SIZE", "1 furlong"), ("PERIOD", "soon")];
-        let message = load_from(&[], &environment).unwrap_err().to_string();
-        for name in ["COUNT=0", "SIZE=1 furlong", "PERIOD=soon"] {
-            assert!(message.contains(name), "{name} is missing in: {message}");
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_variable_that_is_not_utf8_is_an_error_and_not_a_panic() {
-        use std::os::unix::ffi::OsStringExt;
-        let environment = [("COUNT".into(), OsString::from_vec(vec![0xff]))];
-        let loaded = load::<Outer, Ask>("test", "A test.", ["test".into()], environment);
-        assert!(loaded.unwrap_err().to_string().contains("COUNT"));
-    }
-
-    #[test]
-    fn help_lists_every_setting_with_its_variable_and_default() {
-        let help = load_from(&["--help"], &[]).unwrap_err().to_string();
-        for part in [
-            "A test.",
-            "--count",
-            "COUNT",
-            "\"3\"",
-            "How many, at the most.",
-            "--period",
-            "--size",
-        ] {
-            assert!(help.contains(part), "{part} is missing in: {help}");
-        }
-    }
-}
+mod tests;

@@ -53,7 +53,7 @@ async fn a_callback_is_answered_with_its_number_of_distinct_ids(world: &mut Worl
 }
 
 async fn an_accepted_callback_is_in_the_queue_in_persistent_chunks(world: &mut World) {
-    let address = world.ingest(&["--chunk-size=2"]).await;
+    let address = world.ingest(&["--chunk-size=2", "--ids-limit=1000"]).await;
     post_ids(address, &[0, i64::MIN, i64::MAX, 0, 5]).await;
     let mut ids = BTreeSet::new();
     for _ in 0..2 {

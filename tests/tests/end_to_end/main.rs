@@ -29,6 +29,7 @@ mod panics;
 mod pipeline;
 mod profiles;
 mod reasons;
+mod settings;
 mod spool;
 mod topology;
 mod traces;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         binaries::tests(),
         logs::tests(),
         reasons::tests(),
+        settings::tests(),
         metrics::possible_tests(),
         alerts::possible_tests(),
         profiles::tests(),

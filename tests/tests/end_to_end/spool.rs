@@ -38,7 +38,7 @@ async fn callbacks_are_accepted_without_a_broker_and_published_in_order_by_the_n
         post_ids(address, &[n, n + 100]).await;
     }
     world.running(ingest).stop().await;
-    world.ingest(&["--chunk-size=1"]).await;
+    world.ingest(&["--chunk-size=1", "--ids-limit=1000"]).await;
     for n in 0..20 {
         assert_eq!(next_chunk(world).await, [n]);
         assert_eq!(next_chunk(world).await, [n + 100]);
