@@ -1,5 +1,14 @@
 # shellcheck shell=bash
 # What every script needs. Sourcing it moves to the root of the repository.
+
+# That of macOS is 3.2; bash reads a file command by command, so these words come before what it cannot read.
+case ${BASH_VERSION:-} in
+  '' | [1-3].* | 4.[0-3].*)
+    echo "error: the scripts need bash 4.4 or newer, and this is ${BASH_VERSION:-another shell}." \
+      "Without it: docker compose up --build" >&2
+    exit 1
+    ;;
+esac
 set -Eeuo pipefail
 
 # Nothing ends without a word, but for what Ctrl-C ended (codes above 128).
@@ -23,6 +32,23 @@ fail() {
   exit 1
 }
 have() { command -v "$1" >/dev/null 2>&1; }
+
+# What helps on a machine that lacks something.
+WAY_OUT="or run it in containers, which needs a container engine only: docker compose up --build"
+
+# require PROGRAM...
+require() {
+  local program missing=''
+  for program in "$@"; do have "$program" || missing+=" $program"; done
+  [[ -z $missing ]] ||
+    fail "missing here:$missing. Linux has them in the packages coreutils and util-linux: install those, $WAY_OUT"
+}
+
+# at_least VERSION LOWEST
+at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$2" ]]; }
+
+# curl to this machine or its containers: a proxy of the environment is not for that.
+local_curl() { curl --noproxy '*' -fsS "$@"; }
 
 # Other users (postgres, rabbitmq) have to get through this folder when root runs the scripts.
 make_run_dir() {
@@ -143,10 +169,13 @@ choose_port() {
   local name=$1 default=${2:-} port=${!1:-}
   if [[ -n $port ]]; then
     port_is_free "$port" || fail "port $port is taken: give another one as $name"
-  elif [[ -n $default && $CHOSEN_PORTS != *" $default "* ]] && port_is_free "$default"; then
+  elif [[ -z $default || $CHOSEN_PORTS == *" $default "* ]]; then
+    port=$(free_port)
+  elif port_is_free "$default"; then
     port=$default
   else
     port=$(free_port)
+    say "port $default is taken: $name is $port"
   fi
   CHOSEN_PORTS+="$port "
   printf -v "$name" %s "$port"

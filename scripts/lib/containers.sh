@@ -9,8 +9,33 @@ containers_running() {
   done
 }
 
+# A setting, its usual value, and the service whose port it publishes.
+PUBLISHED='INGEST_PORT 9090 ingest 9090
+MOCK_CLIENT_PORT 9010 mock-client 9010
+MANAGEMENT_PORT 15672 rabbitmq 15672
+ZIPKIN_PORT 9411 zipkin 9411
+PROMETHEUS_PORT 9091 prometheus 9090
+GRAFANA_PORT 3000 grafana 3000'
+
+# Ports of this machine for the containers that are wanted. One that a running container has is no other's.
+choose_published_ports() {
+  local name usual service inside wanted held
+  wanted=" ingest mock-client rabbitmq $(wanted_profiles | tr '\n' ' ')"
+  while read -r name usual service inside; do
+    [[ $wanted == *" $service "* ]] || continue
+    held=$(published "$service" "$inside")
+    export "$name=$(dot_env "$name")"
+    if [[ -n $held && (-z ${!name} || ${!name} == "${held#*:}") ]]; then
+      export "$name=${held#*:}"
+    else
+      choose_port "$name" "$usual"
+    fi
+  done <<<"$PUBLISHED"
+}
+
 containers_start() {
   local log=$RUN_DIR/logs/compose.log
+  choose_published_ports
   prepare_compose
   # shellcheck disable=SC2034 # the EXIT trap of scripts/up reads it
   STARTED=yes
@@ -91,11 +116,16 @@ containers_addresses() {
   address_line "ingest" "http://$INGEST_ADDRESS/callback"
   address_line "client service" "http://$(published mock-client 9010)/objects/1"
   address_line "RabbitMQ" "http://$(published rabbitmq 15672) (user $(dot_env RABBITMQ_USER), password $(dot_env RABBITMQ_PASSWORD))"
-  address_line "Zipkin" "${zipkin:+http://$zipkin}${zipkin:-left out: its image could not be had, or its profile is off}"
+  address_line "Zipkin" "${zipkin:+http://}${zipkin:-$(collector "$(setting_of ingest ZIPKIN_URL)")}"
   optional_address "Prometheus" prometheus 9090
   optional_address "Grafana" grafana 3000
   address_line "PostgreSQL" "scripts/compose exec postgres psql -U $(dot_env POSTGRES_USER) $(dot_env POSTGRES_DB)"
   address_line "logs" "scripts/compose logs -f"
+}
+
+# setting_of SERVICE NAME: its value in a running container.
+setting_of() {
+  docker inspect --format '{{range .Config.Env}}{{println .}}{{end}}' "$(containers "$1" | head -n 1)" | sed -n "s/^$2=//p"
 }
 
 # optional_address LABEL SERVICE PORT: nothing for what does not run.

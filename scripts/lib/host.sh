@@ -11,15 +11,16 @@ host_running() {
 host_start() {
   say "no container engine ($NO_ENGINE): using RabbitMQ and PostgreSQL from this machine's packages"
   use_dot_env
+  [[ $EUID -ne 0 ]] || require setpriv
   require_rust
-  install_missing server_packages build_packages
-  build_binaries
-  # shellcheck disable=SC2034 # the EXIT trap of scripts/up reads it
-  STARTED=yes
+  provide_servers
   # What an interrupted start may have left.
   host_stop
   rm -f "$HOST_STATE/events"
   choose_ports
+  build_binaries
+  # shellcheck disable=SC2034 # the EXIT trap of scripts/up reads it
+  STARTED=yes
   start_servers "$HOST_STATE"
   write_run_file
   start_binaries
@@ -50,6 +51,7 @@ use_dot_env() {
 }
 
 choose_ports() {
+  export ZIPKIN_URL=${ZIPKIN_URL:-off}
   choose_port INGEST_PORT 9090
   choose_port MOCK_CLIENT_PORT 9010
   choose_port MANAGEMENT_PORT 15672
@@ -62,24 +64,24 @@ write_run_file() {
   (
     umask 077
     : >"$HOST_STATE/instances"
-    for name in INGEST_PORT MOCK_CLIENT_PORT MANAGEMENT_PORT MANAGEMENT_URL AMQP_URL DATABASE_URL SERVER_PASSWORD QUEUE_PREFIX; do
+    for name in INGEST_PORT MOCK_CLIENT_PORT MANAGEMENT_PORT MANAGEMENT_URL AMQP_URL DATABASE_URL POSTGRES_PORT SERVER_PASSWORD QUEUE_PREFIX \
+      ZIPKIN_URL; do
       printf '%s=%q\n' "$name" "${!name:-}"
     done >"$HOST_STATE/run"
   )
 }
 
-# Without containers there is no Zipkin, unless one is named.
-# The private servers keep their users' passwords out of the arguments that others can read: the URLs are in the environment.
+# URLs may have passwords: they are in the environment, for others can read the arguments.
 start_binaries() {
   local number
-  export ZIPKIN_URL=${ZIPKIN_URL:-off}
+  export CLIENT_URL=${CLIENT_URL:-http://127.0.0.1:$MOCK_CLIENT_PORT}
+  export CALLBACK_URL=${CALLBACK_URL:-http://127.0.0.1:$INGEST_PORT/callback}
   start_binary ingest ingest 6060 "LISTEN_ADDRESS=0.0.0.0:$INGEST_PORT" "SPOOL_DIRECTORY=$HOST_STATE/spool"
   for ((number = 1; number <= ${FETCHERS:-1}; number++)); do
-    start_binary "fetcher-$number" fetcher 6061 "CLIENT_URL=${CLIENT_URL:-http://127.0.0.1:$MOCK_CLIENT_PORT}"
+    start_binary "fetcher-$number" fetcher 6061
   done
   start_binary janitor janitor 6062
-  start_binary mock-client mock-client 6063 "LISTEN_ADDRESS=127.0.0.1:$MOCK_CLIENT_PORT" \
-    "CALLBACK_URL=${CALLBACK_URL:-http://127.0.0.1:$INGEST_PORT/callback}"
+  start_binary mock-client mock-client 6063 "LISTEN_ADDRESS=127.0.0.1:$MOCK_CLIENT_PORT"
 }
 
 # start_binary NAME BINARY USUAL_ADMIN_PORT ASSIGNMENT...
@@ -128,8 +130,8 @@ host_addresses() {
   address_line "ingest" "http://localhost:$INGEST_PORT/callback"
   address_line "client service" "http://localhost:$MOCK_CLIENT_PORT/objects/1"
   address_line "RabbitMQ" "http://localhost:$MANAGEMENT_PORT (user $SERVER_NAME, password $SERVER_PASSWORD)"
-  address_line "Zipkin" "left out: it is there with a container engine only"
-  address_line "PostgreSQL" "psql $DATABASE_URL"
+  address_line "Zipkin" "$(collector "$ZIPKIN_URL")"
+  address_line "PostgreSQL" "PGPASSWORD=$SERVER_PASSWORD psql -h 127.0.0.1 -p $POSTGRES_PORT -U $SERVER_NAME"
   address_line "logs" ".run/host/logs/"
   # shellcheck disable=SC2034 # scripts/up reads it
   INGEST_ADDRESS=localhost:$INGEST_PORT

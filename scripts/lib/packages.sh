@@ -1,10 +1,13 @@
 # shellcheck shell=bash
 # Finds PostgreSQL and RabbitMQ of this machine, and installs by apt what is missing where that is allowed.
 
-# find_postgres [VERSION]: the folder of PostgreSQL's programs, the newest or that of the major version given.
+LOWEST_RABBITMQ=3.10 LOWEST_POSTGRES=14
+
+# find_postgres [VERSION]: the folder of PostgreSQL's programs, the newest or that of the major version given. POSTGRES_BIN
+# names the only one that is looked at.
 find_postgres() {
   local folder best='' best_version=0 version
-  for folder in ${POSTGRES_BIN:+"$POSTGRES_BIN"} /usr/lib/postgresql/*/bin /usr/pgsql-*/bin; do
+  for folder in ${POSTGRES_BIN:-/usr/lib/postgresql/*/bin /usr/pgsql-*/bin}; do
     [[ -x $folder/initdb && -x $folder/postgres ]] || continue
     version=$("$folder/postgres" --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
     if [[ -n ${1:-} && $version != "$1" ]]; then continue; fi
@@ -15,19 +18,37 @@ find_postgres() {
 
 # The script of the package itself: the one in /usr/sbin runs as root or as rabbitmq only.
 find_rabbitmq() {
-  local script
-  for script in ${RABBITMQ_SERVER:+"$RABBITMQ_SERVER"} /usr/lib/rabbitmq/bin/rabbitmq-server; do
-    if [[ -x $script ]]; then
-      echo "$script"
-      return
-    fi
-  done
-  return 1
+  local script=${RABBITMQ_SERVER:-/usr/lib/rabbitmq/bin/rabbitmq-server}
+  [[ -x $script ]] && echo "$script"
 }
 
 server_packages() {
   find_postgres "" >/dev/null || echo postgresql
   find_rabbitmq >/dev/null || echo rabbitmq-server
+}
+
+# The servers' packages, in versions that the pipeline works with; what is too old is not installed first.
+provide_servers() {
+  local package rabbitmq folder
+  for package in $(server_packages); do
+    case $package in
+      postgresql) require_version PostgreSQL "$(offered "$package")" "$LOWEST_POSTGRES" ;;
+      *) require_version RabbitMQ "$(offered "$package")" "$LOWEST_RABBITMQ" ;;
+    esac
+  done
+  install_missing server_packages
+  rabbitmq=$(find_rabbitmq) folder=$(find_postgres "")
+  require_version RabbitMQ "$("${rabbitmq%-server}ctl" version)" "$LOWEST_RABBITMQ"
+  require_version PostgreSQL "$("$folder/postgres" --version | sed 's/^[^0-9]*//')" "$LOWEST_POSTGRES"
+}
+
+# offered PACKAGE: the version that apt would install, without what Debian puts before and behind it.
+offered() { apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]*:\)\{0,1\}\([0-9.]*\).*/\2/p'; }
+
+# require_version NAME VERSION LOWEST: an empty version is not known.
+require_version() {
+  [[ -z $2 ]] || at_least "$2" "$3" ||
+    fail "$1 is $2 here, and the pipeline needs $3 or newer: install that, $WAY_OUT"
 }
 
 build_packages() {
@@ -70,8 +91,8 @@ find_cargo() {
 
 require_rust() {
   find_cargo
-  have cargo || fail "cargo is missing. Install Rust from https://rustup.rs (rust-toolchain.toml names the version)," \
-    "or a container engine that can pull images."
+  have cargo ||
+    fail "cargo is missing: install Rust from https://rustup.rs (rust-toolchain.toml names the version), $WAY_OUT"
   cargo --version >/dev/null ||
     fail "cargo cannot use the toolchain of rust-toolchain.toml. Install it with: rustup toolchain install"
 }

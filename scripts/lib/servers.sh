@@ -219,6 +219,8 @@ rabbitmq_environment() {
   )
 }
 
+# The password is read from standard input: everybody sees the arguments.
 rabbitmq_answers() {
-  curl -fsS -m 2 "$MANAGEMENT_URL/api/health/checks/port-listener/$AMQP_PORT"
+  local_curl -m 2 --config - "http://127.0.0.1:$MANAGEMENT_PORT/api/health/checks/port-listener/$AMQP_PORT" \
+    <<<"user = $SERVER_NAME:$SERVER_PASSWORD"
 }

@@ -1,0 +1,14 @@
+//! The scripts on machines that lack something, that have old versions or taken ports, and on this one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test a panic is how a failed expectation is reported"
+)]
+
+#[path = "scripts/needs.rs"]
+mod needs;
+#[path = "scripts/ports.rs"]
+mod ports;
+#[path = "scripts/sandbox.rs"]
+mod sandbox;
