@@ -1,11 +1,12 @@
 # shellcheck shell=bash
 # Chooses an image for each variable of the compose file: what the environment says, else the official image if it is here or
 # can be pulled, else a stand-in that deploy/base-images builds. The choice is kept in .run/images.env, so that a registry that
-# cannot be reached is not tried each time; delete that file to have the images chosen anew.
+# cannot be reached is tried once a day; delete that file to have the images chosen again at once.
 
 CHOICES=$RUN_DIR/images.env
 OPTIONAL_SERVICES=(zipkin prometheus grafana) # each has a profile of its own name
-UNREACHED=' ' # registries that did not answer in this run
+PULL_PATIENCE=${PULL_PATIENCE:-60}            # seconds without a word from the engine
+UNREACHED=' '                                 # registries that did not answer in this run
 HINTED=''
 
 official_image() {
@@ -47,7 +48,7 @@ export_image() {
   image=$(dot_env "$variable")
   if [[ -z $image ]]; then
     image=$(chosen_image "$variable")
-    if [[ -z $image ]] || ! is_here "$image"; then
+    if [[ -z $image ]] || is_stale "$variable" || ! is_here "$image"; then
       choose_image "$variable" || return
       image=$(chosen_image "$variable")
     fi
@@ -57,6 +58,12 @@ export_image() {
 
 chosen_image() { setting_in "$CHOICES" "$1"; }
 is_here() { docker image inspect "$1" >/dev/null 2>&1; }
+
+# Another day what could not be had is tried again, unless the pipeline runs with what there was.
+is_stale() {
+  [[ $(chosen_image "$1") == @(none|callback-pipeline/*) && $(setting_in "$CHOICES" "$1_CHOSEN") != "$(date +%F)" &&
+    -z $(containers) ]]
+}
 
 choose_image() {
   local image
@@ -70,8 +77,8 @@ choose_image() {
 
 remember() {
   local others
-  others=$(grep -v "^$1=" "$CHOICES" 2>/dev/null || true)
-  printf '%s\n' ${others:+"$others"} "$1=$2" >"$CHOICES"
+  others=$(grep -vE "^$1(_CHOSEN)?=" "$CHOICES" 2>/dev/null || true)
+  printf '%s\n' ${others:+"$others"} "$1=$2" "$1_CHOSEN=$(date +%F)" >"$CHOICES"
 }
 
 build_stand_in() {
@@ -84,40 +91,50 @@ build_stand_in() {
     interruptible deploy/base-images/build "${builds%%:*}" || return
   fi
   remember "$1" "$image"
-  if [[ -z $HINTED ]]; then say "(delete .run/images.env to have the registry tried again)"; fi
+  if [[ -z $HINTED ]]; then say "(it is tried again tomorrow, or when .run/images.env is deleted)"; fi
   HINTED=yes
 }
 
 # pull IMAGE: gives up soon when the registry does not answer, but a download that runs may take its time.
 pull() {
-  local image=$1 registry log=$RUN_DIR/logs/pull.log
+  local image=$1 registry cause log=$RUN_DIR/logs/pull.log
   registry=$(registry_of "$image")
   if [[ $UNREACHED == *" $registry "* ]]; then return 1; fi
   say "pulling $image"
   : >"$log"
   if interruptible pull_with_patience "$image" "$log"; then return; fi
   # The last part of the message is its cause.
-  warn "cannot pull $image: $(tail -n 1 "$log" | tr -d '\r' | sed 's/^.*: //')"
+  cause=$(tail -n 1 "$log" | tr -d '\r' | sed 's/^.*: //')
+  if grep -qE 'toomanyrequests|429 Too Many' "$log"; then
+    cause="this is over the rate limit of $registry, which passes; docker login raises it"
+  fi
+  warn "cannot pull $image: $cause"
   if ! registry_answered "$log"; then UNREACHED+="$registry "; fi
   return 1
 }
 
 pull_with_patience() {
-  local puller end=$((SECONDS + 20))
+  local puller lines=-1 heard end=0
   docker pull "$1" >"$2" 2>&1 &
   puller=$!
   while kill -0 "$puller" 2>/dev/null && ! registry_answered "$2"; do
+    # An engine that says something is at work.
+    heard=$(wc -l <"$2")
+    if [[ $heard -ne $lines ]]; then lines=$heard end=$((SECONDS + PULL_PATIENCE)); fi
     if [[ $SECONDS -ge $end ]]; then
       kill "$puller"
-      echo "no answer within 20 s" >>"$2"
+      echo "no answer within $PULL_PATIENCE s" >>"$2"
+      break
     fi
     sleep 0.2
   done
   wait "$puller"
 }
 
-# The first line that the engine prints once it has an answer.
-registry_answered() { grep -q 'Pulling from' "$1"; }
+# What Docker and Podman print once they have an answer, a refusal included.
+registry_answered() {
+  grep -qE 'Pulling |Getting image source|Copying |toomanyrequests|denied|manifest unknown' "$1"
+}
 
 # The first part of a name is a registry when it looks like a host.
 registry_of() {
@@ -169,7 +186,7 @@ choose_profiles() {
   local profile profiles=''
   make_run_dir
   for profile in $(wanted_profiles); do
-    if is_optional "$profile" && ! left_out "$profile"; then
+    if is_optional "$profile" && { ! left_out "$profile" || is_stale "${profile^^}_IMAGE"; }; then
       export_image "${profile^^}_IMAGE" || remember "${profile^^}_IMAGE" none
     fi
     if left_out "$profile"; then

@@ -10,5 +10,7 @@
 mod needs;
 #[path = "scripts/ports.rs"]
 mod ports;
+#[path = "scripts/pulls.rs"]
+mod pulls;
 #[path = "scripts/sandbox.rs"]
 mod sandbox;
