@@ -39,7 +39,10 @@ forget_samples() { if [[ -n $SAMPLES ]]; then rm -rf "$SAMPLES"; fi; }
 
 # The management API, which refreshes its numbers every 5 s. Nothing when it does not answer.
 queue_numbers() {
-  curl -fsS -m 3 "$MANAGEMENT_URL/api/queues/%2F?columns=name,messages_ready,messages_unacknowledged,consumers" 2>/dev/null |
+  local login=${MANAGEMENT_URL#*://}
+  # The password is read from standard input: everybody sees the arguments.
+  local_curl -m 3 --config - 2>/dev/null <<<"user = \"${login%@*}\"" \
+    "http://${login##*@}/api/queues/%2F?columns=name,messages_ready,messages_unacknowledged,consumers" |
     sed 's/},{/}\n{/g' |
     awk -v prefix="${QUEUE_PREFIX:-}" '
       function value(key) {

@@ -8,6 +8,8 @@
 
 #[path = "scripts/needs.rs"]
 mod needs;
+#[path = "scripts/pipeline.rs"]
+mod pipeline;
 #[path = "scripts/ports.rs"]
 mod ports;
 #[path = "scripts/pulls.rs"]

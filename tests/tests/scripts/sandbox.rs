@@ -21,23 +21,23 @@ const COPIED: [&str; 6] = [
 const BOUND: &str = "150";
 
 /// A copy of the scripts, and programs for them.
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     folder: TempDir,
 }
 
 /// What became of a script.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The exit code; `None` after a signal.
-    pub code: Option<i32>,
+    pub(crate) code: Option<i32>,
     /// Standard output, then standard error.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl Sandbox {
     /// With the programs of this machine, but without a container engine and with a compiler that
     /// is only called.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let sandbox = Self {
             folder: tempfile::tempdir().unwrap(),
         };
@@ -55,7 +55,7 @@ impl Sandbox {
     }
 
     /// The root of the copy.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
@@ -77,7 +77,7 @@ impl Sandbox {
     }
 
     /// Takes a program away.
-    pub fn lacks(&self, program: &str) {
+    pub(crate) fn lacks(&self, program: &str) {
         let path = self.bin().join(program);
         if fs::symlink_metadata(&path).is_ok() {
             fs::remove_file(path).unwrap();
@@ -85,7 +85,7 @@ impl Sandbox {
     }
 
     /// Puts a script in the place of a program. Its calls are found by [`Sandbox::calls`].
-    pub fn fake(&self, program: &str, body: &str) {
+    pub(crate) fn fake(&self, program: &str, body: &str) {
         self.lacks(program);
         let calls = self.calls_file(program);
         let record = format!("printf '%q ' \"$@\" >>{0}; echo >>{0}", calls.display());
@@ -96,7 +96,7 @@ impl Sandbox {
     }
 
     /// Has a program record its calls, and do what it does.
-    pub fn watch(&self, program: &str) {
+    pub(crate) fn watch(&self, program: &str) {
         if let Ok(real) = fs::canonicalize(self.bin().join(program)) {
             self.fake(program, &format!("exec {} \"$@\"", real.display()));
         }
@@ -104,7 +104,7 @@ impl Sandbox {
 
     /// The arguments of each call of a program that is [fake](Sandbox::fake) or
     /// [watched](Sandbox::watch), a line each.
-    pub fn calls(&self, program: &str) -> String {
+    pub(crate) fn calls(&self, program: &str) -> String {
         fs::read_to_string(self.calls_file(program)).unwrap_or_default()
     }
 
@@ -113,7 +113,7 @@ impl Sandbox {
     }
 
     /// Writes a program, by its path in the copy.
-    pub fn write(&self, path: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, path: &str, text: &str) -> PathBuf {
         let path = self.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
@@ -122,7 +122,7 @@ impl Sandbox {
     }
 
     /// Runs a line of shell at the root of the copy, with nothing in the environment but `settings`.
-    pub fn run(&self, line: &str, settings: &[(&str, &str)]) -> Outcome {
+    pub(crate) fn run(&self, line: &str, settings: &[(&str, &str)]) -> Outcome {
         // By its full path: the sandbox may lack it.
         let mut bounded = Command::new("/usr/bin/timeout");
         bounded.args([BOUND, "/bin/bash", "-c", line]);
