@@ -23,8 +23,6 @@ const PIECE: usize = 1 << 10;
 pub struct BodyReader {
     limit: usize,
     timeout: Duration,
-    /// One for each body that may be arriving. Over HTTP/2 there are many in one connection.
-    places: Arc<Semaphore>,
     /// One for each piece of memory.
     memory: Arc<Semaphore>,
 }
@@ -36,11 +34,9 @@ impl BodyReader {
         let limit = config.body_limit.bytes();
         // Enough for one body at least: otherwise the limit of its size would not be true.
         let memory = config.body_memory.bytes().max(limit).div_ceil(PIECE);
-        let places = config.connections_limit.get();
         Self {
             limit,
             timeout: config.body_timeout,
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
             memory: Arc::new(Semaphore::new(memory.min(Semaphore::MAX_PERMITS))),
         }
     }
@@ -53,10 +49,6 @@ impl BodyReader {
         if body.size_hint().lower() > self.limit as u64 {
             return Err(ApiError::PayloadTooLarge(self.limit));
         }
-        let _place = self
-            .places
-            .try_acquire()
-            .map_err(|_| ApiError::Overloaded)?;
         tokio::time::timeout(self.timeout, self.gather(body))
             .await
             .unwrap_or(Err(ApiError::RequestTimeout))

@@ -37,8 +37,12 @@ shared::settings! {
         /// Most ids in one callback, duplicates included; more are answered 413.
         pub ids_limit: NonZeroUsize = "100000" in "1"..="1000000",
         /// How long a client may take to send the header of a request, after which the connection
-        /// is closed. Also how long a connection may be idle: longer than clients keep theirs.
+        /// is closed.
         pub header_timeout: Duration = "30s" in "10ms"..="1h",
+        /// How long a connection may be idle before it is closed, which answers announce in
+        /// Keep-Alive. Longer than load balancers keep theirs, most of them for 60 s: otherwise their
+        /// next request may meet a connection that is being closed.
+        pub idle_timeout: Duration = "75s" in "10ms"..="1h",
         /// How long a client may take to send the body of a request, after which it is answered 408.
         pub body_timeout: Duration = "10s" in "10ms"..="1h",
         /// Memory for the bodies of all requests together, beyond the first 16 KiB of each. Where it

@@ -52,6 +52,7 @@ pub async fn run(config: Config, listener: TcpListener, context: Context) -> any
     let limits = ServerLimits {
         connections: config.connections_limit.get(),
         header_timeout: config.header_timeout,
+        idle_timeout: config.idle_timeout,
         refusal: error::refusal(),
     };
     // The system chooses the port where the setting says 0.

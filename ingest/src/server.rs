@@ -162,6 +162,15 @@ impl Service for Server {
         response
     }
 
+    fn malformed(&self, reason: &'static str) -> Response<Full<Bytes>> {
+        let body = json!({ "error": "invalid_request", "message": reason });
+        json_response(StatusCode::BAD_REQUEST, &body)
+    }
+
+    fn overloaded(&self) -> Response<Full<Bytes>> {
+        ApiError::Overloaded.response()
+    }
+
     fn panicked(&self) -> Response<Full<Bytes>> {
         ApiError::Internal.response()
     }

@@ -29,6 +29,7 @@ pub async fn run(config: Config, listener: TcpListener, context: Context) -> any
     let limits = ServerLimits {
         connections: 20_000,
         header_timeout: Duration::from_mins(1),
+        idle_timeout: Duration::from_mins(1),
         refusal: Bytes::from_static(
             b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
         ),

@@ -46,6 +46,7 @@ impl Admin {
         let limits = ServerLimits {
             connections: 64,
             header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_mins(1),
             refusal: Bytes::from_static(
                 b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
             ),

@@ -194,6 +194,10 @@ pub const HTTP_SERVER: &[Description] = &[
         "Connections that were closed to make room for others, since their clients sent nothing.",
     ),
     Description::counter(
+        "http_requests_malformed_total",
+        "Requests that were answered 400 or 431, since their head is not HTTP, is too large, or names no host.",
+    ),
+    Description::counter(
         "http_requests_panicked_total",
         "Requests that were answered 500 because of a defect, which the log describes.",
     ),

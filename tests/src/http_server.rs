@@ -13,6 +13,7 @@ pub fn start(listener: TcpListener, service: Arc<impl Service>) {
     let limits = ServerLimits {
         connections: 10_000,
         header_timeout: Duration::from_mins(1),
+        idle_timeout: Duration::from_mins(1),
         refusal: Bytes::new(),
     };
     tokio::spawn(async move {

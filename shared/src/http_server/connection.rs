@@ -4,26 +4,36 @@ use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderName, HeaderValue, Request, Response, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::Watcher;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::awaited::Client;
-use super::lingering::Lingering;
+use super::awaited::Awaited;
+use super::client::Client;
+use super::head;
 use super::request_body::{Exchange, RequestBody};
+use super::stream::ClientStream;
 use super::{Server, Service};
+use crate::shutdown::Shutdown;
+
+/// An idle connection is kept for a bit longer than clients are told, so that none that keeps to it
+/// has a request on its way when it is closed.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// How long the end of an idle connection may take: with HTTP/2 the client has to agree to it.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 impl<S: Service> Server<S> {
     /// Serves the connection until either side closes it.
@@ -31,28 +41,40 @@ impl<S: Service> Server<S> {
         self: Arc<Self>,
         stream: TcpStream,
         remote: SocketAddr,
-        watcher: Watcher,
+        shutdown: Shutdown,
     ) {
         // Answers are small and complete: waiting to fill a segment only delays them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, %remote, "no TCP_NODELAY");
         }
-        let client = Client::new(Arc::clone(&self.awaited));
+        let client = Client::new(Arc::clone(&self.awaited), Arc::clone(&self.crowded));
         let (server, speaker) = (Arc::clone(&self), Arc::clone(&client));
         let requests = service_fn(move |request| {
             let answer = Arc::clone(&server).answer(request, remote, Arc::clone(&speaker));
             answer.map(Ok::<_, Infallible>)
         });
-        let stream = Lingering::where_unread(stream, Arc::clone(&client));
-        let connection = self
-            .builder
-            .serve_connection(TokioIo::new(stream), requests)
-            .into_owned();
+        let head_timeout = self.limits.header_timeout;
+        let stream = ClientStream::new(stream, Arc::clone(&client), head_timeout);
+        let mut connection = pin!(
+            self.builder
+                .serve_connection(TokioIo::new(stream), requests)
+        );
+        let idle_timeout = self.limits.idle_timeout.saturating_add(SLACK);
+        let served = async {
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                () = shutdown.begun() => {}
+                () = client.idle_for(idle_timeout) => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        };
         tokio::select! {
-            ended = watcher.watch(connection) => if let Err(error) = ended {
+            ended = served => if let Err(error) = ended {
+                head::count_malformed(error.as_ref());
                 tracing::debug!(%error, %remote, "connection ended early");
             },
-            () = silent_for(self.limits.header_timeout, &client) => {
+            () = client.idle_for(idle_timeout.saturating_add(FAREWELL)) => {
                 tracing::debug!(%remote, "connection closed, since no request came");
             }
             () = client.dismissed() => {
@@ -73,10 +95,10 @@ impl<S: Service> Server<S> {
         // Not in the future itself: whoever decides on this client now has to know.
         let exchange = Exchange::begin(client, request.body());
         let in_order = request.version() < Version::HTTP_2;
+        let persistent = head::is_persistent(&request);
         let request = request.map(|body| RequestBody::new(body, Arc::clone(&exchange)));
         async move {
-            let responding =
-                AssertUnwindSafe(async { self.service.respond(request, remote).await });
+            let responding = AssertUnwindSafe(self.respond(request, remote, &exchange));
             let mut response = responding.catch_unwind().await.unwrap_or_else(|_| {
                 metrics::counter!("http_requests_panicked_total").increment(1);
                 self.service.panicked()
@@ -86,24 +108,43 @@ impl<S: Service> Server<S> {
                 exchange.leave_rest_unread();
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
+            } else if persistent {
+                let keep_alive = HeaderName::from_static("keep-alive");
+                let timeout = self.keep_alive.clone();
+                response.headers_mut().insert(keep_alive, timeout);
             }
             response
         }
     }
 
+    async fn respond(
+        &self,
+        request: Request<RequestBody>,
+        remote: SocketAddr,
+        exchange: &Exchange,
+    ) -> Response<Full<Bytes>> {
+        if let Err(reason) = head::check_host(&request) {
+            metrics::counter!("http_requests_malformed_total").increment(1);
+            tracing::debug!(%remote, reason, "request refused");
+            return self.service.malformed(reason);
+        }
+        if !exchange.is_further() {
+            return self.service.respond(request, remote).await;
+        }
+        match freed(&self.further_bodies, &self.crowded).await {
+            Some(_place) => self.service.respond(request, remote).await,
+            None => self.service.overloaded(),
+        }
+    }
+
     /// The place of the client that has been waited for longest; none if no client is waited for.
     pub(super) async fn freed_slot(&self) -> Option<OwnedSemaphorePermit> {
-        const PATIENCE: Duration = Duration::from_secs(1);
-        if !self.awaited.dismiss_longest() {
-            return None;
-        }
-        let freed = Arc::clone(&self.slots).acquire_owned();
-        tokio::time::timeout(PATIENCE, freed).await.ok()?.ok()
+        freed(&self.slots, &self.awaited).await
     }
 
     pub(super) async fn refuse(&self, stream: TcpStream) {
         metrics::counter!("http_connections_refused_total").increment(1);
-        let mut stream = Lingering::always(stream);
+        let mut stream = ClientStream::unheard(stream);
         let answer = async {
             stream.write_all(&self.limits.refusal).await?;
             stream.shutdown().await
@@ -125,12 +166,15 @@ impl<S: Service> Server<S> {
     }
 }
 
-/// Waits until it is certain that a client sent no request in time. The server's own header
-/// time-out begins only with the bytes that tell HTTP/1 from HTTP/2, so that a client which stalls
-/// before them would be waited for without end.
-async fn silent_for(header_timeout: Duration, client: &Client) {
-    tokio::time::sleep(header_timeout + Duration::from_secs(1)).await;
-    if client.has_spoken() {
-        std::future::pending::<()>().await;
+/// A place; where all are taken, that of the client which has been in `queue` for longest.
+async fn freed(places: &Arc<Semaphore>, queue: &Awaited) -> Option<OwnedSemaphorePermit> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    if let Ok(free) = Arc::clone(places).try_acquire_owned() {
+        return Some(free);
     }
+    if !queue.dismiss_longest() {
+        return None;
+    }
+    let freed = Arc::clone(places).acquire_owned();
+    tokio::time::timeout(PATIENCE, freed).await.ok()?.ok()
 }

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -19,9 +18,11 @@ use crate::descriptors;
 use crate::shutdown::Shutdown;
 
 mod awaited;
+mod client;
 mod connection;
-mod lingering;
+mod head;
 mod request_body;
+mod stream;
 
 pub use request_body::RequestBody;
 
@@ -34,9 +35,10 @@ pub struct ServerLimits {
     /// been waited for longest; if none has been for a second, it is answered by `refusal` and
     /// closed.
     pub connections: usize,
-    /// How long a client may take to send the header of a request; also how long a connection
-    /// may be idle.
+    /// How long a client may take to send the header of a request.
     pub header_timeout: Duration,
+    /// How long a connection may be idle.
+    pub idle_timeout: Duration,
     /// The whole HTTP/1.1 answer for connections above the limit.
     pub refusal: Bytes,
 }
@@ -54,6 +56,20 @@ pub trait Service: Send + Sync + 'static {
     /// sent its request has sent it nevertheless, and may still be listening.
     fn ends_with_client(&self) -> bool {
         false
+    }
+
+    /// The answer to a request that breaks the rules of HTTP for the given reason.
+    fn malformed(&self, reason: &'static str) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::from(reason));
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        response
+    }
+
+    /// The answer to a request for which there is no place.
+    fn overloaded(&self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response
     }
 
     /// The answer to a request that made [`Service::respond`] panic.
@@ -77,15 +93,17 @@ pub async fn serve(
     let server = Arc::new(Server {
         slots: semaphore(connections),
         doorway: semaphore(DOORWAY),
+        further_bodies: semaphore(connections),
         awaited: Arc::default(),
+        crowded: Arc::default(),
         builder: builder(limits.header_timeout, !service.ends_with_client()),
+        keep_alive: keep_alive(limits.idle_timeout),
         limits,
         service,
     });
-    let graceful = GracefulShutdown::new();
     let tasks = TaskTracker::new();
-    accept(listener, &server, &graceful, &tasks, shutdown).await;
-    drain(graceful, tasks, shutdown.drain_timeout()).await;
+    accept(listener, &server, &tasks, shutdown).await;
+    drain(tasks, shutdown.drain_timeout()).await;
 }
 
 /// How many connections above the limit may be waiting for a place or for their refusal to arrive;
@@ -97,8 +115,16 @@ struct Server<S> {
     slots: Arc<Semaphore>,
     /// One for each connection above the limit.
     doorway: Arc<Semaphore>,
+    /// One for each body that is awaited besides the first one of its connection. Those are of HTTP/2
+    /// only.
+    further_bodies: Arc<Semaphore>,
+    /// Clients that are waited for.
     awaited: Arc<Awaited>,
+    /// Clients of which more than one body is awaited.
+    crowded: Arc<Awaited>,
     builder: auto::Builder<TokioExecutor>,
+    /// What clients are told about how long a connection may be idle.
+    keep_alive: HeaderValue,
     limits: ServerLimits,
     service: Arc<S>,
 }
@@ -107,15 +133,21 @@ fn semaphore(permits: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)))
 }
 
+fn keep_alive(idle_timeout: Duration) -> HeaderValue {
+    HeaderValue::from_str(&format!("timeout={}", idle_timeout.as_secs()))
+        .unwrap_or(HeaderValue::from_static("timeout=0"))
+}
+
 fn builder(header_timeout: Duration, half_close: bool) -> auto::Builder<TokioExecutor> {
-    // What a client can have buffered here by sending without end: 10,000 of them do at once.
+    // What a client can have buffered here by sending, or not reading, without end: 10,000 of them
+    // do at once.
     const HTTP1_BUFFER: usize = 16 << 10;
+    const HTTP2_HEADERS: u32 = 16 << 10;
     const HTTP2_WINDOW: u32 = 64 << 10;
+    const HTTP2_STREAMS: u32 = 100;
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
         .max_buf_size(HTTP1_BUFFER)
         .half_close(half_close);
     builder
@@ -125,14 +157,15 @@ fn builder(header_timeout: Duration, half_close: bool) -> auto::Builder<TokioExe
         .keep_alive_timeout(header_timeout)
         .initial_connection_window_size(HTTP2_WINDOW)
         .initial_stream_window_size(HTTP2_WINDOW)
-        .max_concurrent_streams(256);
+        .max_header_list_size(HTTP2_HEADERS)
+        .max_send_buf_size(HTTP2_WINDOW as usize)
+        .max_concurrent_streams(HTTP2_STREAMS);
     builder
 }
 
 async fn accept(
     listener: TcpListener,
     server: &Arc<Server<impl Service>>,
-    graceful: &GracefulShutdown,
     tasks: &TaskTracker,
     shutdown: &Shutdown,
 ) {
@@ -144,7 +177,7 @@ async fn accept(
             () = shutdown.begun() => return,
         };
         match accepted {
-            Ok((stream, remote)) => server.open(stream, remote, graceful, tasks),
+            Ok((stream, remote)) => server.open(stream, remote, tasks, shutdown),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(PAUSE).await;
@@ -153,13 +186,9 @@ async fn accept(
     }
 }
 
-async fn drain(graceful: GracefulShutdown, tasks: TaskTracker, timeout: Duration) {
+async fn drain(tasks: TaskTracker, timeout: Duration) {
     tasks.close();
-    let drained = async {
-        graceful.shutdown().await;
-        tasks.wait().await;
-    };
-    if tokio::time::timeout(timeout, drained).await.is_err() {
+    if tokio::time::timeout(timeout, tasks.wait()).await.is_err() {
         tracing::info!(
             connections = tasks.len(),
             "connections are closed with requests under way"
@@ -172,21 +201,21 @@ impl<S: Service> Server<S> {
         self: &Arc<Self>,
         stream: TcpStream,
         remote: SocketAddr,
-        graceful: &GracefulShutdown,
         tasks: &TaskTracker,
+        shutdown: &Shutdown,
     ) {
-        let (server, watcher) = (Arc::clone(self), graceful.watcher());
+        let (server, shutdown) = (Arc::clone(self), shutdown.clone());
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             tasks.spawn(async move {
                 let _slot = slot;
-                server.converse(stream, remote, watcher).await;
+                server.converse(stream, remote, shutdown).await;
             });
         } else if let Ok(in_doorway) = Arc::clone(&self.doorway).try_acquire_owned() {
             tasks.spawn(async move {
                 let slot = server.freed_slot().await;
                 if slot.is_some() {
                     drop(in_doorway);
-                    server.converse(stream, remote, watcher).await;
+                    server.converse(stream, remote, shutdown).await;
                 } else {
                     server.refuse(stream).await;
                 }

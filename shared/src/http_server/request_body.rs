@@ -8,32 +8,41 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::awaited::Client;
+use super::client::Client;
 
 /// A request and its answer. Until the request is here, its client is waited for.
 #[derive(Debug)]
 pub(super) struct Exchange {
     client: Arc<Client>,
     arrived: AtomicBool,
+    further: bool,
 }
 
 impl Exchange {
-    /// Begins with the header of a request.
+    /// Begins with the head of a request.
     pub(super) fn begin(client: Arc<Client>, body: &Incoming) -> Arc<Self> {
-        client.speaks();
-        let exchange = Self {
-            client,
-            arrived: AtomicBool::new(false),
+        let arrived = body.is_end_stream();
+        let further = if arrived {
+            client.request_arrived();
+            false
+        } else {
+            client.body_awaited()
         };
-        if body.is_end_stream() {
-            exchange.arrived();
-        }
-        Arc::new(exchange)
+        Arc::new(Self {
+            client,
+            arrived: AtomicBool::new(arrived),
+            further,
+        })
     }
 
     /// Whether the whole request is here.
     pub(super) fn has_arrived(&self) -> bool {
         self.arrived.load(Ordering::Relaxed)
+    }
+
+    /// Whether its body was not the only one awaited on the connection when it began.
+    pub(super) fn is_further(&self) -> bool {
+        self.further
     }
 
     /// Notes that the client may go on sending, and will not be heard.
@@ -44,6 +53,7 @@ impl Exchange {
     fn arrived(&self) {
         if !self.arrived.swap(true, Ordering::Relaxed) {
             self.client.request_arrived();
+            self.client.body_ended();
         }
     }
 }
@@ -52,6 +62,8 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         if self.has_arrived() {
             self.client.request_answered();
+        } else {
+            self.client.body_ended();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The server with a service that does as it is asked: wait, or panic.
 
 use http::StatusCode;
+use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -10,6 +11,9 @@ use super::awaited::GRACE;
 use super::*;
 
 const BOUND: Duration = Duration::from_secs(20);
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_mins(5);
+const SHORT: Duration = Duration::from_millis(100);
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Refused\r\nconnection: close\r\n\r\n";
 
 /// Answers without looking at the body of the request.
@@ -27,6 +31,7 @@ impl Service for Obedient {
                 self.waits.notify_one();
                 self.go_on.notified().await;
             }
+            "/read" => drop(request.into_body().collect().await.unwrap()),
             _ => {}
         }
         Response::new(Full::default())
@@ -42,11 +47,16 @@ struct Serving {
 
 impl Serving {
     async fn with_connections(connections: usize) -> Self {
+        Self::start(connections, LONG, LONG).await
+    }
+
+    async fn start(connections: usize, header_timeout: Duration, idle_timeout: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let limits = ServerLimits {
             connections,
-            header_timeout: Duration::from_secs(30),
+            header_timeout,
+            idle_timeout,
             refusal: Bytes::from_static(REFUSAL),
         };
         let (service, shutdown) = (Arc::new(Obedient::default()), Shutdown::new(4 * BOUND));
@@ -216,5 +226,79 @@ async fn empty_lines_between_requests_are_ignored() {
     for _ in 0..3 {
         assert_eq!(status(&mut client).await, StatusCode::OK);
     }
+    server.stops().await;
+}
+
+#[tokio::test]
+async fn the_answer_to_an_unreadable_head_reaches_also_a_client_that_goes_on_sending() {
+    let server = Serving::with_connections(10).await;
+    let rest = vec![b'x'; 10 << 20];
+    for (begin, expected) in [
+        ("GARBAGE\r\n\r\n", StatusCode::BAD_REQUEST),
+        (
+            "GET / HTTP/1.1\r\nx: ",
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        ),
+    ] {
+        let mut client = server.client(begin).await;
+        drop(client.write_all(&rest).await);
+        assert_eq!(status(&mut client).await, expected, "{begin:?}");
+    }
+    server.stops().await;
+}
+
+#[tokio::test]
+async fn a_connection_may_be_idle_for_longer_than_a_head_may_take() {
+    let server = Serving::start(10, SHORT, LONG).await;
+    let mut idle = server.client(&get("/")).await;
+    assert_eq!(status(&mut idle).await, StatusCode::OK);
+    let mut unused = server.client("").await;
+    let half_a_head = get("/") + "GET / HTTP/1.1\r\n";
+    for slow in ["GET", "PRI * HTTP/2.0\r\n", "\r\nG", &half_a_head] {
+        let mut slow = server.client(slow).await;
+        if slow.peek(&mut [0]).await.unwrap_or_default() > 0 {
+            assert_eq!(status(&mut slow).await, StatusCode::OK);
+            // What came with the request before is not known to be a head until more comes.
+            slow.write_all(b"a: ").await.unwrap();
+        }
+        let closed = timeout(BOUND, slow.read_to_end(&mut Vec::new())).await;
+        assert_eq!(closed.unwrap().unwrap_or_default(), 0);
+    }
+    for client in [&mut idle, &mut unused] {
+        client.write_all(get("/").as_bytes()).await.unwrap();
+        assert_eq!(status(client).await, StatusCode::OK);
+    }
+    server.stops().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_one_at_work_is_not() {
+    let server = Serving::start(10, LONG, SHORT).await;
+    let mut at_work = server.client(&get("/wait")).await;
+    let half_a_body = "POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n12";
+    let mut half_sent = server.client(half_a_body).await;
+    for idle in ["", "\r\n", &get("/"), "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut idle = server.client(idle).await;
+        let closed = timeout(BOUND, idle.read_to_end(&mut Vec::new())).await;
+        closed.unwrap().unwrap();
+    }
+    server.service.go_on.notify_one();
+    half_sent.write_all(b"345").await.unwrap();
+    for client in [&mut at_work, &mut half_sent] {
+        assert_eq!(status(client).await, StatusCode::OK);
+    }
+    server.stops().await;
+}
+
+#[tokio::test]
+async fn answers_say_how_long_a_connection_may_be_idle() {
+    let server = Serving::with_connections(10).await;
+    let kept = [&get("/"), ONLY_REQUEST].concat();
+    let answers = server.answer(&kept).await;
+    assert_eq!(
+        answers.matches("keep-alive: timeout=300\r\n").count(),
+        1,
+        "{answers}"
+    );
     server.stops().await;
 }

@@ -20,6 +20,7 @@ mod deletion;
 mod description;
 mod fetching;
 mod http_contract;
+mod http_wire;
 mod logs;
 mod metrics;
 mod mock_client;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
     };
     let tests = [
         http_contract::tests(),
+        http_wire::tests(),
         spool::tests(),
         overload::tests(),
         description::possible_tests(),

@@ -31,7 +31,11 @@ tests::tests![
 const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// Clients that stall are waited for without end, as far as a test can see.
-const PATIENCE: [&str; 2] = ["--header-timeout=5m", "--body-timeout=5m"];
+const PATIENCE: [&str; 3] = [
+    "--header-timeout=5m",
+    "--idle-timeout=5m",
+    "--body-timeout=5m",
+];
 
 const CALLBACK: &str = r#"{"object_ids":[1]}"#;
 
@@ -82,7 +86,8 @@ async fn a_body_that_does_not_arrive_is_answered_408(world: &mut World) {
 }
 
 async fn a_header_that_does_not_arrive_ends_the_connection(world: &mut World) {
-    let address = world.ingest(&["--header-timeout=200ms"]).await;
+    let flags = ["--header-timeout=200ms", "--idle-timeout=200ms"];
+    let address = world.ingest(&flags).await;
     for part in [
         "",
         "POST /call",
@@ -233,9 +238,8 @@ async fn large_bodies_that_stall_shed_other_large_ones_and_no_small_ones(world: 
 }
 
 /// Runs `ingest` as a process of its own, whose memory can be read.
-async fn ingest_process(world: &World, more: &[&str]) -> (Started, SocketAddr) {
+pub(super) async fn ingest_process(world: &World, more: &[&str]) -> (Started, SocketAddr) {
     let mut flags = world.ingest_flags();
-    flags.extend(more.iter().copied().map(str::to_owned));
     flags.extend(
         [
             "--listen-address=127.0.0.1:0",
@@ -246,6 +250,7 @@ async fn ingest_process(world: &World, more: &[&str]) -> (Started, SocketAddr) {
         ]
         .map(str::to_owned),
     );
+    flags.extend(more.iter().copied().map(str::to_owned));
     let mut process = Started::new("ingest", &flags);
     let line = process.until_logged("accepting callbacks").await;
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
