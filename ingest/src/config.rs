@@ -15,8 +15,9 @@ use crate::spool::SpoolDirectory;
 shared::settings! {
     /// Settings of `ingest`.
     pub struct Config {
-        /// Address that callbacks are accepted on.
-        pub listen_address: SocketAddr = "0.0.0.0:9090",
+        /// Address that callbacks are accepted on: [::] by IPv6 and IPv4, and by IPv4 alone where the
+        /// host has no IPv6.
+        pub listen_address: SocketAddr = "[::]:9090",
         /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
         pub admin_address: SocketAddr = "127.0.0.1:6060",
         /// Most ids in one message. 50 ids in a message move 25 times as many ids a second as

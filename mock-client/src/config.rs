@@ -15,7 +15,7 @@ shared::settings! {
     /// Settings of `mock-client`.
     pub struct Config {
         /// Address that look-ups are answered on.
-        pub listen_address: SocketAddr = "0.0.0.0:9010",
+        pub listen_address: SocketAddr = "[::]:9010",
         /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
         pub admin_address: SocketAddr = "127.0.0.1:6063",
         /// Address that callbacks are posted to.

@@ -7,7 +7,7 @@ use shared::boot::{listen, start};
 
 fn main() -> ExitCode {
     start(|config: Config, context| async move {
-        let listener = listen(config.listen_address).await?;
+        let listener = listen(config.listen_address)?;
         mock_client::run(config, listener, context).await
     })
 }

@@ -3,13 +3,14 @@
 //! order in which processes and servers start does not matter.
 
 use std::future::Future;
-use std::io::Write;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::admin::{Admin, ask};
@@ -174,7 +175,7 @@ where
         shutdown,
     };
     let admin_address = settings.admin_address();
-    let listener = listen(admin_address).await?;
+    let listener = listen(admin_address)?;
     log_start(&settings, listener.local_addr()?);
     let admin = Admin {
         health: context.health.clone(),
@@ -212,14 +213,35 @@ async fn with_admin(
     }
 }
 
-/// Listens on `address`.
+/// Listens on `address`. `[::]` is reached by IPv4 too, and means `0.0.0.0` where the host has no
+/// IPv6.
 ///
 /// # Errors
 /// The address is in use, or not this machine's; the error names it.
-pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("listening on {address}"))
+pub fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let mut listening = bind(address);
+    if address.ip() == Ipv6Addr::UNSPECIFIED
+        && let Err(error) = &listening
+        && error.kind() != ErrorKind::AddrInUse
+    {
+        tracing::info!(%error, "listening by IPv4 only, since there is no IPv6");
+        listening = bind((Ipv4Addr::UNSPECIFIED, address.port()).into());
+    }
+    listening.with_context(|| format!("listening on {address}"))
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    const BACKLOG: i32 = 1_024;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // What is left of connections of the process before does not hold the port.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 async fn overdue(shutdown: &Shutdown, limit: Duration) {

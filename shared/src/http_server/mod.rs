@@ -177,7 +177,11 @@ async fn accept(
             () = shutdown.begun() => return,
         };
         match accepted {
-            Ok((stream, remote)) => server.open(stream, remote, tasks, shutdown),
+            Ok((stream, remote)) => {
+                // IPv4 written as IPv6 where the listener is reached by both.
+                let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+                server.open(stream, remote, tasks, shutdown);
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(PAUSE).await;

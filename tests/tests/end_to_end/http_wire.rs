@@ -1,7 +1,7 @@
-//! What `ingest` does with bytes that no well-behaved client sends.
+//! What `ingest` does with bytes that no well-behaved client sends, and with addresses.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -11,7 +11,7 @@ use hyper::body::Frame;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tests::binaries::Started;
-use tests::http_client::{HttpClient, exchange, post};
+use tests::http_client::{HttpClient, exchange, post, send};
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::net::TcpStream;
@@ -24,6 +24,7 @@ tests::tests![
     a_client_that_reads_no_answers_takes_little_memory,
     a_client_that_opens_no_window_takes_little_memory,
     bodies_that_do_not_come_keep_only_their_own_clients_waiting,
+    the_default_address_is_reached_by_both_versions_of_ip,
 ];
 
 const CALLBACK: &str = r#"{"object_ids":[1]}"#;
@@ -219,4 +220,18 @@ async fn bodies_that_do_not_come_keep_only_their_own_clients_waiting(world: &mut
         (answer.unwrap().status() == StatusCode::ACCEPTED).then_some(())
     })
     .await;
+}
+
+async fn the_default_address_is_reached_by_both_versions_of_ip(world: &mut World) {
+    let (_process, address) = ingest_process(world, &["--listen-address=[::]:0"]).await;
+    let v4 = SocketAddr::from(([127, 0, 0, 1], address.port()));
+    let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, address.port()));
+    for address in [v4, v6] {
+        // Where a machine has no IPv6, it is reached by IPv4.
+        if address.is_ipv6() && tokio::net::TcpListener::bind("[::1]:0").await.is_err() {
+            continue;
+        }
+        let answer = send(address, Method::GET, "/", "").await;
+        assert_eq!(answer.status, StatusCode::OK, "{address}");
+    }
 }
