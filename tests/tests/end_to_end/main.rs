@@ -29,6 +29,7 @@ mod overload;
 mod panics;
 mod pipeline;
 mod profiles;
+mod proxies;
 mod reasons;
 mod settings;
 mod spool;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     let tests = [
         http_contract::tests(),
         http_wire::tests(),
+        proxies::possible_tests(),
         spool::tests(),
         overload::tests(),
         description::possible_tests(),

@@ -1,0 +1,179 @@
+//! `ingest` behind nginx and HAProxy: what it answers arrives, and is not made a 502.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use tempfile::TempDir;
+use tests::run::Test;
+use tests::wait::{BOUND, eventually};
+use tests::world::World;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+tests::tests![
+    refusals_of_heads_arrive_through_nginx,
+    refusals_of_heads_arrive_through_haproxy,
+    kept_connections_serve_many_callbacks_through_nginx,
+    kept_connections_serve_many_callbacks_through_haproxy,
+];
+
+/// The tests of this module, each listed as ignored where its proxy is not installed, which CI does
+/// not put up with.
+pub(crate) fn possible_tests() -> Vec<Test> {
+    let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    let is_missing = |test: &str| {
+        let proxies = [Proxy::Nginx, Proxy::HaProxy].into_iter();
+        let mut needed = proxies.filter(|proxy| test.ends_with(proxy.name()));
+        needed.any(|proxy| proxy.program().is_none())
+    };
+    let tests = tests().into_iter();
+    tests
+        .map(|test| test.ignored_where(|name| !is_ci && is_missing(name)))
+        .collect()
+}
+
+/// A proxy that hands requests to `ingest` over connections that it keeps.
+#[derive(Clone, Copy)]
+enum Proxy {
+    Nginx,
+    HaProxy,
+}
+
+/// One that runs. It is killed when dropped.
+struct Running {
+    _child: Child,
+    folder: TempDir,
+}
+
+impl Proxy {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::HaProxy => "haproxy",
+        }
+    }
+
+    /// Debian keeps them where only root looks for programs.
+    fn program(self) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+        let mut programs = folders.map(|folder| folder.join(self.name()));
+        programs.find(|program| program.is_file())
+    }
+
+    /// It takes heads that are larger than those that `ingest` takes.
+    fn configuration(self, ingest: SocketAddr) -> String {
+        match self {
+            Self::Nginx => format!(
+                "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\n\
+                 access_log off;\nlarge_client_header_buffers 4 128k;\n\
+                 client_body_temp_path .;\nproxy_temp_path .;\nfastcgi_temp_path .;\nuwsgi_temp_path .;\nscgi_temp_path .;\n\
+                 upstream ingest {{ server {ingest}; keepalive 8; }}\n\
+                 server {{ listen unix:socket; location / {{\n\
+                 proxy_pass http://ingest; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
+                 proxy_next_upstream off; }} }} }}\n"
+            ),
+            Self::HaProxy => format!(
+                "global\n  tune.bufsize 262144\n  tune.http.maxhdr 1000\n\
+                 defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  retries 0\n\
+                 listen ingest\n  bind unix@socket\n  http-reuse always\n  server ingest {ingest}\n"
+            ),
+        }
+    }
+
+    async fn start(self, ingest: SocketAddr) -> Running {
+        let program = self.program();
+        let program = program.unwrap_or_else(|| panic!("{} is not installed", self.name()));
+        let folder = TempDir::new().unwrap();
+        std::fs::write(folder.path().join("proxy.conf"), self.configuration(ingest)).unwrap();
+        let mut command = Command::new(program);
+        match self {
+            Self::Nginx => command.args(["-e", "stderr", "-p", ".", "-c", "proxy.conf"]),
+            Self::HaProxy => command.args(["-db", "-f", "proxy.conf"]),
+        };
+        let child = command
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let running = Running {
+            _child: child,
+            folder,
+        };
+        eventually("the proxy to listen", async || running.connect().await.ok()).await;
+        running
+    }
+}
+
+impl Running {
+    async fn connect(&self) -> std::io::Result<UnixStream> {
+        UnixStream::connect(self.folder.path().join("socket")).await
+    }
+
+    /// What comes back until the proxy closes.
+    async fn exchange(&self, bytes: &str) -> String {
+        let mut stream = self.connect().await.unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = timeout(BOUND, stream.read_to_string(&mut answer)).await;
+        read.unwrap().unwrap();
+        answer
+    }
+}
+
+fn callback(more: &str) -> String {
+    const CALLBACK: &str = r#"{"object_ids":[1]}"#;
+    let length = CALLBACK.len();
+    format!(
+        "POST /callback HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{more}content-length: {length}\r\n\r\n{CALLBACK}"
+    )
+}
+
+async fn refusals_of_heads_arrive(world: &mut World, proxy: Proxy) {
+    let ingest = world.ingest(&[]).await;
+    let proxy = proxy.start(ingest).await;
+    let many: String = (0..101).map(|number| format!("x{number}: y\r\n")).collect();
+    for large in [20_000, 100_000] {
+        let cookie = format!("cookie: {}\r\n", "c".repeat(large));
+        for more in [&cookie, &many] {
+            // One after the other on a connection that the proxy keeps.
+            let answer = proxy.exchange(&callback("")).await;
+            assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+            let answer = proxy.exchange(&callback(more)).await;
+            assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        }
+    }
+}
+
+async fn kept_connections_serve_many_callbacks(world: &mut World, proxy: Proxy) {
+    let ingest = world.ingest(&[]).await;
+    let proxy = proxy.start(ingest).await;
+    for _ in 0..50 {
+        let requests = (0..8).map(|_| callback(""));
+        let answers = requests.map(async |request| proxy.exchange(&request).await);
+        for answer in futures::future::join_all(answers).await {
+            assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+        }
+    }
+}
+
+async fn refusals_of_heads_arrive_through_nginx(world: &mut World) {
+    refusals_of_heads_arrive(world, Proxy::Nginx).await;
+}
+
+async fn refusals_of_heads_arrive_through_haproxy(world: &mut World) {
+    refusals_of_heads_arrive(world, Proxy::HaProxy).await;
+}
+
+async fn kept_connections_serve_many_callbacks_through_nginx(world: &mut World) {
+    kept_connections_serve_many_callbacks(world, Proxy::Nginx).await;
+}
+
+async fn kept_connections_serve_many_callbacks_through_haproxy(world: &mut World) {
+    kept_connections_serve_many_callbacks(world, Proxy::HaProxy).await;
+}
