@@ -16,8 +16,8 @@ official_image() {
     POSTGRES_IMAGE) echo postgres:18 ;;
     RUST_IMAGE) echo rust:1.95-slim-trixie ;;
     ZIPKIN_IMAGE) echo openzipkin/zipkin:3 ;;
-    PROMETHEUS_IMAGE) echo prom/prometheus:v3.5.0 ;;
-    GRAFANA_IMAGE) echo grafana/grafana:12.1.1 ;;
+    PROMETHEUS_IMAGE) echo prom/prometheus:v3.13.2 ;;
+    GRAFANA_IMAGE) echo grafana/grafana:13.2.2 ;;
   esac
 }
 

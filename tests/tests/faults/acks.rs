@@ -1,4 +1,5 @@
-//! Messages that are held for longer than the broker waits for acks: it closes their channel.
+//! Messages that are held for longer than the broker waits for acks: it closes their channel, or, from RabbitMQ 4.3 on,
+//! cancels their consumer.
 
 use tests::fault_world::{ACK_TICK, ACK_TIMEOUT, FaultWorld};
 use tests::parts::Part;
@@ -18,9 +19,13 @@ async fn acks_that_take_too_long(world: &mut FaultWorld) {
     set_ack_timeout(world, 3_000, 500).await;
     world.back_at_work().await;
     world.ways.to_client.set(Network::Hang);
-    eventually("the broker to close a channel", async || {
+    // What the fetcher logs of a closed channel, and of a cancelled consumer.
+    let signs = ["delivery acknowledgement", "the broker ended the consumer"];
+    let log_so_far = world.process(Part::Fetcher).log().len();
+    eventually("the broker to take the messages back", async || {
         let log = world.process(Part::Fetcher).log();
-        log.contains("delivery acknowledgement").then_some(())
+        let news = log.get(log_so_far..).unwrap_or_default();
+        signs.iter().any(|sign| news.contains(sign)).then_some(())
     })
     .await;
     world.ways.to_client.set(Network::Pass);
