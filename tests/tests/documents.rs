@@ -166,7 +166,17 @@ fn no_process_has_two_metrics_of_one_name() {
 }
 
 /// Names in the compose file that are of its images, not of our processes.
-const OF_IMAGES: [&str; 6] = ["RABBITMQ_", "POSTGRES_", "RUST_", "RUNTIME_", "GF_", "CMD"];
+const OF_IMAGES: [&str; 9] = [
+    "RABBITMQ_",
+    "POSTGRES_",
+    "PGDATA",
+    "RUST_",
+    "RUNTIME_",
+    "GF_",
+    "JAVA_OPTS",
+    "MEM_",
+    "CMD",
+];
 
 /// A container has one address to listen on, and the live line counts on queues without a prefix.
 const NOT_IN_CONTAINERS: [&str; 2] = ["LISTEN_ADDRESS", "QUEUE_PREFIX"];
