@@ -19,7 +19,7 @@ use crate::descriptors;
 use crate::health::Health;
 use crate::metrics::{Description, announce};
 use crate::shutdown::Shutdown;
-use crate::telemetry::{LogSettings, flush_logs, init_logs, init_metrics, write_to_stderr};
+use crate::telemetry::{LogSettings, finish_logs, init_logs, init_metrics, write_to_stderr};
 use crate::trace::{Recording, TraceSettings};
 
 crate::settings! {
@@ -130,18 +130,20 @@ fn boot<C: Settings, A: Args>(
         Err(error) => return fail(&anyhow::Error::new(error).context("starting the runtime")),
     };
     // In whichever way this ends, a panic included.
-    let _flushing = FlushAtEnd;
+    let _at_end = FinishLogs;
     let result = runtime.block_on(work(settings, arguments));
+    let code = result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS);
+    finish_logs();
     // Whatever still runs has had its time.
     runtime.shutdown_background();
-    result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+    code
 }
 
-struct FlushAtEnd;
+struct FinishLogs;
 
-impl Drop for FlushAtEnd {
+impl Drop for FinishLogs {
     fn drop(&mut self) {
-        flush_logs();
+        finish_logs();
     }
 }
 

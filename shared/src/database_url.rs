@@ -207,8 +207,8 @@ mod tests {
             let error = <DatabaseUrl as Value>::parse(raw).unwrap_err();
             assert!(!error.contains("secret"), "{raw}: {error}");
             // Of each parameter that is wrong its name.
-            let words = raw.split(['?', '&', '=']);
-            let parameter = words.filter(|word| word.starts_with("ssl")).next_back();
+            let mut words = raw.split(['?', '&', '=']);
+            let parameter = words.rfind(|word| word.starts_with("ssl"));
             assert!(
                 error.contains(parameter.unwrap_or_default()),
                 "{raw}: {error}"

@@ -84,7 +84,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 static LOG: OnceLock<LogWriter> = OnceLock::new();
 
 /// Begins to log to the standard output, panics included. Nothing waits for a line to be written:
-/// the end of the process does, with [`flush_logs`].
+/// the end of the process does, with [`finish_logs`].
 ///
 /// # Errors
 /// Logging has been begun before.
@@ -122,10 +122,11 @@ pub fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for the last lines to be written, for as long as that is worth it.
-pub fn flush_logs() {
+/// Waits for the last lines to be written, for as long as that is worth it. What is cut off when the
+/// process ends may complain, and is not logged any more.
+pub fn finish_logs() {
     if let Some(writer) = LOG.get() {
-        writer.flush(FLUSH_TIMEOUT);
+        writer.finish(FLUSH_TIMEOUT);
     }
 }
 

@@ -120,11 +120,10 @@ impl Values {
         if is_within {
             return Some(value);
         }
-        self.wrong.push(format!(
-            "{}={}: not from {least} to {most}",
-            name.to_uppercase(),
-            value.show()
-        ));
+        let raw = self.raw.get(name).map_or(default, String::as_str).trim();
+        let name = name.to_uppercase();
+        self.wrong
+            .push(format!("{name}={raw}: not from {least} to {most}"));
         None
     }
 }

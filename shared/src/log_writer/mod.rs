@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Bytes of the lines that may wait; further lines are dropped.
-const QUEUE_BYTES: usize = 1 << 20;
+const QUEUE_BYTES: usize = 4 << 20;
 
 /// Takes lines and returns at once. Clones share one queue and one thread.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ struct Queue {
     bytes: usize,
     /// A line was taken and is not dealt with yet.
     is_writing: bool,
+    /// Nothing is taken any more.
+    is_closed: bool,
     /// Lines that were dropped and of which nothing was said yet.
     dropped: u64,
 }
@@ -58,12 +60,21 @@ impl LogWriter {
         let queue = self.0.lock();
         drop(self.0.emptied.wait_timeout_while(queue, limit, is_busy));
     }
+
+    /// The same, and takes no line from then on.
+    pub(crate) fn finish(&self, limit: Duration) {
+        self.flush(limit);
+        self.0.lock().is_closed = true;
+    }
 }
 
 impl Write for LogWriter {
     /// Queues a whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut queue = self.0.lock();
+        if queue.is_closed {
+            return Ok(line.len());
+        }
         if queue.bytes > 0 && queue.bytes + line.len() > QUEUE_BYTES {
             queue.drop_line();
         } else {
@@ -165,6 +176,7 @@ impl<W: Write> Output<W> {
     }
 
     /// Writes a part, and waits where the output is one that does not make its writers wait.
+    #[expect(clippy::disallowed_methods, reason = "the thread is the log's own")]
     fn write_some(&mut self, part: &[u8]) -> io::Result<usize> {
         const PAUSE: Duration = Duration::from_millis(10);
         loop {

@@ -73,15 +73,15 @@ impl Stage {
 fn lines_beyond_the_queue_are_dropped_at_once_and_spoken_of_once() {
     let mut stage = stage();
     let line = format!("{}\n", "x".repeat(1_023));
-    // One is being written, and 1,024 fit into the queue, whichever comes first.
-    for _ in 0..2_000 {
+    // One is being written, and 4,096 fit into the queue, whichever comes first.
+    for _ in 0..6_000 {
         stage.write(&line);
     }
     let written = stage.end();
     let kept = written.matches(&line).count();
-    assert!((1_024..=1_025).contains(&kept), "{kept}");
+    assert!((4_096..=4_097).contains(&kept), "{kept}");
     assert_eq!(written.matches("dropped").count(), 1);
-    assert!(written.contains(&format!("dropped {}\n", 2_000 - kept)));
+    assert!(written.contains(&format!("dropped {}\n", 6_000 - kept)));
 }
 
 #[test]
@@ -123,5 +123,14 @@ fn a_flush_ends_also_where_nothing_can_be_written() {
     stage.write("one\n");
     stage.writer.flush(Duration::from_millis(20));
     assert!(stage.written.lock().unwrap().is_empty());
+    assert_eq!(stage.end(), "one\n");
+}
+
+#[test]
+fn what_comes_after_the_end_is_of_no_interest() {
+    let mut stage = stage();
+    stage.write("one\n");
+    stage.writer.finish(Duration::from_millis(20));
+    stage.write("two\n");
     assert_eq!(stage.end(), "one\n");
 }
