@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use ingest::request::{Callback, CallbackError};
 use proptest::prelude::*;
 use proptest::sample::Index;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::mutation::{mutated, mutations};
-use crate::{Json, config, corpus, read, values};
+use crate::{Json, Members, config, corpus, read, values};
 
 const IDS_LIMIT: usize = 1_000;
 
@@ -35,16 +35,21 @@ fn verdict(body: &[u8]) -> Verdict {
 
 /// None where the oracle does not know.
 fn oracle(body: &[u8]) -> Option<Verdict> {
-    let members = match read(body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)) {
+    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+    match read(body) {
         Json::Not => return Some(Verdict::NotJson),
         Json::Other => return Some(Verdict::WrongShape),
         Json::Beyond => return None,
-        Json::Object(members) => members,
-    };
-    let [Value::Array(ids)] = values(&members, "object_ids")[..] else {
+        Json::Object(_) => {}
+    }
+    let Members(members) = serde_json::from_slice::<Members<&RawValue>>(body).unwrap();
+    let [ids] = values(&members, "object_ids")[..] else {
         return Some(Verdict::WrongShape);
     };
-    let distinct: Option<BTreeSet<i64>> = ids.iter().map(id).collect();
+    let Ok(ids) = serde_json::from_str::<Vec<&RawValue>>(ids.get()) else {
+        return Some(Verdict::WrongShape);
+    };
+    let distinct: Option<BTreeSet<i64>> = ids.iter().map(|id| as_written(id)).collect();
     Some(match distinct {
         None => Verdict::WrongShape,
         Some(_) if ids.len() > IDS_LIMIT => Verdict::TooMany,
@@ -52,12 +57,9 @@ fn oracle(body: &[u8]) -> Option<Verdict> {
     })
 }
 
-/// What stands for minus zero is the integer 0.
-fn id(value: &Value) -> Option<i64> {
-    let minus_zero = |number: f64| (number.to_bits() == (-0.0_f64).to_bits()).then_some(0);
-    value
-        .as_i64()
-        .or_else(|| value.as_f64().and_then(minus_zero))
+/// An id is what is written as an integer. JSON has no plus sign, which this would take.
+fn as_written(id: &RawValue) -> Option<i64> {
+    id.get().parse().ok()
 }
 
 #[test]

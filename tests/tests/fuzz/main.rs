@@ -15,6 +15,7 @@ mod headers;
 mod messages;
 mod mutation;
 
+use std::marker::PhantomData;
 use std::path::Path;
 
 use proptest::prelude::ProptestConfig;
@@ -66,7 +67,9 @@ enum Json {
 
 fn read(body: &[u8]) -> Json {
     match serde_json::from_slice::<Value>(body) {
-        Ok(Value::Object(_)) => Json::Object(serde_json::from_slice::<Members>(body).unwrap().0),
+        Ok(Value::Object(_)) => {
+            Json::Object(serde_json::from_slice::<Members<Value>>(body).unwrap().0)
+        }
         Ok(_) => Json::Other,
         Err(error) if is_beyond(body, &error) => Json::Beyond,
         Err(_) => Json::Not,
@@ -84,24 +87,24 @@ fn is_beyond(body: &[u8], error: &serde_json::Error) -> bool {
 }
 
 /// The members of an object, also those that come twice.
-struct Members(Vec<(String, Value)>);
+struct Members<T>(Vec<(String, T)>);
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Members<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor)
+        deserializer.deserialize_map(MembersVisitor(PhantomData))
     }
 }
 
-struct MembersVisitor;
+struct MembersVisitor<T>(PhantomData<T>);
 
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members;
+impl<'de, T: Deserialize<'de>> Visitor<'de> for MembersVisitor<T> {
+    type Value = Members<T>;
 
     fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<T>, A::Error> {
         let mut members = Vec::new();
         while let Some(member) = map.next_entry()? {
             members.push(member);
@@ -111,7 +114,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
 }
 
 /// The values of the members with this name.
-fn values<'a>(members: &'a [(String, Value)], name: &str) -> Vec<&'a Value> {
+fn values<'a, T>(members: &'a [(String, T)], name: &str) -> Vec<&'a T> {
     let named = members.iter().filter(|(member, _)| member == name);
     named.map(|(_, value)| value).collect()
 }

@@ -14,7 +14,7 @@ pub(crate) enum Mutation {
 }
 
 /// What JSON is made of, and what it is not.
-const TOKENS: [&str; 27] = [
+const TOKENS: [&str; 30] = [
     "{",
     "}",
     "[",
@@ -32,6 +32,9 @@ const TOKENS: [&str; 27] = [
     "null",
     "true",
     "-0",
+    "-0.0",
+    "-0e5",
+    "-1e-400",
     "1e999",
     "9223372036854775807",
     "9223372036854775808",
