@@ -10,6 +10,7 @@ use hyper::body::Body as _;
 use shared::http_server::RequestBody;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::coding::Codings;
 use crate::config::Config;
 use crate::error::ApiError;
 
@@ -32,8 +33,10 @@ impl BodyReader {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let limit = config.body_limit.bytes();
-        // Enough for one body at least: otherwise the limit of its size would not be true.
-        let memory = config.body_memory.bytes().max(limit).div_ceil(PIECE);
+        // Enough for one body at least, before and after it is decoded: otherwise the limit of its
+        // size would not be true.
+        let least = limit.saturating_mul(2);
+        let memory = config.body_memory.bytes().max(least).div_ceil(PIECE);
         Self {
             limit,
             timeout: config.body_timeout,
@@ -41,17 +44,19 @@ impl BodyReader {
         }
     }
 
-    /// Reads a body to its end.
+    /// Reads a body to its end, and decodes it. The limit is that of what arrives and of what it is
+    /// decoded to.
     ///
     /// # Errors
     /// The body is too large, too slow or broken, or there is too much to read at once.
-    pub async fn read(&self, body: RequestBody) -> Result<Body, ApiError> {
+    pub async fn read(&self, codings: &Codings, body: RequestBody) -> Result<Body, ApiError> {
         if body.size_hint().lower() > self.limit as u64 {
             return Err(ApiError::PayloadTooLarge(self.limit));
         }
-        tokio::time::timeout(self.timeout, self.gather(body))
+        let body = tokio::time::timeout(self.timeout, self.gather(body))
             .await
-            .unwrap_or(Err(ApiError::RequestTimeout))
+            .unwrap_or(Err(ApiError::RequestTimeout))?;
+        codings.decode(body)
     }
 
     async fn gather(&self, mut incoming: RequestBody) -> Result<Body, ApiError> {
@@ -75,7 +80,7 @@ pub struct Body {
 }
 
 impl Body {
-    fn empty(limit: usize, shared: Arc<Semaphore>) -> Self {
+    pub(crate) fn empty(limit: usize, shared: Arc<Semaphore>) -> Self {
         Self {
             bytes: Vec::new(),
             limit,
@@ -84,6 +89,11 @@ impl Body {
                 claimed: None,
             },
         }
+    }
+
+    /// One without bytes, within the same limits.
+    pub(crate) fn empty_like(&self) -> Self {
+        Self::empty(self.limit, Arc::clone(&self.memory.shared))
     }
 
     /// The whole body.
@@ -98,7 +108,8 @@ impl Body {
         self.memory
     }
 
-    fn append(&mut self, data: &[u8]) -> Result<(), ApiError> {
+    /// Adds bytes, if that is within the limits.
+    pub(crate) fn append(&mut self, data: &[u8]) -> Result<(), ApiError> {
         let length = self.bytes.len() + data.len();
         if length > self.limit {
             return Err(ApiError::PayloadTooLarge(self.limit));

@@ -33,7 +33,8 @@ shared::settings! {
         /// Most bytes in the spool; what does not fit is answered 503. A callback of 200 ids takes
         /// 1 to 4 KiB.
         pub spool_limit: ByteSize = "1GiB" in "0"..="1024GiB",
-        /// Largest body of a request; a larger one is answered 413.
+        /// Largest body of a request, as it is sent and as it is decoded; a larger one is answered
+        /// 413.
         pub body_limit: ByteSize = "1MiB" in "1KiB"..="64MiB",
         /// Most ids in one callback, duplicates included; more are answered 413.
         pub ids_limit: NonZeroUsize = "100000" in "1"..="1000000",

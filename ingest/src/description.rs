@@ -4,10 +4,13 @@
 pub const DESCRIPTION: &str = include_str!("openapi.json");
 
 #[cfg(test)]
+mod linting;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use http::header::{ALLOW, RETRY_AFTER};
+    use http::header::{ACCEPT_ENCODING, ALLOW, RETRY_AFTER};
     use serde_json::{Value, json};
     use shared::config::Settings;
 
@@ -16,14 +19,15 @@ mod tests {
     use crate::error::ApiError;
     use crate::request::Callback;
 
-    /// One error for each code. A new variant has to be put in here, or this does not compile.
+    /// One error for each code that an operation has; no operation has `not_found`. A new variant has to be put in here, or this does not compile.
     fn errors() -> Vec<ApiError> {
         let parse = |body: &[u8]| ApiError::from(Callback::parse(body, 100).unwrap_err());
         let errors = vec![
             parse(b"{"),
             parse(br#"{"object_ids":[1,"2"]}"#),
-            ApiError::NotFound,
-            ApiError::MethodNotAllowed("GET, HEAD"),
+            ApiError::UnsupportedCoding,
+            ApiError::UnsupportedTransferCoding,
+            ApiError::MethodNotAllowed("GET, HEAD, OPTIONS"),
             ApiError::PayloadTooLarge(1 << 20),
             ApiError::RequestTimeout,
             ApiError::Overloaded,
@@ -34,6 +38,9 @@ mod tests {
             match error {
                 ApiError::Callback(_)
                 | ApiError::BrokenBody(_)
+                | ApiError::Undecodable(_)
+                | ApiError::UnsupportedCoding
+                | ApiError::UnsupportedTransferCoding
                 | ApiError::NotFound
                 | ApiError::MethodNotAllowed(_)
                 | ApiError::PayloadTooLarge(_)
@@ -46,11 +53,11 @@ mod tests {
         errors
     }
 
-    fn description() -> Value {
+    pub(super) fn description() -> Value {
         serde_json::from_str(DESCRIPTION).unwrap()
     }
 
-    fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    pub(super) fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
         value.as_object().unwrap().iter()
     }
 
@@ -58,7 +65,8 @@ mod tests {
     fn examples(description: &Value) -> BTreeMap<String, Value> {
         let responses = members(&description["components"]["responses"]);
         responses
-            .flat_map(|(_, response)| members(&response["content"]["application/json"]["examples"]))
+            .filter_map(|(_, response)| response.pointer("/content/application~1json/examples"))
+            .flat_map(members)
             .map(|(code, example)| (code.clone(), example["value"].clone()))
             .collect()
     }
@@ -86,14 +94,15 @@ mod tests {
                 continue;
             };
             let response = description.pointer(name.trim_start_matches('#')).unwrap();
-            for (code, _) in members(&response["content"]["application/json"]["examples"]) {
+            let examples = response.pointer("/content/application~1json/examples");
+            for (code, _) in examples.into_iter().flat_map(members) {
                 let answered = errors()
                     .into_iter()
                     .find(|error| error.status_and_code().1 == code)
                     .unwrap()
                     .response();
                 assert_eq!(answered.status().as_str(), status, "{code}");
-                for header in [RETRY_AFTER, ALLOW] {
+                for header in [RETRY_AFTER, ALLOW, ACCEPT_ENCODING] {
                     let described = response["headers"].as_object().is_some_and(|headers| {
                         headers
                             .keys()

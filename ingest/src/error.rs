@@ -2,12 +2,13 @@
 //! `{"error":"<code>","message":"<what to do>"}`.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 use thiserror::Error;
 
+use crate::coding;
 use crate::request::CallbackError;
 
 /// Seconds after which a client should try again.
@@ -22,6 +23,19 @@ pub enum ApiError {
     /// The body did not arrive whole.
     #[error("the body could not be read: {0}")]
     BrokenBody(String),
+    /// The body is not in the coding that its header names.
+    #[error("the body could not be decoded as Content-Encoding says: {0}")]
+    Undecodable(String),
+    /// The body is in a coding that is not understood.
+    #[error(
+        "Content-Encoding may be gzip or deflate; send the callback in one of them, or as it is"
+    )]
+    UnsupportedCoding,
+    /// The body is in a transfer coding that is not understood.
+    #[error(
+        "Transfer-Encoding may be chunked, and nothing else; send the callback in chunks or at once"
+    )]
+    UnsupportedTransferCoding,
     /// No such path.
     #[error("there is no such path; POST callbacks to /callback, and see /openapi.json")]
     NotFound,
@@ -51,9 +65,13 @@ impl ApiError {
     pub fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Callback(CallbackError::NotJson(_)) => (StatusCode::BAD_REQUEST, "invalid_json"),
-            Self::Callback(CallbackError::WrongShape(_)) | Self::BrokenBody(_) => {
-                (StatusCode::BAD_REQUEST, "invalid_request")
+            Self::Callback(CallbackError::WrongShape(_))
+            | Self::BrokenBody(_)
+            | Self::Undecodable(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
+            Self::UnsupportedCoding => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
             }
+            Self::UnsupportedTransferCoding => (StatusCode::NOT_IMPLEMENTED, "not_implemented"),
             Self::Callback(CallbackError::TooManyIds { .. }) | Self::PayloadTooLarge(_) => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large")
             }
@@ -75,8 +93,19 @@ impl ApiError {
             &json!({ "error": code, "message": self.to_string() }),
         );
         let headers = response.headers_mut();
-        if let Self::MethodNotAllowed(allowed) = self {
-            headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        match self {
+            Self::MethodNotAllowed(allowed) => {
+                headers.insert(ALLOW, HeaderValue::from_static(allowed));
+            }
+            Self::UnsupportedCoding => {
+                let understood = HeaderValue::from_static(coding::UNDERSTOOD);
+                headers.insert(ACCEPT_ENCODING, understood);
+            }
+            // Others on the way may not agree where such a body ends: nothing may follow it.
+            Self::UnsupportedTransferCoding => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 
 pub mod acceptance;
 pub mod body;
+pub mod coding;
 pub mod config;
 pub mod description;
 pub mod error;

@@ -10,6 +10,8 @@ const REASONS: &[Values] = &[(
         "invalid_request",
         "method_not_allowed",
         "payload_too_large",
+        "unsupported_media_type",
+        "not_implemented",
         "request_timeout",
         "overloaded",
         "unavailable",
@@ -18,7 +20,12 @@ const REASONS: &[Values] = &[(
 )];
 
 /// Statuses of the answers to callbacks.
-const STATUSES: &[Values] = &[("status", &["202", "400", "405", "408", "413", "500", "503"])];
+const STATUSES: &[Values] = &[(
+    "status",
+    &[
+        "202", "400", "405", "408", "413", "415", "500", "501", "503",
+    ],
+)];
 
 /// All of them.
 pub const METRICS: &[Description] = &[
@@ -101,6 +108,9 @@ mod tests {
             error("[]", 1),
             error(r#"{"object_ids":[1,2]}"#, 1),
             ApiError::BrokenBody(String::new()),
+            ApiError::Undecodable(String::new()),
+            ApiError::UnsupportedCoding,
+            ApiError::UnsupportedTransferCoding,
             ApiError::MethodNotAllowed("POST"),
             ApiError::PayloadTooLarge(1),
             ApiError::RequestTimeout,

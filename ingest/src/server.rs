@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::header::{ALLOW, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Body as _;
 use serde_json::json;
 use shared::health::Health;
 use shared::http_server::{RequestBody, Service};
@@ -17,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::acceptance::{Acceptance, SafeAt};
 use crate::body::BodyReader;
+use crate::coding::Codings;
 use crate::config::Config;
 use crate::description::DESCRIPTION;
 use crate::error::{ApiError, json_document, json_response};
@@ -24,6 +27,9 @@ use crate::request::Callback;
 
 /// Where callbacks are posted to. Other requests have no trace.
 const CALLBACK: &str = "/callback";
+
+/// The methods of the paths that can only be asked.
+const ASKING: &str = "GET, HEAD, OPTIONS";
 
 /// Answers requests.
 pub struct Server {
@@ -39,8 +45,12 @@ pub struct Server {
 enum Success {
     /// The callback's distinct ids are safe.
     Accepted(usize),
-    /// Everything that is needed is reachable.
-    Ready,
+    /// Callbacks are accepted, though without these dependencies.
+    Ready(Vec<&'static str>),
+    /// The process works.
+    Alive,
+    /// The methods of the path.
+    Methods,
     /// What can be asked here.
     Description,
 }
@@ -66,30 +76,40 @@ impl Server {
         request: Request<RequestBody>,
         traces: Traces,
     ) -> Result<Success, ApiError> {
-        match (request.uri().path(), request.method()) {
-            (CALLBACK, &Method::POST) => self.callback(request.into_body(), traces).await,
-            (CALLBACK, _) => Err(ApiError::MethodNotAllowed("POST")),
-            ("/", &Method::GET | &Method::HEAD) => self.status(),
+        check_transfer_coding(request.headers())?;
+        let path = request.uri().path();
+        let methods = methods(path).ok_or(ApiError::NotFound)?;
+        match (path, request.method()) {
+            (CALLBACK, &Method::POST) => self.callback(request, traces).await,
+            // Load balancers use any of them to ask where to send callbacks to.
+            ("/" | "*" | "/readyz", &Method::GET | &Method::HEAD | &Method::OPTIONS) => {
+                self.status()
+            }
+            (_, &Method::OPTIONS) => Ok(Success::Methods),
+            ("/livez", &Method::GET | &Method::HEAD) => Ok(Success::Alive),
             ("/openapi.json", &Method::GET | &Method::HEAD) => Ok(Success::Description),
-            ("/" | "/openapi.json", _) => Err(ApiError::MethodNotAllowed("GET, HEAD")),
-            _ => Err(ApiError::NotFound),
+            _ => Err(ApiError::MethodNotAllowed(methods)),
         }
     }
 
+    /// Names dependencies and no reasons, which strangers need not know: the admin port has them.
     fn status(&self) -> Result<Success, ApiError> {
-        let down = self.health.down();
-        if down.is_empty() {
-            return Ok(Success::Ready);
+        let down = self.health.down().into_iter().map(|(name, _)| name);
+        let down: Vec<&str> = down.collect();
+        if self.health.is_ready() {
+            return Ok(Success::Ready(down));
         }
-        let reasons: Vec<String> = down
-            .iter()
-            .map(|(name, reason)| format!("{name} is down ({reason})"))
-            .collect();
-        Err(ApiError::Unavailable(reasons.join(", ")))
+        let reason = format!("{} are down", down.join(" and "));
+        Err(ApiError::Unavailable(reason))
     }
 
-    async fn callback(&self, body: RequestBody, traces: Traces) -> Result<Success, ApiError> {
-        let body = self.bodies.read(body).await?;
+    async fn callback(
+        &self,
+        request: Request<RequestBody>,
+        traces: Traces,
+    ) -> Result<Success, ApiError> {
+        let codings = Codings::of(request.headers())?;
+        let body = self.bodies.read(&codings, request.into_body()).await?;
         let slot = Arc::clone(&self.slots)
             .try_acquire_owned()
             .map_err(|_| ApiError::Overloaded)?;
@@ -127,20 +147,46 @@ impl Server {
         let started = Instant::now();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let result = self.route(request, traces).await;
-        let response = match &result {
-            Ok(Success::Accepted(ids)) => {
-                json_response(StatusCode::ACCEPTED, &json!({ "accepted": ids }))
-            }
-            Ok(Success::Ready) => json_response(StatusCode::OK, &json!({ "status": "ok" })),
-            Ok(Success::Description) => json_document(DESCRIPTION),
+        let mut response = match &result {
+            Ok(success) => success.response(),
             Err(error) => error.response(),
         };
+        if method == Method::OPTIONS
+            && let Some(methods) = methods(&path)
+        {
+            let methods = HeaderValue::from_static(methods);
+            response.headers_mut().insert(ALLOW, methods);
+        }
+        if method == Method::HEAD {
+            response = without_body(response);
+        }
         let duration = started.elapsed();
-        if path == CALLBACK {
+        if is_callback(&method, &path) {
             count_answer(&result, response.status(), duration);
         }
         log(&method, &path, remote, duration, response.status(), &result);
         response
+    }
+}
+
+impl Success {
+    fn response(&self) -> Response<Full<Bytes>> {
+        let (status, body) = match self {
+            Self::Accepted(ids) => (StatusCode::ACCEPTED, json!({ "accepted": ids })),
+            Self::Ready(down) if down.is_empty() => (StatusCode::OK, json!({ "status": "ok" })),
+            Self::Ready(down) => (
+                StatusCode::OK,
+                json!({ "status": "degraded", "degraded": down }),
+            ),
+            Self::Alive => (StatusCode::OK, json!({ "status": "ok" })),
+            Self::Description => return json_document(DESCRIPTION),
+            Self::Methods => {
+                let mut response = Response::new(Full::default());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                return response;
+            }
+        };
+        json_response(status, &body)
     }
 }
 
@@ -150,7 +196,7 @@ impl Service for Server {
         request: Request<RequestBody>,
         remote: SocketAddr,
     ) -> Response<Full<Bytes>> {
-        let span = if request.uri().path() == CALLBACK {
+        let span = if is_callback(request.method(), request.uri().path()) {
             trace::serve(&request, Some(CALLBACK), remote)
         } else {
             Spans::default()
@@ -173,6 +219,40 @@ impl Service for Server {
 
     fn panicked(&self) -> Response<Full<Bytes>> {
         ApiError::Internal.response()
+    }
+}
+
+/// What the path answers to; `None` if there is no such path. `*` stands for the whole server.
+fn methods(path: &str) -> Option<&'static str> {
+    match path {
+        CALLBACK => Some("OPTIONS, POST"),
+        "/" | "*" | "/livez" | "/readyz" | "/openapi.json" => Some(ASKING),
+        _ => None,
+    }
+}
+
+/// Whether a request is meant to hand in a callback, rightly or not.
+fn is_callback(method: &Method, path: &str) -> bool {
+    path == CALLBACK && method != Method::OPTIONS
+}
+
+/// The header of an answer, as it is with the body. Over HTTP/2 the server below would send the body
+/// after it also where it must not.
+fn without_body(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    let (mut header, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        header.headers.insert(CONTENT_LENGTH, length.into());
+    }
+    Response::from_parts(header, Full::default())
+}
+
+/// The server below reads chunks whatever they are in.
+fn check_transfer_coding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(ApiError::UnsupportedTransferCoding),
     }
 }
 
@@ -204,7 +284,7 @@ fn log(
         Ok(Success::Accepted(ids)) => {
             tracing::info!(%method, path, status, ids, duration_ms, %remote, "request");
         }
-        Ok(Success::Ready | Success::Description) => {
+        Ok(_) => {
             tracing::debug!(%method, path, status, duration_ms, %remote, "request");
         }
         Err(error) if status >= 500 => {

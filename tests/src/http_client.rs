@@ -117,11 +117,11 @@ pub async fn send(
         .await
 }
 
-/// Waits until `GET /` says that the service at `address` can do its work.
+/// Waits until `GET /` says that the service at `address` reaches all that it needs.
 pub async fn until_ready(address: SocketAddr) {
     eventually("the service to be ready", async || {
         let answer = send(address, Method::GET, "/", "").await;
-        (answer.status == StatusCode::OK).then_some(())
+        (answer.body["status"] == "ok").then_some(())
     })
     .await;
 }

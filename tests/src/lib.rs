@@ -28,6 +28,7 @@ pub mod server;
 pub mod servers;
 pub mod span_collector;
 pub mod traced;
+pub mod versions;
 pub mod wait;
 pub mod ways;
 pub mod world;

@@ -40,7 +40,7 @@ async fn the_description_is_published(world: &mut World) {
     let head = send(address, Method::HEAD, "/openapi.json", "").await;
     assert_eq!((head.status, head.body), (StatusCode::OK, Value::Null));
     let post = send(address, Method::POST, "/openapi.json", "").await;
-    assert_eq!(post.headers["allow"], "GET, HEAD");
+    assert_eq!(post.headers["allow"], "GET, HEAD, OPTIONS");
 }
 
 /// Corrects what the client cannot know.

@@ -15,10 +15,12 @@ use tests::servers::Servers;
 
 mod alerts;
 mod binaries;
+mod content_coding;
 mod dead_letters;
 mod deletion;
 mod description;
 mod fetching;
+mod health_checks;
 mod http_contract;
 mod http_wire;
 mod logs;
@@ -57,6 +59,8 @@ fn main() -> ExitCode {
     };
     let tests = [
         http_contract::tests(),
+        content_coding::tests(),
+        health_checks::tests(),
         http_wire::tests(),
         proxies::possible_tests(),
         spool::tests(),

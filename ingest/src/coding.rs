@@ -1,0 +1,170 @@
+//! Content codings: how the body of a request is compressed, if it is.
+
+use std::io::Read;
+
+use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
+use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
+
+use crate::body::Body;
+use crate::error::ApiError;
+
+/// The codings that are understood, as `Accept-Encoding` lists them.
+pub const UNDERSTOOD: &str = "gzip, deflate, identity";
+
+/// Each coding is another pass over the body. No sender has a reason for more.
+const LIMIT: usize = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Gzip,
+    /// In the format of zlib, as HTTP has it. Without that there is no checksum.
+    Deflate,
+}
+
+/// The codings of a body, in the order in which they were applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Codings(Vec<Coding>);
+
+impl Codings {
+    /// Reads the header of a request.
+    ///
+    /// # Errors
+    /// One of them is not understood, or there are too many.
+    pub fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let mut codings = Vec::new();
+        for line in headers.get_all(CONTENT_ENCODING) {
+            for name in line.as_bytes().split(|byte| *byte == b',') {
+                match &*name.trim_ascii().to_ascii_lowercase() {
+                    b"gzip" | b"x-gzip" => codings.push(Coding::Gzip),
+                    b"deflate" => codings.push(Coding::Deflate),
+                    b"identity" | b"" => {}
+                    _ => return Err(ApiError::UnsupportedCoding),
+                }
+            }
+        }
+        if codings.len() > LIMIT {
+            return Err(ApiError::UnsupportedCoding);
+        }
+        Ok(Self(codings))
+    }
+
+    /// Decodes a body within the limits that it was read within. This does not wait for anything:
+    /// decoders and the bodies before them exist for no more requests at once than there are
+    /// threads.
+    ///
+    /// # Errors
+    /// The body is not in its codings, or too large, or there is no memory for it.
+    pub fn decode(&self, mut body: Body) -> Result<Body, ApiError> {
+        for coding in self.0.iter().rev() {
+            let mut decoded = body.empty_like();
+            let mut encoded = body.bytes();
+            match coding {
+                Coding::Gzip => copy(MultiGzDecoder::new(&mut encoded), &mut decoded)?,
+                Coding::Deflate => copy(ZlibDecoder::new(&mut encoded), &mut decoded)?,
+            }
+            if !encoded.is_empty() {
+                return Err(ApiError::Undecodable(
+                    "something follows its end".to_owned(),
+                ));
+            }
+            body = decoded;
+        }
+        Ok(body)
+    }
+}
+
+fn copy(mut decoder: impl Read, decoded: &mut Body) -> Result<(), ApiError> {
+    let mut piece = [0; 8 << 10];
+    loop {
+        match decoder.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(length) => decoded.append(&piece[..length])?,
+            Err(error) => return Err(ApiError::Undecodable(error.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use http::HeaderValue;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    const LIMIT: usize = 64 << 10;
+
+    fn gzip(body: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(body).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn codings(line: &'static str) -> Result<Codings, ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(line));
+        Codings::of(&headers)
+    }
+
+    fn decode(line: &'static str, body: &[u8], memory: &Arc<Semaphore>) -> Result<Body, ApiError> {
+        let mut encoded = Body::empty(LIMIT, Arc::clone(memory));
+        encoded.append(body)?;
+        codings(line)?.decode(encoded)
+    }
+
+    #[test]
+    fn codings_are_understood_in_any_case_and_with_empty_places_between_them() {
+        let both = Ok(Codings(vec![Coding::Gzip, Coding::Deflate]));
+        for line in [
+            "gzip,deflate",
+            "GZIP , Deflate",
+            ",x-gzip,, identity,\tdeflate ,",
+        ] {
+            assert_eq!(codings(line), both, "{line}");
+        }
+        for line in ["br", "gzip br", "gzip;q=1", "gzip, gzip, gzip, gzip, gzip"] {
+            assert_eq!(codings(line), Err(ApiError::UnsupportedCoding), "{line}");
+        }
+        let headers = HeaderMap::from_iter([(
+            CONTENT_ENCODING,
+            HeaderValue::from_bytes(b"gzip\xFF").unwrap(),
+        )]);
+        assert_eq!(Codings::of(&headers), Err(ApiError::UnsupportedCoding));
+    }
+
+    #[test]
+    fn memory_is_that_of_the_decoded_body_and_given_back() {
+        let memory = Arc::new(Semaphore::new(48));
+        let body = decode("gzip", &gzip(&[b' '; LIMIT]), &memory).unwrap();
+        // What the first 16 KiB do not hold.
+        assert_eq!((body.bytes().len(), memory.available_permits()), (LIMIT, 0));
+        let full = decode("gzip", &gzip(&[b' '; LIMIT]), &memory);
+        assert_eq!(full.unwrap_err(), ApiError::Overloaded);
+        drop(body);
+        assert_eq!(memory.available_permits(), 48);
+    }
+
+    #[test]
+    fn a_bomb_takes_no_more_than_the_limit() {
+        let memory = Arc::new(Semaphore::new(48));
+        let bomb = gzip(&vec![b' '; 40 << 20]);
+        for (line, body) in [("gzip", &bomb), ("gzip, gzip", &gzip(&bomb))] {
+            let error = decode(line, body, &memory).unwrap_err();
+            assert_eq!(error, ApiError::PayloadTooLarge(LIMIT));
+            assert_eq!(memory.available_permits(), 48);
+        }
+    }
+
+    #[test]
+    fn many_empty_parts_decode_to_nothing() {
+        let memory = Arc::new(Semaphore::new(48));
+        let part = gzip(b"");
+        let body = decode("gzip", &part.repeat(LIMIT / part.len()), &memory);
+        assert_eq!(body.unwrap().bytes(), b"");
+    }
+}

@@ -1,0 +1,60 @@
+//! Asking over each version of HTTP.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{Method, Request, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::handshake;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::http_client::{Answer, HttpClient};
+use crate::wait::BOUND;
+
+/// Every version that is served.
+pub const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
+
+/// Sends one request with these headers, on a connection that it has for itself.
+pub async fn ask(
+    version: Version,
+    address: SocketAddr,
+    headers: &[(&str, &str)],
+    method: Method,
+    path: &str,
+    body: impl Into<Bytes>,
+) -> Answer {
+    if version < Version::HTTP_2 {
+        let mut client = HttpClient::connect(address).await;
+        return client.send_with(headers, method, path, body).await;
+    }
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("http://{address}{path}"));
+    let request = headers
+        .iter()
+        .fold(request, |request, (name, value)| {
+            request.header(*name, *value)
+        })
+        .body(Full::new(body.into()))
+        .unwrap();
+    timeout(BOUND, over_http2(address, request)).await.unwrap()
+}
+
+async fn over_http2(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+    }
+}
