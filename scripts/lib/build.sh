@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The four processes and the command dead-letters, built on this machine.
+# The four processes and the commands dead-letters and status, built on this machine.
 
 build_binaries() {
   require_rust

@@ -84,21 +84,19 @@ show_unready_containers() {
   fail "these do not become ready: $(unready_containers | tr '\n' ' ')"
 }
 
-# containers_instances SERVICE: the containers of all its replicas.
-containers_instances() { containers "$1"; }
-
-# containers_ask_instance CONTAINER SERVICE PATH
-containers_ask_instance() { timeout 5 docker exec "$1" "$2" --ask "$3"; }
-
 # A fetcher's container has the command, and the way to the broker in its environment.
 containers_dead_letters() { docker exec "$(containers fetcher | head -n 1)" /usr/local/bin/dead-letters "$@"; }
 
-containers_attach() {
-  local login
-  login=$(dot_env RABBITMQ_USER):$(dot_env RABBITMQ_PASSWORD)
-  # The compose file has no prefix; numbers.sh reads both.
-  # shellcheck disable=SC2034
-  MANAGEMENT_URL=http://$login@$(published rabbitmq 15672) QUEUE_PREFIX=''
+containers_attach() { :; }
+
+# Every image of ours has the command, which finds the others by name.
+containers_status() {
+  local id service
+  for service in ingest fetcher janitor; do
+    id=$(containers "$service" | head -n 1)
+    if [[ -n $id ]]; then break; fi
+  done
+  timeout --foreground 20 docker exec "$id" /usr/local/bin/status "$@"
 }
 
 # published SERVICE PORT: where it is on this host.

@@ -64,8 +64,8 @@ write_run_file() {
   (
     umask 077
     : >"$HOST_STATE/instances"
-    for name in INGEST_PORT MOCK_CLIENT_PORT MANAGEMENT_PORT MANAGEMENT_URL AMQP_URL DATABASE_URL POSTGRES_PORT SERVER_PASSWORD QUEUE_PREFIX \
-      ZIPKIN_URL; do
+    for name in INGEST_PORT MOCK_CLIENT_PORT MANAGEMENT_PORT BROKER_METRICS_PORT POSTGRES_PORT AMQP_URL \
+      SERVER_PASSWORD QUEUE_PREFIX ZIPKIN_URL; do
       printf '%s=%q\n' "$name" "${!name:-}"
     done >"$HOST_STATE/run"
   )
@@ -112,14 +112,6 @@ ready_or_hopeless() {
 
 ask_binary() { ADMIN_ADDRESS=$2 timeout 5 "$(binary "$1")" --ask "$3"; }
 
-# host_instances SERVICE: the names of all its processes.
-host_instances() { awk -v service="$1" '$2 == service { print $1 }' "$HOST_STATE/instances"; }
-
-# host_ask_instance NAME SERVICE PATH
-host_ask_instance() {
-  ask_binary "$2" "$(awk -v name="$1" '$1 == name { print $3 }' "$HOST_STATE/instances")" "$3"
-}
-
 host_attach() {
   SHOWN_EVENTS=$(wc -l 2>/dev/null <"$HOST_STATE/events" || echo 0)
   # shellcheck source=/dev/null
@@ -138,6 +130,13 @@ host_addresses() {
 }
 
 host_dead_letters() { AMQP_URL=$AMQP_URL QUEUE_PREFIX=$QUEUE_PREFIX "$(binary dead-letters)" "$@"; }
+
+host_status() {
+  local addresses
+  mapfile -t addresses < <(awk '$2 != "mock-client" { print "--" $2 "=" $3 }' "$HOST_STATE/instances")
+  timeout --foreground 20 "$(binary status)" "${addresses[@]}" --broker "127.0.0.1:$BROKER_METRICS_PORT" \
+    --queue-prefix "$QUEUE_PREFIX" "$@"
+}
 
 # Restarts since the last call.
 host_events() {

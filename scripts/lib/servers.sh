@@ -11,7 +11,7 @@ choose_server_ports() {
   choose_port POSTGRES_PORT
 }
 
-# start_servers STATE [POSTGRES_OPTION...]: returns when both answer, with AMQP_URL, MANAGEMENT_URL and DATABASE_URL set.
+# start_servers STATE [POSTGRES_OPTION...]: returns when both answer, with AMQP_URL and DATABASE_URL set.
 start_servers() {
   local state=$1
   shift
@@ -52,9 +52,8 @@ set_server_urls() {
   SERVER_PASSWORD=$(cat "$password_file")
   local login=$SERVER_NAME:$SERVER_PASSWORD
   AMQP_URL=amqp://$login@127.0.0.1:$AMQP_PORT/%2f
-  MANAGEMENT_URL=http://$login@127.0.0.1:$MANAGEMENT_PORT
   DATABASE_URL=postgres://$login@127.0.0.1:$POSTGRES_PORT/$SERVER_NAME
-  export AMQP_URL MANAGEMENT_URL DATABASE_URL
+  export AMQP_URL DATABASE_URL
 }
 
 # Sets DATA. PostgreSQL refuses to run as root, so root gives each server to the user of its package. Those users cannot reach

@@ -111,7 +111,12 @@ fn it_starts_behind_a_proxy_beside_others_and_tells_nobody_its_password() {
             .contains("spans go to http://***@127.0.0.1:9/api/v2/spans"),
         "{up:?}"
     );
-    let status = sandbox.run("scripts/status", &settings);
+    // The broker counts its queues every few seconds, and each look takes 2 s.
+    let mut looks = (0..20).map(|_| sandbox.run("scripts/status", &settings));
+    let is_silent = |text: &str| text.contains("the broker does not say");
+    let status = looks
+        .find(|status| !is_silent(&status.text))
+        .expect("the broker says what is queued");
     for row in [
         "accepted",
         "queued",

@@ -1,0 +1,216 @@
+//! The numbers in words: a table, or one line.
+
+use crate::numbers::Numbers;
+
+/// What there is to be seen, as a table or as a line.
+pub(crate) fn text(numbers: &Numbers, line: bool) -> String {
+    if line {
+        self::line(numbers)
+    } else {
+        table(numbers)
+    }
+}
+
+/// What an operator has to look at, the gravest first; empty when all is well.
+pub(crate) fn worries(numbers: &Numbers) -> String {
+    let services = ["ingest", "fetcher", "janitor"].into_iter();
+    let mut worries: Vec<String> = services
+        .filter_map(|service| silent(numbers, service))
+        .collect();
+    worries.extend(numbers.down().iter().map(|name| format!("{name} is down")));
+    if numbers.broker_answers() {
+        for queue in ["objects.fetch", "objects.delete"] {
+            if numbers.queue("consumers", queue) == 0.0 {
+                worries.push(format!("nobody consumes {queue}"));
+            }
+        }
+        for (queue, what) in [
+            ("objects.dead", "dead letters"),
+            ("objects.unroutable", "unroutable messages"),
+        ] {
+            let ready = numbers.queue("messages_ready", queue);
+            if ready > 0.0 {
+                worries.push(format!("{ready:.0} {what}"));
+            }
+        }
+    } else {
+        worries.push("the broker does not say what is queued".to_owned());
+    }
+    let spooled = numbers.total("spool_callbacks");
+    if spooled > 0.0 {
+        let age = seconds(numbers.largest("spool_oldest_age_seconds"));
+        worries.push(format!(
+            "{spooled:.0} callbacks in the spool, the oldest for {age}"
+        ));
+    }
+    if numbers
+        .rate("callbacks_rejected_total")
+        .is_some_and(|rate| rate > 0.0)
+    {
+        worries.push("callbacks are rejected".to_owned());
+    }
+    worries.join(", ")
+}
+
+fn silent(numbers: &Numbers, service: &str) -> Option<String> {
+    match numbers.replicas(service) {
+        (0, _) => Some(format!("no {service} answers")),
+        (_, 0) => None,
+        (answer, silent) => {
+            let all = answer + silent;
+            Some(format!("{silent} {service} of {all} does not answer"))
+        }
+    }
+}
+
+fn table(numbers: &Numbers) -> String {
+    let rows = [
+        ("accepted", accepted(numbers)),
+        ("queued", queued(numbers)),
+        ("looked up", looked_up(numbers)),
+        ("stored", stored(numbers)),
+        ("deleted", deleted(numbers)),
+        ("since", since(numbers)),
+        ("state", state(numbers)),
+    ];
+    rows.map(|(part, what)| format!("{part:9} {what}"))
+        .join("\n")
+}
+
+fn accepted(numbers: &Numbers) -> String {
+    format!(
+        "{} callbacks, {} ids; rejected {}; in flight {:.0}; in the spool {:.0} {}",
+        rate(numbers, "callbacks_accepted_total"),
+        rate(numbers, "callback_ids_accepted_total"),
+        rate(numbers, "callbacks_rejected_total"),
+        numbers.total("callbacks_in_flight"),
+        numbers.total("spool_callbacks"),
+        replicas(numbers, "ingest"),
+    )
+}
+
+fn queued(numbers: &Numbers) -> String {
+    format!(
+        "{} messages, {:.0} at work, {:.0} consumers; to retry {}; dead {}; unroutable {}; taken {} after due",
+        waiting(numbers, "objects.fetch"),
+        numbers.queue("messages_unacked", "objects.fetch"),
+        numbers.queue("consumers", "objects.fetch"),
+        waiting(numbers, "objects.retry"),
+        waiting(numbers, "objects.dead"),
+        waiting(numbers, "objects.unroutable"),
+        seconds(numbers.largest("consumer_last_lag_seconds")),
+    )
+}
+
+fn looked_up(numbers: &Numbers) -> String {
+    let failed = numbers.rate_where("fetches_total", |fetch| {
+        !["online", "offline", "gone"].contains(&fetch.label("outcome"))
+    });
+    format!(
+        "{}; failed {}; in flight {:.0} of {:.0}; joined {} {}",
+        rate(numbers, "fetches_total"),
+        per_second(failed),
+        numbers.total("fetches_in_flight"),
+        numbers.total("fetch_limit"),
+        rate(numbers, "fetches_joined_total"),
+        replicas(numbers, "fetcher"),
+    )
+}
+
+fn stored(numbers: &Numbers) -> String {
+    format!(
+        "{} rows; offline {}; gone {}",
+        rate(numbers, "objects_stored_total"),
+        rate(numbers, "objects_offline_total"),
+        rate(numbers, "objects_gone_total"),
+    )
+}
+
+fn deleted(numbers: &Numbers) -> String {
+    format!(
+        "{} rows; by sweep {:.0}; late by {}; batches to expire {} {}",
+        rate(numbers, "objects_deleted_total"),
+        numbers.labelled("objects_deleted_total", "by", "sweep"),
+        seconds(numbers.largest("object_deletion_last_lateness_seconds")),
+        waiting(numbers, "objects.delete.delay"),
+        replicas(numbers, "janitor"),
+    )
+}
+
+fn since(numbers: &Numbers) -> String {
+    format!(
+        "the start of the processes: {:.0} callbacks, {:.0} ids, {:.0} stored, {:.0} deleted, {:.0} given up",
+        numbers.total("callbacks_accepted_total"),
+        numbers.total("callback_ids_accepted_total"),
+        numbers.total("objects_stored_total"),
+        numbers.total("objects_deleted_total"),
+        numbers.total("dead_letters_total"),
+    )
+}
+
+fn state(numbers: &Numbers) -> String {
+    let worries = worries(numbers);
+    let mut characters = worries.chars();
+    match characters.next() {
+        Some(first) => first.to_uppercase().chain(characters).collect(),
+        None => "well".to_owned(),
+    }
+}
+
+/// The worries come first: the rest may be cut off.
+fn line(numbers: &Numbers) -> String {
+    let worries = worries(numbers).to_uppercase();
+    let and = if worries.is_empty() { "" } else { " | " };
+    format!(
+        "{worries}{and}accepted {} ({:.0}) | queued {} | in flight {:.0} | stored {} ({:.0}) | deleted {} ({:.0}) \
+         | late by {}",
+        rate(numbers, "callbacks_accepted_total"),
+        numbers.total("callbacks_accepted_total"),
+        waiting(numbers, "objects.fetch"),
+        numbers.total("fetches_in_flight"),
+        rate(numbers, "objects_stored_total"),
+        numbers.total("objects_stored_total"),
+        rate(numbers, "objects_deleted_total"),
+        numbers.total("objects_deleted_total"),
+        seconds(numbers.largest("object_deletion_last_lateness_seconds")),
+    )
+}
+
+fn waiting(numbers: &Numbers, queue: &str) -> String {
+    if numbers.broker_answers() {
+        format!("{:.0}", numbers.queue("messages_ready", queue))
+    } else {
+        "?".to_owned()
+    }
+}
+
+fn replicas(numbers: &Numbers, service: &str) -> String {
+    format!("({service} x {})", numbers.replicas(service).0)
+}
+
+fn rate(numbers: &Numbers, name: &str) -> String {
+    per_second(numbers.rate(name))
+}
+
+fn per_second(rate: Option<f64>) -> String {
+    match rate {
+        None => "-/s".to_owned(),
+        Some(rate) if rate < 0.05 => "0/s".to_owned(),
+        Some(rate) if rate < 9.95 => format!("{rate:.1}/s"),
+        Some(rate) => format!("{rate:.0}/s"),
+    }
+}
+
+fn seconds(value: f64) -> String {
+    if value < 1.0 {
+        format!("{:.0} ms", 1000.0 * value)
+    } else if value < 100.0 {
+        format!("{value:.1} s")
+    } else {
+        format!("{value:.0} s")
+    }
+}
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;
