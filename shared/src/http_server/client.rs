@@ -140,11 +140,10 @@ impl Client {
         let mut state = self.state();
         state.bodies -= 1;
         state.idle_since = Instant::now();
-        if state.bodies <= 1 {
-            let place = state.crowd.take();
-            place
-                .into_iter()
-                .for_each(|place| self.crowded.leave(place));
+        if state.bodies <= 1
+            && let Some(place) = state.crowd.take()
+        {
+            self.crowded.leave(place);
         }
     }
 
@@ -192,10 +191,9 @@ impl Drop for Client {
         if let Turn::Client(number) = state.turn {
             self.awaited.leave(number);
         }
-        state
-            .crowd
-            .iter()
-            .for_each(|place| self.crowded.leave(*place));
+        if let Some(place) = state.crowd {
+            self.crowded.leave(place);
+        }
     }
 }
 

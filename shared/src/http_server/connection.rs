@@ -60,7 +60,7 @@ impl<S: Service> Server<S> {
                 .serve_connection(TokioIo::new(stream), requests)
         );
         let idle_timeout = self.limits.idle_timeout.saturating_add(SLACK);
-        let served = async {
+        let conversation = async {
             tokio::select! {
                 ended = connection.as_mut() => return ended,
                 () = shutdown.begun() => {}
@@ -70,7 +70,7 @@ impl<S: Service> Server<S> {
             connection.await
         };
         tokio::select! {
-            ended = served => if let Err(error) = ended {
+            ended = conversation => if let Err(error) = ended {
                 head::count_malformed(error.as_ref());
                 tracing::debug!(%error, %remote, "connection ended early");
             },

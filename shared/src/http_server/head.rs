@@ -72,8 +72,8 @@ mod tests {
     fn a_request_names_its_host_once() {
         use Version as V;
         let one = ("host", "a");
-        let cases: [(Version, &str, &[(&str, &str)], bool); 8] = [
-            (V::HTTP_11, "/", &[one], true),
+        let cases = [
+            (V::HTTP_11, "/", &[one][..], true),
             (V::HTTP_11, "/", &[], false),
             (V::HTTP_11, "http://a/", &[], false),
             (V::HTTP_11, "/", &[one, one], false),
