@@ -74,10 +74,10 @@ impl Codings {
     }
 }
 
-fn copy(mut decoder: impl Read, decoded: &mut Body) -> Result<(), ApiError> {
+fn copy(mut source: impl Read, decoded: &mut Body) -> Result<(), ApiError> {
     let mut piece = [0; 8 << 10];
     loop {
-        match decoder.read(&mut piece) {
+        match source.read(&mut piece) {
             Ok(0) => return Ok(()),
             Ok(length) => decoded.append(&piece[..length])?,
             Err(error) => return Err(ApiError::Undecodable(error.to_string())),

@@ -18,4 +18,8 @@ show_view() {
 }
 
 # Asked of the terminal itself, for the output of a substitution is none.
-terminal_width() { (stty size </dev/tty | cut -d ' ' -f 2) 2>/dev/null || echo 120; }
+terminal_width() {
+  local width=0
+  { read -r _ width < <(stty size </dev/tty); } 2>/dev/null || true
+  echo $((width > 0 ? width : 120))
+}

@@ -44,6 +44,8 @@ async fn readiness_is(address: SocketAddr, status: StatusCode, body: &Value) {
             let is_head = method == Method::HEAD;
             let answer = ask(version, address, &[], method, path, "").await;
             assert_eq!(answer.status, status, "{shown}");
+            let length = answer.headers["content-length"].to_str().unwrap();
+            assert_eq!(length, body.to_string().len().to_string(), "{shown}");
             let body = if is_head { &Value::Null } else { body };
             assert_eq!(&answer.body, body, "{shown}");
         }

@@ -29,7 +29,9 @@ fn programs_that_are_missing_are_named_all_at_once() {
         &["flock", "setsid"],
     ] {
         let sandbox = Sandbox::new();
-        missing.iter().for_each(|program| sandbox.lacks(program));
+        for program in missing {
+            sandbox.lacks(program);
+        }
         let parts = [missing, &["missing", WAY_OUT]].concat();
         assert_refused(&sandbox, &up(&sandbox, &[]), &parts);
     }
