@@ -140,10 +140,10 @@ mod tests {
     #[test]
     fn memory_is_that_of_the_decoded_body_and_given_back() {
         let memory = Arc::new(Semaphore::new(48));
-        let body = decode("gzip", &gzip(&[b' '; LIMIT]), &memory).unwrap();
+        let body = decode("gzip", &gzip(&vec![b' '; LIMIT]), &memory).unwrap();
         // What the first 16 KiB do not hold.
         assert_eq!((body.bytes().len(), memory.available_permits()), (LIMIT, 0));
-        let full = decode("gzip", &gzip(&[b' '; LIMIT]), &memory);
+        let full = decode("gzip", &gzip(&vec![b' '; LIMIT]), &memory);
         assert_eq!(full.unwrap_err(), ApiError::Overloaded);
         drop(body);
         assert_eq!(memory.available_permits(), 48);
