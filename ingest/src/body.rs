@@ -33,10 +33,8 @@ impl BodyReader {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let limit = config.body_limit.bytes();
-        // Enough for one body at least, before and after it is decoded: otherwise the limit of its
-        // size would not be true.
-        let least = limit.saturating_mul(2);
-        let memory = config.body_memory.bytes().max(least).div_ceil(PIECE);
+        // Enough for one body at least: otherwise the limit of its size would not be true.
+        let memory = config.body_memory.bytes().max(limit).div_ceil(PIECE);
         Self {
             limit,
             timeout: config.body_timeout,
@@ -91,9 +89,11 @@ impl Body {
         }
     }
 
-    /// One without bytes, within the same limits.
-    pub(crate) fn empty_like(&self) -> Self {
-        Self::empty(self.limit, Arc::clone(&self.memory.shared))
+    /// The bytes, and a body without any that has their memory.
+    pub(crate) fn into_bytes_and_room(mut self) -> (Vec<u8>, Self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.bytes.reserve_exact(self.memory.size().min(self.limit));
+        (bytes, self)
     }
 
     /// The whole body.

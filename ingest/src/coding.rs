@@ -49,16 +49,16 @@ impl Codings {
         Ok(Self(codings))
     }
 
-    /// Decodes a body within the limits that it was read within. This does not wait for anything:
-    /// decoders and the bodies before them exist for no more requests at once than there are
-    /// threads.
+    /// Decodes a body within the limits that it was read within. This does not wait for anything, so
+    /// that there are no more decoders at once than threads; neither they nor the bytes before them
+    /// are counted as memory of bodies.
     ///
     /// # Errors
     /// The body is not in its codings, or too large, or there is no memory for it.
     pub fn decode(&self, mut body: Body) -> Result<Body, ApiError> {
         for coding in self.0.iter().rev() {
-            let mut decoded = body.empty_like();
-            let mut encoded = body.bytes();
+            let (bytes, mut decoded) = body.into_bytes_and_room();
+            let mut encoded = &*bytes;
             match coding {
                 Coding::Gzip => copy(MultiGzDecoder::new(&mut encoded), &mut decoded)?,
                 Coding::Deflate => copy(ZlibDecoder::new(&mut encoded), &mut decoded)?,
@@ -74,12 +74,12 @@ impl Codings {
     }
 }
 
-fn copy(mut source: impl Read, decoded: &mut Body) -> Result<(), ApiError> {
+fn copy(mut from: impl Read, to: &mut Body) -> Result<(), ApiError> {
     let mut piece = [0; 8 << 10];
     loop {
-        match source.read(&mut piece) {
+        match from.read(&mut piece) {
             Ok(0) => return Ok(()),
-            Ok(length) => decoded.append(&piece[..length])?,
+            Ok(length) => to.append(&piece[..length])?,
             Err(error) => return Err(ApiError::Undecodable(error.to_string())),
         }
     }

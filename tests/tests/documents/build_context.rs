@@ -242,11 +242,27 @@ fn with_sources(targets: Targets) -> Result<Targets, String> {
 
 /// The targets that a manifest names.
 fn declared() -> impl Iterator<Item = (String, String, String)> {
-    let here = targets(&list_targets(&root()));
-    here.into_keys().filter(|(package, _, name)| {
-        let manifest = super::read(&format!("{package}/Cargo.toml"));
-        manifest.contains(&format!("\nname = \"{name}\"\n"))
-    })
+    let metadata = list_targets(&root());
+    let manifests = manifests(&metadata);
+    targets(&metadata)
+        .into_keys()
+        .filter(move |(package, _, name)| {
+            manifests[package].contains(&format!("\nname = \"{name}\"\n"))
+        })
+}
+
+/// The text of each package's manifest.
+fn manifests(metadata: &[u8]) -> BTreeMap<String, String> {
+    let metadata: Value = serde_json::from_slice(metadata).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let packages = metadata["packages"].as_array().unwrap();
+    packages
+        .iter()
+        .map(|package| {
+            let manifest = std::fs::read_to_string(text(&package["manifest_path"])).unwrap();
+            (text(&package["name"]), manifest)
+        })
+        .collect()
 }
 
 #[test]

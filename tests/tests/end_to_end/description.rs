@@ -71,5 +71,5 @@ async fn a_client_made_from_the_description_finds_nothing_else(world: &mut World
         String::from_utf8_lossy(&output.stderr)
     );
     // All operations but the one that it got the description from.
-    assert!(shown.contains("Tested: 4"), "{shown}");
+    assert!(shown.contains("Tested: 13"), "{shown}");
 }
