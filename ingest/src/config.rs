@@ -49,7 +49,7 @@ shared::settings! {
         pub body_timeout: Duration = "10s" in "10ms"..="1h",
         /// Memory for the bodies of all requests together, beyond the first 16 KiB of each. Where it
         /// is used up, large callbacks are answered 503 and small ones are not concerned.
-        pub body_memory: ByteSize = "64MiB" in "1MiB"..="64GiB",
+        pub body_memory: ByteSize = "64MiB" in "64KiB"..="64GiB",
         /// Most open connections. A further one takes the place of the one whose client has been
         /// waited for longest; if none has been for a second, it is answered 503 and closed.
         pub connections_limit: NonZeroUsize = "10000" in "1"..="1000000",

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{ALLOW, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Body as _;
 use serde_json::json;
 use shared::health::Health;
 use shared::http_server::{RequestBody, Service};
@@ -157,9 +156,6 @@ impl Server {
             let methods = HeaderValue::from_static(methods);
             response.headers_mut().insert(ALLOW, methods);
         }
-        if method == Method::HEAD {
-            response = without_body(response);
-        }
         let duration = started.elapsed();
         if is_callback(&method, &path) {
             count_answer(&result, response.status(), duration);
@@ -234,16 +230,6 @@ fn methods(path: &str) -> Option<&'static str> {
 /// Whether a request is meant to hand in a callback, rightly or not.
 fn is_callback(method: &Method, path: &str) -> bool {
     path == CALLBACK && method != Method::OPTIONS
-}
-
-/// The header of an answer, as it is with the body. Over HTTP/2 the server below would send the body
-/// after it also where it must not.
-fn without_body(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
-    let (mut header, body) = response.into_parts();
-    if let Some(length) = body.size_hint().exact() {
-        header.headers.insert(CONTENT_LENGTH, length.into());
-    }
-    Response::from_parts(header, Full::default())
 }
 
 /// The server below reads chunks whatever they are in.

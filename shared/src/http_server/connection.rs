@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::CONNECTION;
-use http::{HeaderName, HeaderValue, Request, Response, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
@@ -96,6 +96,7 @@ impl<S: Service> Server<S> {
         let exchange = Exchange::begin(client, request.body());
         let in_order = request.version() < Version::HTTP_2;
         let persistent = head::is_persistent(&request);
+        let only_head = request.method() == Method::HEAD;
         let request = request.map(|body| RequestBody::new(body, Arc::clone(&exchange)));
         async move {
             let responding = AssertUnwindSafe(self.respond(request, remote, &exchange));
@@ -103,6 +104,9 @@ impl<S: Service> Server<S> {
                 metrics::counter!("http_requests_panicked_total").increment(1);
                 self.service.panicked()
             });
+            if only_head {
+                response = without_body(response);
+            }
             // The next request would begin somewhere in the rest of this one's body.
             if in_order && !exchange.has_arrived() {
                 exchange.leave_rest_unread();
@@ -164,6 +168,16 @@ impl<S: Service> Server<S> {
             tracing::debug!(%error, "a connection was turned away without a word");
         }
     }
+}
+
+/// The header of an answer, as it is with the body. The library would send the body over HTTP/2 also
+/// where it must not.
+fn without_body(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    let (mut header, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        header.headers.insert(CONTENT_LENGTH, length.into());
+    }
+    Response::from_parts(header, Full::default())
 }
 
 /// A place; where all are taken, that of the client which has been in `queue` for longest.

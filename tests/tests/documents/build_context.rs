@@ -46,7 +46,7 @@ fn a_missing_source_is_noticed() {
     for part in [
         "tests/faults ",
         "benches/pipeline",
-        " shared tests;",
+        " scripts/lib/status tests;",
         "COPY janitor/src janitor/src",
     ] {
         assert!(dockerfile.contains(part), "{part}");
