@@ -27,7 +27,7 @@ shared::settings! {
         pub object_ttl: Delay = "30s" in "1ms"..="30days",
         /// How long the client service may take for one answer.
         pub fetch_timeout: Duration = "5s" in "10ms"..="10m",
-        /// Most look-ups in flight at once, in each replica. Waiting for a place does not count
+        /// Maximum number of look-ups in flight at once, in each replica. Waiting for a place does not count
         /// towards the time-out.
         pub fetch_concurrency: NonZeroUsize = "512" in "1"..="100000",
         /// How often the client service is asked whether it works again, while it is down.
@@ -37,18 +37,18 @@ shared::settings! {
         pub outage_patience: Duration = "30s" in "1ms"..="20m",
         /// Largest answer of the client service; a larger one counts as malformed.
         pub answer_limit: ByteSize = "16KiB" in "64"..="16MiB",
-        /// Most messages taken from the queue and not finished. Enough to keep all look-ups busy
+        /// Maximum number of messages taken from the queue and not finished. Enough to keep all look-ups busy
         /// with small chunks, and not so many that other replicas go without.
         pub fetch_prefetch: NonZeroU16 = "128" in "1"..="65535",
         /// How long to wait before each further try of a look-up that failed. When all are used
         /// up, the id goes to objects.dead.
         pub retry_delays: RetryDelays = "1s,5s,30s,2m",
-        /// Most rows in one statement.
+        /// Maximum number of rows in one statement.
         pub write_batch: NonZeroUsize = "1000" in "1"..="50000",
         /// How long a row waits for others to be stored with. Each statement has a message that deletes
         /// its rows, and the broker passes on some 6,000 of those a second.
         pub write_linger: Wait = "2ms" in "0s"..="1m",
-        /// Most statements at work at once.
+        /// Maximum number of statements at work at once.
         pub write_concurrency: NonZeroUsize = "2" in "1"..="1000",
     } with {
         /// Settings of the connection to the broker.

@@ -20,7 +20,7 @@ shared::settings! {
         pub listen_address: SocketAddr = "[::]:9090",
         /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
         pub admin_address: SocketAddr = "127.0.0.1:6060",
-        /// Most ids in one message. 50 ids in a message move 25 times as many ids a second as
+        /// Maximum number of ids in one message. 50 ids in a message move 25 times as many ids a second as
         /// single ones; larger chunks spread less evenly over the fetchers. IDS_LIMIT may be 10,000
         /// of them.
         pub chunk_size: NonZeroU16 = "50" in "1"..="10000",
@@ -30,13 +30,13 @@ shared::settings! {
         /// Folder, on a disk that outlives the process, for callbacks that the broker did not confirm
         /// in time. Several replicas can share one.
         pub spool_directory: SpoolDirectory = "spool",
-        /// Most bytes in the spool; what does not fit is answered 503. A callback of 200 ids takes
+        /// Maximum number of bytes in the spool; what does not fit is answered 503. A callback of 200 ids takes
         /// 1 to 4 KiB.
         pub spool_limit: ByteSize = "1GiB" in "0"..="1024GiB",
         /// Largest body of a request, as it is sent and as it is decoded; a larger one is answered
         /// 413.
         pub body_limit: ByteSize = "1MiB" in "1KiB"..="64MiB",
-        /// Most ids in one callback, duplicates included; more are answered 413.
+        /// Maximum number of ids in one callback, duplicates included; more are answered 413.
         pub ids_limit: NonZeroUsize = "100000" in "1"..="1000000",
         /// How long a client may take to send the header of a request, after which the connection
         /// is closed.
@@ -50,10 +50,10 @@ shared::settings! {
         /// Memory for the bodies of all requests together, beyond the first 16 KiB of each. Where it
         /// is used up, large callbacks are answered 503 and small ones are not concerned.
         pub body_memory: ByteSize = "64MiB" in "64KiB"..="64GiB",
-        /// Most open connections. A further one takes the place of the one whose client has been
+        /// Maximum number of open connections. A further one takes the place of the one whose client has been
         /// waited for longest; if none has been for a second, it is answered 503 and closed.
         pub connections_limit: NonZeroUsize = "10000" in "1"..="1000000",
-        /// Most callbacks at work at once; further ones are answered 503.
+        /// Maximum number of callbacks at work at once; further ones are answered 503.
         pub requests_limit: NonZeroUsize = "1000" in "1"..="1000000",
     } with {
         /// Settings of the connection to the broker.

@@ -17,14 +17,14 @@ shared::settings! {
     pub struct Config {
         /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
         pub admin_address: SocketAddr = "127.0.0.1:6062",
-        /// Most messages taken from the queue and not finished. They come 250 ms before their rows
+        /// Maximum number of messages taken from the queue and not finished. They come 250 ms before their rows
         /// expire, in the order in which those were stored, and wait. Where more come in 250 ms they
         /// wait in the queue instead. While the database's clock is behind where it was when rows
         /// were stored, theirs wait longer, and the sweep deletes what they hold up.
         pub delete_prefetch: NonZeroU16 = "1000" in "1"..="65535",
         /// Rows from which on a statement takes no more messages; the last one may add to them.
         pub delete_batch: NonZeroUsize = "2000" in "1"..="100000",
-        /// Most statements at work at once.
+        /// Maximum number of statements at work at once.
         pub delete_concurrency: NonZeroUsize = "2" in "1"..="1000",
         /// How long rows that have expired wait for others that are about to, to be deleted in one
         /// statement. A row that is alone waits for none.
@@ -34,7 +34,7 @@ shared::settings! {
         /// How long a row must be overdue before the sweep takes it, so that the sweep leaves alone
         /// what a message is about to delete.
         pub sweep_grace: Wait = "10s" in "0s"..="1day",
-        /// Most rows that the sweep deletes in one statement.
+        /// Maximum number of rows that the sweep deletes in one statement.
         pub sweep_batch: NonZeroUsize = "1000" in "1"..="100000",
     } with {
         /// Settings of the connection to the broker.

@@ -24,7 +24,7 @@ shared::settings! {
         pub callback_interval: Duration = "5s" in "1ms"..="1day",
         /// How long the receiver of a callback may take to answer.
         pub callback_timeout: Duration = "1s" in "1ms"..="1h",
-        /// Most ids in one callback; each callback has a random number of them, from none.
+        /// Maximum number of ids in one callback; each callback has a random number of them, from none.
         pub callback_ids: u64 = "199" in "0"..="100000",
         /// How many different ids there are, from 0.
         pub object_count: NonZeroU16 = "100" in "1"..="65535",
