@@ -97,14 +97,7 @@ pub struct Values {
 impl Values {
     /// Reads one setting, falling back to its default.
     pub fn read<T: Value>(&mut self, name: &'static str, default: &str) -> Option<T> {
-        let raw = self.raw.get(name).map_or(default, String::as_str).trim();
-        T::parse(raw)
-            .map_err(|reason| {
-                let shown = if T::SECRET { "***" } else { raw };
-                self.wrong
-                    .push(format!("{}={shown}: {reason}", name.to_uppercase()));
-            })
-            .ok()
+        self.read_if::<T>(name, default, |_| Ok(()))
     }
 
     /// The same for a setting whose value lies between two.
@@ -114,17 +107,30 @@ impl Values {
         default: &str,
         (least, most): Bounds,
     ) -> Option<T> {
-        let value = self.read::<T>(name, default)?;
-        let is_within = T::parse(least).is_ok_and(|least| least <= value)
-            && T::parse(most).is_ok_and(|most| value <= most);
-        if is_within {
-            return Some(value);
-        }
+        self.read_if::<T>(name, default, |value| {
+            let is_within = T::parse(least).is_ok_and(|least| least <= *value)
+                && T::parse(most).is_ok_and(|most| *value <= most);
+            is_within
+                .then_some(())
+                .ok_or_else(|| format!("not from {least} to {most}"))
+        })
+    }
+
+    fn read_if<T: Value>(
+        &mut self,
+        name: &'static str,
+        default: &str,
+        check: impl FnOnce(&T) -> Result<(), String>,
+    ) -> Option<T> {
         let raw = self.raw.get(name).map_or(default, String::as_str).trim();
-        let name = name.to_uppercase();
-        self.wrong
-            .push(format!("{name}={raw}: not from {least} to {most}"));
-        None
+        let value = T::parse(raw).and_then(|value| check(&value).map(|()| value));
+        value
+            .map_err(|reason| {
+                let shown = if T::SECRET { "***" } else { raw };
+                self.wrong
+                    .push(format!("{}={shown}: {reason}", name.to_uppercase()));
+            })
+            .ok()
     }
 }
 
