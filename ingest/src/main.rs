@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use ingest::Config;
-use shared::boot::{listen, start};
+use shared::boot::start;
+use shared::http_server::listen;
 
 fn main() -> ExitCode {
     start(|config: Config, context| async move {

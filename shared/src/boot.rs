@@ -3,20 +3,19 @@
 //! order in which processes and servers start does not matter.
 
 use std::future::Future;
-use std::io::{ErrorKind, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
-use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::admin::{Admin, ask};
 use crate::config::{Ask, ConfigError, Loaded, Settings, load};
 use crate::descriptors;
 use crate::health::Health;
+use crate::http_server::listen;
 use crate::metrics::{Description, announce};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogSettings, finish_logs, init_logs, init_metrics, write_to_stderr};
@@ -130,10 +129,10 @@ fn boot<C: Settings, A: Args>(
         Err(error) => return fail(&anyhow::Error::new(error).context("starting the runtime")),
     };
     // In whichever way this ends, a panic included.
-    let _at_end = FinishLogs;
+    let logs = FinishLogs;
     let result = runtime.block_on(work(settings, arguments));
     let code = result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS);
-    finish_logs();
+    drop(logs);
     // Whatever still runs has had its time.
     runtime.shutdown_background();
     code
@@ -213,37 +212,6 @@ async fn with_admin(
         }
         () = admin.serve(listener, &never) => anyhow::bail!("the admin port closed"),
     }
-}
-
-/// Listens on `address`. `[::]` is reached by IPv4 too, and means `0.0.0.0` where the host has no
-/// IPv6.
-///
-/// # Errors
-/// The address is in use, or not this machine's; the error names it.
-pub fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let mut listening = bind(address);
-    if address.ip() == Ipv6Addr::UNSPECIFIED
-        && let Err(error) = &listening
-        && error.kind() != ErrorKind::AddrInUse
-    {
-        tracing::info!(%error, "listening by IPv4 only, since there is no IPv6");
-        listening = bind((Ipv4Addr::UNSPECIFIED, address.port()).into());
-    }
-    listening.with_context(|| format!("listening on {address}"))
-}
-
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    const BACKLOG: i32 = 1_024;
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // What is left of connections of the process before does not hold the port.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 async fn overdue(shutdown: &Shutdown, limit: Duration) {

@@ -21,9 +21,11 @@ mod awaited;
 mod client;
 mod connection;
 mod head;
+mod listener;
 mod request_body;
 mod stream;
 
+pub use listener::listen;
 pub use request_body::RequestBody;
 
 use awaited::Awaited;
