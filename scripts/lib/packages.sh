@@ -58,6 +58,14 @@ build_packages() {
   [[ -e /etc/ssl/certs/ca-certificates.crt || -n ${SSL_CERT_FILE:-} ]] || echo ca-certificates
 }
 
+# The proxies that ingest is tried behind, which Debian keeps from the path of ordinary users.
+missing_proxies() {
+  local proxy
+  for proxy in nginx haproxy; do
+    have "$proxy" || [[ -x /usr/sbin/$proxy ]] || echo "$proxy"
+  done
+}
+
 # The fault suite sets clocks wrong with it. It is no reason to fail: those cases are skipped then.
 install_faketime() {
   compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null && return
