@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -26,6 +27,21 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Reads the whole of it.
+    pub(crate) async fn read(response: Response<Incoming>) -> Self {
+        let (parts, body) = response.into_parts();
+        let bytes = timeout(BOUND, body.collect())
+            .await
+            .unwrap()
+            .unwrap()
+            .to_bytes();
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        }
+    }
+
     /// The error code in the body.
     #[must_use]
     pub fn error(&self) -> &str {
@@ -37,6 +53,20 @@ impl Answer {
     pub fn message(&self) -> &str {
         self.body["message"].as_str().unwrap_or_default()
     }
+}
+
+/// A request with these headers.
+pub(crate) fn request(
+    headers: &[(&str, &str)],
+    method: Method,
+    uri: &str,
+    body: impl Into<Bytes>,
+) -> Request<Full<Bytes>> {
+    let request = Request::builder().method(method).uri(uri);
+    let with_headers = headers.iter().fold(request, |request, (name, value)| {
+        request.header(*name, *value)
+    });
+    with_headers.body(Full::new(body.into())).unwrap()
 }
 
 /// One kept connection.
@@ -67,35 +97,16 @@ impl HttpClient {
         path: &str,
         body: impl Into<Bytes>,
     ) -> Answer {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", self.address.to_string());
-        let request = headers
-            .iter()
-            .fold(request, |request, (name, value)| {
-                request.header(*name, *value)
-            })
-            .body(Full::new(body.into()))
-            .unwrap();
+        let host = self.address.to_string();
+        let headers = [&[("host", &*host)], headers].concat();
+        let request = request(&headers, method, path, body);
         // A moment after the answer before.
         assert!(self.reusable().await, "the connection is closed");
         let response = timeout(BOUND, self.sender.send_request(request))
             .await
             .unwrap()
             .unwrap();
-        let (parts, body) = response.into_parts();
-        let bytes = timeout(BOUND, body.collect())
-            .await
-            .unwrap()
-            .unwrap()
-            .to_bytes();
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-        }
+        Answer::read(response).await
     }
 
     /// Waits until the connection can take another request; false if it is closed.

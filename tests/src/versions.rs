@@ -4,14 +4,13 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{Method, Request, Version};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::client::conn::http2::handshake;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::http_client::{Answer, HttpClient};
+use crate::http_client::{Answer, HttpClient, request};
 use crate::wait::BOUND;
 
 /// Every version that is served.
@@ -30,16 +29,7 @@ pub async fn ask(
         let mut client = HttpClient::connect(address).await;
         return client.send_with(headers, method, path, body).await;
     }
-    let request = Request::builder()
-        .method(method)
-        .uri(format!("http://{address}{path}"));
-    let request = headers
-        .iter()
-        .fold(request, |request, (name, value)| {
-            request.header(*name, *value)
-        })
-        .body(Full::new(body.into()))
-        .unwrap();
+    let request = request(headers, method, &format!("http://{address}{path}"), body);
     timeout(BOUND, over_http2(address, request)).await.unwrap()
 }
 
@@ -49,12 +39,5 @@ async fn over_http2(address: SocketAddr, request: Request<Full<Bytes>>) -> Answe
         .await
         .unwrap();
     tokio::spawn(connection);
-    let response = sender.send_request(request).await.unwrap();
-    let (parts, body) = response.into_parts();
-    let bytes = body.collect().await.unwrap().to_bytes();
-    Answer {
-        status: parts.status,
-        headers: parts.headers,
-        body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-    }
+    Answer::read(sender.send_request(request).await.unwrap()).await
 }
