@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use status::exposition::{Labels, Series, series};
+
 /// What `/metrics` answered, by the name of the metric.
 #[derive(Debug, Default)]
 pub struct Exposition(pub BTreeMap<String, Family>);
-
-/// The labels of a sample, in the order of their names.
-pub type Labels = BTreeMap<String, String>;
 
 /// All samples of one metric.
 #[derive(Debug, Default)]
@@ -37,9 +36,10 @@ impl Exposition {
                 let (name, kind) = kind.split_once(' ').unwrap();
                 exposition.family(name).kind = Some(kind.to_owned());
             } else {
-                let (sample, value) = line.rsplit_once(' ').unwrap();
-                assert!(seen.insert(sample), "{sample} is there twice");
-                exposition.add(sample, value.parse().unwrap());
+                let series = series(line).unwrap();
+                let sample = (series.name.clone(), series.labels.clone());
+                assert!(seen.insert(sample), "{series:?} is there twice");
+                exposition.add(series);
             }
         }
         exposition
@@ -64,11 +64,12 @@ impl Exposition {
         self.0.entry(name.to_owned()).or_default()
     }
 
-    fn add(&mut self, sample: &str, value: f64) {
-        let (name, labels) = match sample.split_once('{') {
-            Some((name, labels)) => (name, read_labels(labels.strip_suffix('}').unwrap())),
-            None => (sample, Labels::new()),
-        };
+    fn add(&mut self, series: Series) {
+        let Series {
+            name,
+            labels,
+            value,
+        } = series;
         let is_histogram = |name: &str| {
             let kind = self.0.get(name).and_then(|family| family.kind.as_deref());
             kind == Some("histogram")
@@ -78,24 +79,11 @@ impl Exposition {
             .find_map(|end| name.strip_suffix(end))
             .filter(|base| is_histogram(base));
         match histogram {
-            None => drop(self.family(name).samples.insert(labels, value)),
+            None => drop(self.family(&name).samples.insert(labels, value)),
             Some(base) if name.ends_with("_count") => {
                 self.family(base).samples.insert(labels, value);
             }
             Some(_) => {}
         }
     }
-}
-
-/// No value has a quote in it.
-fn read_labels(labels: &str) -> Labels {
-    labels
-        .split_terminator('"')
-        .collect::<Vec<_>>()
-        .chunks(2)
-        .map(|pair| {
-            let name = pair[0].trim_start_matches(',').strip_suffix('=').unwrap();
-            (name.to_owned(), pair[1].to_owned())
-        })
-        .collect()
 }

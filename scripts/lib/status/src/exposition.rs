@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 /// The labels of a series, by name.
-pub(crate) type Labels = BTreeMap<String, String>;
+pub type Labels = BTreeMap<String, String>;
 
 /// One value of a metric.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Series {
-    pub(crate) name: String,
-    pub(crate) labels: Labels,
-    pub(crate) value: f64,
+pub struct Series {
+    /// The name of the metric; of a histogram, with what it ends in.
+    pub name: String,
+    /// The labels of the value.
+    pub labels: Labels,
+    /// The value.
+    pub value: f64,
 }
 
 impl Series {
@@ -25,7 +28,9 @@ pub(crate) fn read(text: &str) -> Vec<Series> {
     text.lines().filter_map(series).collect()
 }
 
-fn series(line: &str) -> Option<Series> {
+/// The series in a line; `None` if the line is a comment, or has no series.
+#[must_use]
+pub fn series(line: &str) -> Option<Series> {
     if line.starts_with('#') {
         return None;
     }

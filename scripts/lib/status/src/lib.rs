@@ -1,7 +1,7 @@
 //! What the running pipeline does: two samples of the numbers that its processes and the broker
 //! expose, and what they say.
 
-mod exposition;
+pub mod exposition;
 mod numbers;
 mod sample;
 mod view;
