@@ -11,12 +11,23 @@ use shared::messages::{Attempt, FetchChunk, Headers, ObjectId};
 use shared::publisher::{Publication, Publisher};
 use shared::topology::Queue;
 use shared::trace::Traces;
+use tokio::time::{Instant, sleep};
 
 use crate::answer::{Answer, Failure, Reason};
 use crate::breaker::Withheld;
 use crate::look_ups::LookUps;
 use crate::retry::RetryDelays;
-use crate::writer::{Writer, WriterEnded};
+use crate::writer::{NotStored, Writer};
+
+/// How long failed ids wait here for their next try while no queue takes them.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a chunk stays here at most while no queue takes its failed ids. Then it goes back to its
+/// queue: the broker closes channels whose messages stay unacked for half an hour.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Largest chunk, in ids: no setting makes a larger one.
+const MOST_IDS: usize = 10_000;
 
 /// Handles chunks.
 pub struct Fetch {
@@ -28,7 +39,7 @@ pub struct Fetch {
     pub retry_delays: RetryDelays,
     /// Way to the retry queues and to `objects.dead`.
     pub publisher: Publisher,
-    /// How long one confirm may take before the message is published again.
+    /// How long the broker may take to confirm a message.
     pub publish_timeout: Duration,
 }
 
@@ -36,20 +47,27 @@ impl Handler for Fetch {
     type Message = FetchChunk;
 
     async fn handle(&self, chunk: FetchChunk, headers: Headers) -> Outcome {
-        let mut settled: FuturesUnordered<_> = chunk
-            .object_ids
-            .into_iter()
-            .map(|id| self.settle(id, &headers.traces))
-            .collect();
-        let mut failed = Vec::new();
-        while let Some(result) = settled.next().await {
-            match result {
-                Ok(None) => {}
-                Ok(Some(failure)) => failed.push(failure),
-                Err(Unfinished) => return Outcome::Requeue,
-            }
+        let count = chunk.object_ids.len();
+        if count > MOST_IDS {
+            return Outcome::Dead(format!("{count} ids, more than {MOST_IDS}"));
         }
-        self.send_on(&headers, failed).await
+        let deadline = Instant::now() + PATIENCE;
+        let mut ids = chunk.object_ids;
+        loop {
+            let unsent = match self.settle_all(ids, &headers).await {
+                Ok(failed) => self.send_on(&headers, failed).await,
+                Err(Unfinished) => return Outcome::Requeue,
+            };
+            if unsent.is_empty() {
+                return Outcome::Done;
+            }
+            if Instant::now() >= deadline {
+                return Outcome::Requeue;
+            }
+            // They cannot wait at the broker, so they wait here.
+            sleep(PAUSE).await;
+            ids = unsent;
+        }
     }
 }
 
@@ -62,12 +80,6 @@ impl From<Withheld> for Unfinished {
     }
 }
 
-impl From<WriterEnded> for Unfinished {
-    fn from(_: WriterEnded) -> Self {
-        Self
-    }
-}
-
 impl Fetch {
     /// Looks one id up and, if it is online, waits until it is stored: it does not wait for the
     /// others of its chunk. Returns what failed.
@@ -76,54 +88,104 @@ impl Fetch {
         id: ObjectId,
         traces: &Traces,
     ) -> Result<Option<(ObjectId, Failure)>, Unfinished> {
-        match self.look_ups.look_up(id, traces).await? {
-            Answer::Online => {
-                self.writer.store(id, traces.clone()).await?;
-                Ok(None)
+        loop {
+            match self.look_ups.look_up(id, traces).await? {
+                Answer::Online => match self.writer.store(id, traces.clone()).await {
+                    Ok(()) => return Ok(None),
+                    Err(NotStored::Ended) => return Err(Unfinished),
+                    Err(NotStored::Outdated) => {
+                        metrics::counter!("objects_outdated_total").increment(1);
+                    }
+                },
+                Answer::Offline => {
+                    metrics::counter!("objects_offline_total").increment(1);
+                    return Ok(None);
+                }
+                Answer::Gone => {
+                    metrics::counter!("objects_gone_total").increment(1);
+                    return Ok(None);
+                }
+                Answer::Failed(failure) => return Ok(Some((id, failure))),
             }
-            Answer::Offline => {
-                metrics::counter!("objects_offline_total").increment(1);
-                Ok(None)
-            }
-            Answer::Gone => {
-                metrics::counter!("objects_gone_total").increment(1);
-                Ok(None)
-            }
-            Answer::Failed(failure) => Ok(Some((id, failure))),
         }
     }
 
+    /// Looks the ids up and returns those that failed.
+    async fn settle_all(
+        &self,
+        ids: Vec<ObjectId>,
+        headers: &Headers,
+    ) -> Result<Vec<(ObjectId, Failure)>, Unfinished> {
+        let mut settled: FuturesUnordered<_> = ids
+            .into_iter()
+            .map(|id| self.settle(id, &headers.traces))
+            .collect();
+        let mut failed = Vec::new();
+        while let Some(result) = settled.next().await {
+            failed.extend(result?);
+        }
+        Ok(failed)
+    }
+
     /// Publishes the failed ids, and no others, for another try or for an operator: one message for
-    /// each queue and reason.
-    async fn send_on(&self, headers: &Headers, failed: Vec<(ObjectId, Failure)>) -> Outcome {
-        let attempt = headers.attempt;
+    /// each queue and reason. Returns those that no queue took.
+    async fn send_on(&self, headers: &Headers, failed: Vec<(ObjectId, Failure)>) -> Vec<ObjectId> {
         let mut groups: BTreeMap<(Queue, Reason), Vec<ObjectId>> = BTreeMap::new();
         for (id, failure) in failed {
-            let queue = self.retry_delays.next(attempt, &failure);
+            let queue = self.retry_delays.next(headers.attempt, &failure);
             groups.entry((queue, failure.reason)).or_default().push(id);
         }
+        let mut unsent = Vec::new();
         for ((queue, reason), object_ids) in groups {
-            note(queue, attempt, &reason, &object_ids);
-            let headers = Headers {
-                attempt: match queue {
-                    Queue::Dead => attempt,
-                    _ => attempt.next(),
-                },
-                reason: Some(reason.to_string()),
-                traces: headers.traces.clone(),
-            };
-            match Publication::new(queue, &FetchChunk { object_ids }, headers) {
-                Ok(publication) => {
-                    self.publisher
-                        .publish_until_confirmed(publication, self.publish_timeout)
-                        .await;
-                }
+            match self.send(headers, queue, &reason, &object_ids).await {
+                Ok(queue) => note(queue, headers.attempt, &reason, &object_ids),
                 Err(error) => {
-                    return Outcome::Dead(format!("failed ids could not be sent on: {error}"));
+                    tracing::debug!(error, ?queue, count = object_ids.len(), "ids stay here");
+                    unsent.extend(object_ids);
                 }
             }
         }
-        Outcome::Done
+        unsent
+    }
+
+    /// Publishes a group to its queue, or to the queue of another delay where that takes nothing.
+    /// Returns which it was.
+    async fn send(
+        &self,
+        headers: &Headers,
+        queue: Queue,
+        reason: &Reason,
+        object_ids: &[ObjectId],
+    ) -> Result<Queue, String> {
+        let is_retry = queue != Queue::Dead;
+        let headers = Headers {
+            attempt: if is_retry {
+                headers.attempt.next()
+            } else {
+                headers.attempt
+            },
+            reason: Some(reason.to_string()),
+            traces: headers.traces.clone(),
+        };
+        let chunk = FetchChunk {
+            object_ids: object_ids.to_vec(),
+        };
+        let mut publication =
+            Publication::new(queue, &chunk, headers).map_err(|error| error.to_string())?;
+        let others = self.retry_delays.queues().into_iter();
+        let others = others.filter(|other| is_retry && *other != queue);
+        let mut failure = String::new();
+        for queue in [queue].into_iter().chain(others) {
+            publication.queue = queue;
+            let offer = self
+                .publisher
+                .offer(publication.clone(), self.publish_timeout);
+            match offer.await {
+                Ok(()) => return Ok(queue),
+                Err(error) => failure = error.to_string(),
+            }
+        }
+        Err(failure)
     }
 }
 

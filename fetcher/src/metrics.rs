@@ -131,6 +131,16 @@ pub const METRICS: &[Description] = &[
         "Rows that were stored, or seen again.",
     ),
     Description::counter(
+        "objects_unarmed_total",
+        "Rows whose deletion no message arms, because none could be published; the janitor's sweep \
+         deletes them.",
+    ),
+    Description::counter(
+        "objects_outdated_total",
+        "Online objects that were looked up again, because the database was away for longer than \
+         they are kept.",
+    ),
+    Description::counter(
         "objects_offline_total",
         "Ids of objects that were offline, which are not stored.",
     ),

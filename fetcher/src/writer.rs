@@ -1,5 +1,6 @@
 //! Storing online objects: single ids are gathered into batches; each is one statement, and one
-//! message that arms the deletion of its rows.
+//! message that arms the deletion of its rows. Where the message cannot be published, the janitor
+//! finds the rows in the database when they have expired.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -24,30 +25,38 @@ use crate::config::Config;
 /// How many ids may wait for a batch.
 const WAITING: usize = 10_000;
 
+/// A database that was away for longer than this stores objects as of when they were seen. Anything
+/// shorter is the time that storing takes.
+const DELAY: Duration = Duration::from_secs(1);
+
 /// Ids are sorted: two statements that lock the same rows in different orders deadlock. A row
 /// that was stored by a later statement already is left as it is, so `last_seen` never goes
-/// backwards; the message of that statement covers it.
+/// backwards; the message of that statement covers it. `$3` is how many milliseconds ago they were seen.
 pub const UPSERT: Statement = Statement {
     operation: "INSERT",
     table: "objects",
     text: "
-    with stored as (
+    with moment as (
+        select now() - $3::bigint * interval '1 millisecond' as seen
+    ),
+    stored as (
         insert into objects as o (id, last_seen, expires_at)
-        select id, now(), now() + $2::bigint * interval '1 millisecond'
-        from unnest($1::bigint[]) as id
+        select id, seen, seen + $2::bigint * interval '1 millisecond'
+        from unnest($1::bigint[]) as id, moment
         on conflict (id) do update
             set last_seen = excluded.last_seen, expires_at = excluded.expires_at
             where o.last_seen < excluded.last_seen
         returning 1
     )
-    select now(), now() + $2::bigint * interval '1 millisecond', count(*) from stored",
+    select seen, seen + $2::bigint * interval '1 millisecond', (select count(*) from stored) from moment",
 };
 
 /// An id to store, and who waits for it to be safe.
 struct Request {
     id: ObjectId,
+    seen: Instant,
     traces: Traces,
-    stored: oneshot::Sender<()>,
+    stored: oneshot::Sender<Result<(), NotStored>>,
 }
 
 /// What the database says of the rows of one statement, by its clock.
@@ -57,9 +66,15 @@ struct Stored {
     expires_at: OffsetDateTime,
 }
 
-/// The writer has ended; what was to be stored is not.
-#[derive(Debug)]
-pub struct WriterEnded;
+/// Why an object is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotStored {
+    /// The writer has ended.
+    Ended,
+    /// The database was away for so long that the object would have expired by now. Nobody knows
+    /// whether it is online still.
+    Outdated,
+}
 
 /// Stores objects. Clones share batches.
 #[derive(Clone)]
@@ -96,16 +111,22 @@ impl Writer {
         )
     }
 
-    /// Returns when the object's row is committed and the message that deletes it is on the broker's
-    /// disk, however long that takes.
+    /// Stores an object that was just seen. Returns when its row is committed, however long that takes,
+    /// and the message that deletes it is on the broker's disk, if it can be published.
     ///
     /// # Errors
-    /// The writer has ended.
-    pub async fn store(&self, id: ObjectId, traces: Traces) -> Result<(), WriterEnded> {
+    /// [`NotStored`].
+    pub async fn store(&self, id: ObjectId, traces: Traces) -> Result<(), NotStored> {
         let (stored, safe) = oneshot::channel();
-        let request = Request { id, traces, stored };
-        self.requests.send(request).await.map_err(|_| WriterEnded)?;
-        safe.await.map_err(|_| WriterEnded)
+        let request = Request {
+            id,
+            seen: Instant::now(),
+            traces,
+            stored,
+        };
+        let sent = self.requests.send(request).await;
+        sent.map_err(|_| NotStored::Ended)?;
+        safe.await.unwrap_or(Err(NotStored::Ended))
     }
 }
 
@@ -157,33 +178,47 @@ impl Batches {
         ids.sort_unstable();
         ids.dedup();
         let started = Instant::now();
+        let seen = batch.iter().map(|request| request.seen).min();
+        let seen = seen.unwrap_or(started);
         let stored = self
             .store
-            .until_done(traces, &UPSERT, ids.len(), || self.upsert(&ids))
+            .until_done(traces, &UPSERT, ids.len(), || self.upsert(&ids, seen))
             .await;
         // The next statement need not wait for the broker.
         drop(slot);
         metrics::histogram!("upsert_duration_seconds").record(started.elapsed());
-        note_rows(ids.len());
-        self.arm(stored, &ids, traces.clone()).await;
+        let stored = match stored {
+            Some(stored) => {
+                note_rows(ids.len());
+                self.arm(stored, &ids, traces.clone()).await;
+                Ok(())
+            }
+            None => Err(NotStored::Outdated),
+        };
         for request in batch {
-            if request.stored.send(()).is_err() {
+            if request.stored.send(stored).is_err() {
                 tracing::trace!(id = %request.id, "stored after its message was given back");
             }
         }
     }
 
-    /// Stores the rows.
-    async fn upsert(&self, ids: &[i64]) -> Result<Stored, StoreError> {
+    /// Stores the rows of objects that were seen at `seen`, unless they have expired since.
+    async fn upsert(&self, ids: &[i64], seen: Instant) -> Result<Option<Stored>, StoreError> {
         let ttl = i64::from(self.object_ttl.as_millis());
+        let waited = seen.elapsed();
+        let age = i64::try_from(waited.as_millis()).unwrap_or(i64::MAX);
+        let age = if waited < DELAY { 0 } else { age };
+        if age >= ttl {
+            return Ok(None);
+        }
         self.store
             .run(async |client| {
                 let statement = client.prepare_cached(UPSERT.text).await?;
-                let row = client.query_one(&statement, &[&ids, &ttl]).await?;
-                Ok(Stored {
+                let row = client.query_one(&statement, &[&ids, &ttl, &age]).await?;
+                Ok(Some(Stored {
                     last_seen: row.try_get(0)?,
                     expires_at: row.try_get(1)?,
-                })
+                }))
             })
             .await
     }
@@ -197,14 +232,20 @@ impl Batches {
             object_ids,
         };
         let queue = delay_queue(self.object_ttl);
-        match Publication::new(queue, &batch, Headers::first_try(traces)) {
+        let armed = match Publication::new(queue, &batch, Headers::first_try(traces)) {
             Ok(publication) => {
-                self.publisher
-                    .publish_until_confirmed(publication, self.publish_timeout)
-                    .await;
+                let offer = self.publisher.offer(publication, self.publish_timeout);
+                offer.await.map_err(|error| error.to_string())
             }
-            // The sweep deletes the rows, a little late.
-            Err(error) => tracing::error!(%error, "no message deletes these rows"),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = armed {
+            metrics::counter!("objects_unarmed_total").increment(ids.len() as u64);
+            tracing::debug!(
+                error,
+                rows = ids.len(),
+                "the sweep has to delete these rows"
+            );
         }
     }
 }

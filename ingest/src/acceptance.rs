@@ -1,8 +1,6 @@
 //! Making a callback safe: it is safe when the broker has confirmed all of it, or when what the broker
 //! did not confirm in time is in the spool.
 
-use std::time::Duration;
-
 use shared::publisher::PublishError;
 use shared::trace::Traces;
 use thiserror::Error;
@@ -61,18 +59,13 @@ impl SafeAt {
 pub struct Acceptance {
     publisher: ChunkPublisher,
     spool: Spool,
-    publish_timeout: Duration,
 }
 
 impl Acceptance {
-    /// The broker has `publish_timeout` for a callback, which then goes to the spool.
+    /// What `publisher` does not publish in time goes to `spool`.
     #[must_use]
-    pub fn new(publisher: ChunkPublisher, spool: Spool, publish_timeout: Duration) -> Self {
-        Self {
-            publisher,
-            spool,
-            publish_timeout,
-        }
+    pub fn new(publisher: ChunkPublisher, spool: Spool) -> Self {
+        Self { publisher, spool }
     }
 
     /// Returns when every id of the callback is on the broker's disk or on this host's.
@@ -89,8 +82,7 @@ impl Acceptance {
             return Ok(SafeAt::Broker);
         }
         let (object_ids, broker) = if self.publisher.is_worth_a_try() {
-            let timeout = self.publish_timeout;
-            match self.publisher.publish(&object_ids, timeout, traces).await {
+            match self.publisher.publish(&object_ids, traces).await {
                 Ok(()) => return Ok(SafeAt::Broker),
                 Err(NotPublished::Unconfirmed { object_ids, reason }) => {
                     (object_ids, BrokerReason::Unconfirmed(reason))

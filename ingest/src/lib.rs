@@ -39,7 +39,7 @@ pub async fn run(config: Config, listener: TcpListener, context: Context) -> any
         publisher,
         dependency,
         config.chunk_size,
-        config.broker.broker_timeout,
+        config.publish_timeout,
     );
     let (directory, limit) = (&config.spool_directory, config.spool_limit);
     // Each is enough to accept callbacks.
@@ -47,8 +47,7 @@ pub async fn run(config: Config, listener: TcpListener, context: Context) -> any
     let (spool, spooling) = spool::Spool::start(directory, limit, dependency, &shutdown)
         .with_context(|| format!("opening SPOOL_DIRECTORY {}", directory.0.display()))?;
 
-    let acceptance =
-        acceptance::Acceptance::new(publisher.clone(), spool.clone(), config.publish_timeout);
+    let acceptance = acceptance::Acceptance::new(publisher.clone(), spool.clone());
     let server = Arc::new(server::Server::new(&config, acceptance, health));
     let limits = ServerLimits {
         connections: config.connections_limit.get(),

@@ -34,8 +34,8 @@ pub struct ChunkPublisher {
     publisher: Publisher,
     broker: Dependency,
     chunk_size: NonZeroU16,
-    /// How long the broker may take before a message is published again.
-    broker_timeout: Duration,
+    /// How long the broker may take for a callback.
+    publish_timeout: Duration,
     /// When a message was last not confirmed in time; none if one was since.
     failed: Arc<Mutex<Option<Instant>>>,
 }
@@ -47,20 +47,20 @@ impl ChunkPublisher {
         publisher: Publisher,
         broker: Dependency,
         chunk_size: NonZeroU16,
-        broker_timeout: Duration,
+        publish_timeout: Duration,
     ) -> Self {
         Self {
             publisher,
             broker,
             chunk_size,
-            broker_timeout,
+            publish_timeout,
             failed: Arc::default(),
         }
     }
 
     /// Whether the broker is to be asked to confirm something in time: there is a connection that it
-    /// does not block, and what it was asked last it confirmed. Otherwise whoever asks first after a
-    /// second is told yes, so that not all are held up by a broker that may be hanging.
+    /// does not block, and what it was asked last it confirmed in time. Otherwise whoever asks first
+    /// after a second is told yes, so that not all are held up by a broker that is slow, or hangs.
     #[must_use]
     pub fn is_worth_a_try(&self) -> bool {
         const PAUSE: Duration = Duration::from_secs(1);
@@ -90,7 +90,6 @@ impl ChunkPublisher {
     pub async fn publish(
         &self,
         object_ids: &[ObjectId],
-        timeout: Duration,
         traces: &Traces,
     ) -> Result<(), NotPublished> {
         let publications = self
@@ -99,7 +98,7 @@ impl ChunkPublisher {
         let publishing = publications
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()
-            .map(|publication| self.publisher.publish(publication, timeout));
+            .map(|publication| self.publisher.publish(publication, self.publish_timeout));
         let results = join_all(publishing).await;
         let mut unconfirmed = Vec::new();
         let mut last_error = None;
@@ -122,15 +121,16 @@ impl ChunkPublisher {
         }
     }
 
-    /// Publishes the ids of a chunk until they are confirmed, however long that takes.
+    /// Publishes the ids of a chunk until they are confirmed, however long that takes. A confirm that
+    /// a callback could not have waited for is no reason to try callbacks again: each would be
+    /// published, and again from the spool.
     pub async fn publish_until_confirmed(&self, chunk: Vec<ObjectId>, traces: Traces) {
         match publication(&chunk, traces) {
             Ok(publication) => {
-                self.publisher
-                    .publish_until_confirmed(publication, self.broker_timeout)
-                    .await;
+                let started = Instant::now();
+                self.publisher.publish_until_confirmed(publication).await;
                 metrics::counter!("callback_chunks_published_total").increment(1);
-                self.note(true);
+                self.note(started.elapsed() <= self.publish_timeout);
             }
             Err(error) => tracing::error!(%error, "ids could not be encoded"),
         }

@@ -1,6 +1,7 @@
 //! The way to the broker: its address, its topology, and steps with it that are bounded in time.
 
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use thiserror::Error;
 
 use crate::broker_url::AmqpUrl;
+use crate::dial::{Lifeline, dial, open};
 use crate::reason::{reason, stranger};
 use crate::topology::{QueuePrefix, Topology};
 
@@ -40,6 +42,21 @@ pub enum BrokerError {
     /// The broker ended a consumer: its queue was deleted, or moved.
     #[error("the broker ended the consumer")]
     ConsumerEnded,
+}
+
+/// A connection to the broker. Dropped without an orderly end, it is cut, and the client library's
+/// thread ends with it.
+pub struct BrokerConnection {
+    connection: Connection,
+    _lifeline: Lifeline,
+}
+
+impl Deref for BrokerConnection {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
 }
 
 /// The way to a broker: where it is, and what is declared there.
@@ -125,14 +142,24 @@ impl Broker {
     ///
     /// # Errors
     /// The broker does not answer in time, or does not let the user in.
-    pub async fn connect(&self, role: &'static str) -> Result<Connection, BrokerError> {
-        let name = format!("{} {role}", self.process);
-        let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connecting = Connection::connect_uri(self.url.uri().clone(), properties);
-        match self.bounded("connecting", connecting).await {
+    pub async fn connect(&self, role: &'static str) -> Result<BrokerConnection, BrokerError> {
+        match self.try_connect(role).await {
             Ok(connection) => Ok(connection),
             Err(error) => Err(self.explained(error).await),
         }
+    }
+
+    async fn try_connect(&self, role: &'static str) -> Result<BrokerConnection, BrokerError> {
+        let name = format!("{} {role}", self.process);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let dialled = dial(self.url.place(), self.timeout).await;
+        let (stream, lifeline) = dialled.map_err(lapin::Error::from)?;
+        let connecting = open(self.url.uri().clone(), stream, properties);
+        let connection = self.bounded("connecting", connecting).await?;
+        Ok(BrokerConnection {
+            connection,
+            _lifeline: lifeline,
+        })
     }
 
     /// Says where the connection was to lead, and what answers there if that is no broker.

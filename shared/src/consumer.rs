@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use futures::{FutureExt, StreamExt};
@@ -25,6 +26,9 @@ use crate::shutdown::Shutdown;
 use crate::supervisor::Session;
 use crate::topology::Queue;
 use crate::trace::{Spans, messaging};
+
+/// Longest body, in bytes, that is read: five times what the largest settings make.
+const LARGEST: usize = 5 << 20;
 
 /// Name of the consumer on its channel, which has only this one.
 const TAG: &str = "work";
@@ -117,10 +121,21 @@ impl<H: Handler> Consumer<H> {
     /// Consumes until the shut-down, over as many connections as it takes. Then, and while a hold
     /// is on, no more messages are taken, those at work may finish for as long as the shut-down
     /// leaves time, and the rest goes back to the queue.
-    pub async fn run(mut self, dependency: &Dependency) {
+    pub async fn run(self, dependency: &Dependency) {
         let (broker, shutdown) = (self.broker.clone(), self.shutdown.clone());
+        let mut session = ConsumeSession {
+            consumer: self,
+            orphans: Vec::new(),
+        };
+        let work = async {
+            let supervised = broker.supervise("consumer", dependency, &shutdown, &mut session);
+            supervised.await;
+            for orphans in session.orphans {
+                session.consumer.finish(orphans.tasks).await;
+            }
+        };
         tokio::select! {
-            () = broker.supervise("consumer", dependency, &shutdown, &mut self) => {}
+            () = work => {}
             // A broker that does not answer must not hold up the end.
             () = shutdown.closing() => {}
         }
@@ -147,34 +162,30 @@ impl<H: Handler> Consumer<H> {
     async fn take(
         &self,
         deliveries: &mut lapin::Consumer,
-        work: &mut JoinSet<()>,
+        work: &mut Work,
         hold: &mut Hold,
     ) -> Result<(), BrokerError> {
         loop {
             tokio::select! {
                 delivery = deliveries.next() => match delivery {
-                    Some(delivery) => drop(work.spawn(self.clone().work(delivery?))),
+                    Some(delivery) => work.spawn(self.clone(), delivery?),
                     None => return Err(BrokerError::ConsumerEnded),
                 },
-                Some(_) = work.join_next(), if !work.is_empty() => {}
+                Some(_) = work.tasks.join_next(), if !work.tasks.is_empty() => {}
                 () = self.shutdown.begun() => return Ok(()),
                 () = hold.changed() => return Ok(()),
             }
         }
     }
 
-    /// Works on a channel of its own until the shut-down or a hold begins. Then what is at work may
-    /// finish, for a time, and the end of the channel returns the rest to the queue.
-    async fn consume(&self, connection: &Connection, hold: &mut Hold) -> Result<(), BrokerError> {
-        let (channel, mut deliveries) = self.open(connection).await?;
-        // Dropped with the channel: the broker gives its messages to another one.
-        let mut work = JoinSet::new();
-        self.take(&mut deliveries, &mut work, hold).await?;
+    /// Cancels the consumer. What is at work may finish, for a time, and the end of the channel returns
+    /// the rest to the queue.
+    async fn stop(&self, channel: &Channel, work: Work) -> Result<(), BrokerError> {
         let cancel = channel.basic_cancel(TAG.into(), BasicCancelOptions::default());
         self.broker
             .bounded("cancelling the consumer", cancel)
             .await?;
-        self.finish(work).await;
+        self.finish(work.tasks).await;
         let close = channel.close(200, "done".into());
         self.broker.bounded("closing the channel", close).await
     }
@@ -189,7 +200,7 @@ impl<H: Handler> Consumer<H> {
         }
     }
 
-    async fn work(self, delivery: Delivery) {
+    async fn work(self, delivery: Delivery, orphaned: Arc<AtomicBool>) {
         note_lag(&delivery);
         let mut headers = Headers::from_table(delivery.properties.headers().as_ref());
         let (topology, tag) = (self.broker.topology(), delivery.delivery_tag);
@@ -198,19 +209,29 @@ impl<H: Handler> Consumer<H> {
             .start(|| messaging::process(topology, self.queue, tag));
         let traces = span.traces();
         headers.traces = traces.clone();
-        traces.scope(self.work_in(span, delivery, headers)).await;
+        traces
+            .scope(self.work_in(span, delivery, headers, &orphaned))
+            .await;
     }
 
     /// Does the work, and settles the message, within `span`.
-    async fn work_in(self, mut span: Spans, delivery: Delivery, headers: Headers) {
+    async fn work_in(
+        self,
+        mut span: Spans,
+        delivery: Delivery,
+        headers: Headers,
+        orphaned: &AtomicBool,
+    ) {
         let outcome = self.outcome(&delivery, headers.clone()).await;
         metrics::counter!("messages_consumed_total", "outcome" => outcome.kind()).increment(1);
         if let Outcome::Dead(reason) = &outcome {
             span.fail("dead", reason);
             self.bury(&delivery, headers, reason).await;
-        }
-        if outcome == Outcome::Requeue {
+        } else if outcome == Outcome::Requeue {
             span.fail("requeued", &"it goes back to its queue");
+            if orphaned.load(Ordering::Relaxed) {
+                return self.publish(&delivery, self.queue, headers).await;
+            }
             if self.hold.is_on() {
                 // The channel is about to end, which returns it. Before the consumer is cancelled, a
                 // nack would bring it straight back.
@@ -239,6 +260,9 @@ impl<H: Handler> Consumer<H> {
 
     /// A panic is the message's own: it goes to `objects.dead`, and the process goes on.
     async fn outcome(&self, delivery: &Delivery, headers: Headers) -> Outcome {
+        if delivery.data.len() > LARGEST {
+            return Outcome::Dead(format!("longer than {LARGEST} bytes"));
+        }
         let message = match decode::<H::Message>(&delivery.data) {
             Ok(message) => message,
             Err(error) => return Outcome::Dead(shortened(&error.to_string())),
@@ -254,18 +278,21 @@ impl<H: Handler> Consumer<H> {
     async fn bury(&self, delivery: &Delivery, headers: Headers, reason: &str) {
         tracing::error!(queue = ?self.queue, reason, "message goes to objects.dead");
         metrics::counter!("dead_letters_total", "reason" => "unprocessable").increment(1);
+        let headers = Headers {
+            reason: Some(reason.to_owned()),
+            ..headers
+        };
+        self.publish(delivery, Queue::Dead, headers).await;
+    }
+
+    async fn publish(&self, delivery: &Delivery, queue: Queue, headers: Headers) {
         let publication = Publication {
-            queue: Queue::Dead,
+            queue,
             kind: H::Message::KIND,
             payload: delivery.data.clone().into(),
-            headers: Headers {
-                reason: Some(reason.to_owned()),
-                ..headers
-            },
+            headers,
         };
-        self.publisher
-            .publish_until_confirmed(publication, self.broker.timeout())
-            .await;
+        self.publisher.publish_until_confirmed(publication).await;
     }
 }
 
@@ -278,13 +305,65 @@ fn note_lag(delivery: &Delivery) {
     }
 }
 
-impl<H: Handler> Session for Consumer<H> {
+/// The messages at work that one consumer took. Dropped with its session, since the broker gives them
+/// to another one.
+#[derive(Default)]
+struct Work {
+    tasks: JoinSet<()>,
+    /// Whether their queue is gone. Then they are nowhere else.
+    orphaned: Arc<AtomicBool>,
+}
+
+impl Work {
+    fn spawn<H: Handler>(&mut self, consumer: Consumer<H>, delivery: Delivery) {
+        let orphaned = Arc::clone(&self.orphaned);
+        self.tasks.spawn(consumer.work(delivery, orphaned));
+    }
+}
+
+struct ConsumeSession<H> {
+    consumer: Consumer<H>,
+    /// What is at work of queues that were deleted.
+    orphans: Vec<Work>,
+}
+
+impl<H: Handler> ConsumeSession<H> {
+    /// Works on a channel of its own until the shut-down or a hold begins.
+    async fn consume(
+        &mut self,
+        connection: &Connection,
+        hold: &mut Hold,
+    ) -> Result<(), BrokerError> {
+        let (channel, mut deliveries) = self.consumer.open(connection).await?;
+        let mut work = Work::default();
+        match self.consumer.take(&mut deliveries, &mut work, hold).await {
+            Ok(()) => self.consumer.stop(&channel, work).await,
+            Err(error) => {
+                if matches!(error, BrokerError::ConsumerEnded) {
+                    self.adopt(work);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn adopt(&mut self, work: Work) {
+        work.orphaned.store(true, Ordering::Relaxed);
+        for orphans in &mut self.orphans {
+            while orphans.tasks.try_join_next().is_some() {}
+        }
+        self.orphans.retain(|orphans| !orphans.tasks.is_empty());
+        self.orphans.push(work);
+    }
+}
+
+impl<H: Handler> Session for ConsumeSession<H> {
     async fn run(&mut self, connection: &Connection) -> Result<(), BrokerError> {
-        let mut hold = self.hold.clone();
+        let (mut hold, shutdown) = (self.consumer.hold.clone(), self.consumer.shutdown.clone());
         loop {
             tokio::select! {
                 biased;
-                () = self.shutdown.begun() => return Ok(()),
+                () = shutdown.begun() => return Ok(()),
                 () = hold.off() => self.consume(connection, &mut hold).await?,
             }
         }

@@ -231,7 +231,10 @@ pub const BROKER: &[Description] = &[
         "Messages published, by what the broker said in time. What is not confirmed is published \
          again, or goes to the spool, and counts each time.",
     )
-    .by(&[("outcome", &["confirmed", "refused", "unconfirmed"])]),
+    .by(&[(
+        "outcome",
+        &["confirmed", "refused", "unconfirmed", "blocked"],
+    )]),
 ];
 
 /// Of processes that consume a queue.

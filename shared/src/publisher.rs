@@ -1,10 +1,11 @@
-//! Confirmed publishing. One task owns the channel, since confirms of several tasks that publish on
-//! one channel get mixed up; up to [`WINDOW`] confirms are in flight, since waiting for each in turn
-//! is 40 times slower.
+//! Confirmed publishing. One task owns the channel, because confirms of several tasks that publish on
+//! one channel get mixed up. Many confirms are in flight, because waiting for each in turn is 40 times
+//! slower. Each queue has a lane: one that takes nothing holds up only what is for it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -13,12 +14,13 @@ use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use metrics::{Counter, Gauge, Histogram};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::broker::{Broker, BrokerError};
 use crate::health::Dependency;
 use crate::lag::set_due;
+use crate::lane::Lanes;
 use crate::messages::{Headers, Message, encode};
 use crate::metrics::InFlight;
 use crate::shutdown::{Shutdown, VitalTask};
@@ -26,8 +28,7 @@ use crate::supervisor::Session;
 use crate::topology::{Queue, Topology};
 use crate::trace::{Spans, messaging};
 
-/// How many confirms may be in flight.
-pub const WINDOW: usize = 1_000;
+pub use crate::lane::WINDOW;
 
 /// Delivery mode of a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
@@ -70,6 +71,9 @@ pub enum PublishError {
     /// No confirm came in time, or the connection was lost before it came.
     #[error("the broker did not confirm in time")]
     Unconfirmed,
+    /// The broker blocks publishers because of an alarm. It does not have the message.
+    #[error("the broker blocks publishers because of an alarm")]
+    Blocked,
     /// The broker said that it could not keep the message.
     #[error("the broker refused the message")]
     Refused,
@@ -81,6 +85,7 @@ impl PublishError {
     pub fn kind(self) -> &'static str {
         match self {
             Self::Unconfirmed => "unconfirmed",
+            Self::Blocked => "blocked",
             Self::Refused => "refused",
         }
     }
@@ -89,12 +94,14 @@ impl PublishError {
 struct Request {
     publication: Publication,
     reply: oneshot::Sender<Result<(), PublishError>>,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 /// Publishes with confirms. Clones share one channel.
 #[derive(Clone, Debug)]
 pub struct Publisher {
     requests: mpsc::Sender<Request>,
+    lanes: Arc<Lanes>,
     topology: Arc<Topology>,
     outcomes: Outcomes,
 }
@@ -105,6 +112,7 @@ struct Outcomes {
     confirmed: Counter,
     refused: Counter,
     unconfirmed: Counter,
+    blocked: Counter,
 }
 
 impl Outcomes {
@@ -114,6 +122,7 @@ impl Outcomes {
             confirmed: counter("confirmed"),
             refused: counter(PublishError::Refused.kind()),
             unconfirmed: counter(PublishError::Unconfirmed.kind()),
+            blocked: counter(PublishError::Blocked.kind()),
         }
     }
 
@@ -122,6 +131,7 @@ impl Outcomes {
             Ok(()) => &self.confirmed,
             Err(PublishError::Refused) => &self.refused,
             Err(PublishError::Unconfirmed) => &self.unconfirmed,
+            Err(PublishError::Blocked) => &self.blocked,
         };
         counter.increment(1);
     }
@@ -148,6 +158,7 @@ impl Publisher {
         (
             Self {
                 requests,
+                lanes: Arc::default(),
                 topology,
                 outcomes: Outcomes::new(),
             },
@@ -158,18 +169,68 @@ impl Publisher {
     /// Publishes once and waits for the confirm.
     ///
     /// # Errors
-    /// [`PublishError`] where the message is not confirmed within `timeout`.
+    /// [`PublishError`] where the message is not confirmed within `limit`.
     pub async fn publish(
         &self,
         publication: Publication,
-        timeout: Duration,
+        limit: Duration,
     ) -> Result<(), PublishError> {
         let mut span = self.span(&publication);
-        let published = self.publish_in(&span, publication, timeout).await;
+        let published = self.publish_in(&span, publication, limit).await;
         if let Err(error) = published {
             span.fail(error.kind(), &error);
         }
         published
+    }
+
+    /// Publishes, again where the connection was lost, until the broker has answered or `limit` is
+    /// over. Fails at once where an alarm blocks publishers, or the queue did not take what came before.
+    ///
+    /// # Errors
+    /// [`PublishError`] where the message is not confirmed.
+    pub async fn offer(
+        &self,
+        publication: Publication,
+        limit: Duration,
+    ) -> Result<(), PublishError> {
+        let lane = self.lanes.of(publication.queue);
+        if !lane.is_worth_a_try() {
+            self.outcomes.count(Err(PublishError::Unconfirmed));
+            return Err(PublishError::Unconfirmed);
+        }
+        let published = timeout(limit, self.until_answered(publication)).await;
+        let published = published.unwrap_or(Err(PublishError::Unconfirmed));
+        lane.note(published);
+        published
+    }
+
+    async fn until_answered(&self, publication: Publication) -> Result<(), PublishError> {
+        let mut pauses = pauses();
+        loop {
+            match self.publish(publication.clone(), Duration::MAX).await {
+                Err(PublishError::Unconfirmed) => pause(&mut pauses).await,
+                answered => return answered,
+            }
+        }
+    }
+
+    /// Publishes until the broker has confirmed, however long that takes. Duplicates may come of
+    /// it, losses do not. An attempt that fails has a span of its own, all further ones one together.
+    pub async fn publish_until_confirmed(&self, publication: Publication) {
+        let Err(mut error) = self.publish(publication.clone(), Duration::MAX).await else {
+            return;
+        };
+        let (mut span, mut pauses) = (self.span(&publication), pauses());
+        loop {
+            span.fails_unless_done(error.kind(), &error);
+            tracing::debug!(%error, kind = publication.kind, "publishing again");
+            pause(&mut pauses).await;
+            let published = self.publish_in(&span, publication.clone(), Duration::MAX);
+            match published.await {
+                Ok(()) => return span.done(),
+                Err(again) => error = again,
+            }
+        }
     }
 
     fn span(&self, publication: &Publication) -> Spans {
@@ -184,52 +245,44 @@ impl Publisher {
         &self,
         span: &Spans,
         mut publication: Publication,
-        timeout: Duration,
+        limit: Duration,
     ) -> Result<(), PublishError> {
         publication.headers.traces = span.traces();
-        let published = self.publish_and_wait(publication, timeout).await;
+        let published = timeout(limit, self.publish_and_wait(publication)).await;
+        let published = published.unwrap_or(Err(PublishError::Unconfirmed));
         self.outcomes.count(published);
         published
     }
 
-    async fn publish_and_wait(
-        &self,
-        publication: Publication,
-        timeout: Duration,
-    ) -> Result<(), PublishError> {
+    /// Waits for as long as the session lasts. It ends when nothing at all is confirmed any more.
+    async fn publish_and_wait(&self, publication: Publication) -> Result<(), PublishError> {
         let (reply, confirmed) = oneshot::channel();
-        let send_and_wait = async {
-            let request = Request { publication, reply };
-            self.requests
-                .send(request)
-                .await
-                .map_err(|_| PublishError::Unconfirmed)?;
-            confirmed.await.unwrap_or(Err(PublishError::Unconfirmed))
+        let place = self.lanes.of(publication.queue).place().await;
+        let request = Request {
+            publication,
+            reply,
+            place,
         };
-        tokio::time::timeout(timeout, send_and_wait)
-            .await
-            .unwrap_or(Err(PublishError::Unconfirmed))
-    }
-
-    /// Publishes until the broker has confirmed, however long that takes. Duplicates may come of
-    /// it, losses do not. An attempt that fails has a span of its own, all further ones one together.
-    pub async fn publish_until_confirmed(&self, publication: Publication, timeout: Duration) {
-        const PAUSE: Duration = Duration::from_millis(100);
-        let Err(mut error) = self.publish(publication.clone(), timeout).await else {
-            return;
-        };
-        let mut span = self.span(&publication);
-        loop {
-            span.fails_unless_done(error.kind(), &error);
-            tracing::debug!(%error, kind = publication.kind, "publishing again");
-            tokio::time::sleep(PAUSE).await;
-            let published = self.publish_in(&span, publication.clone(), timeout);
-            match published.await {
-                Ok(()) => return span.done(),
-                Err(again) => error = again,
-            }
+        if self.requests.send(request).await.is_err() {
+            return Err(PublishError::Unconfirmed);
         }
+        confirmed.await.unwrap_or(Err(PublishError::Unconfirmed))
     }
+}
+
+/// Between tries to publish a message: growing, and short enough to be back at work soon.
+fn pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(MAX_PAUSE)
+        .without_max_times()
+        .build()
+}
+
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+async fn pause(pauses: &mut impl Iterator<Item = Duration>) {
+    sleep(pauses.next().unwrap_or(MAX_PAUSE)).await;
 }
 
 struct PublishSession {
@@ -239,32 +292,78 @@ struct PublishSession {
 
 impl Session for PublishSession {
     async fn run(&mut self, connection: &Connection) -> Result<(), BrokerError> {
-        /// How soon the end of an alarm is noticed.
-        const PAUSE: Duration = Duration::from_millis(20);
         let channel = self.broker.channel(connection).await?;
         let confirms = channel.confirm_select(ConfirmSelectOptions::default());
         self.broker.bounded("turning confirms on", confirms).await?;
-        let outlet = Outlet::new(&self.broker, connection, channel);
+        let outlet = Outlet::new(&self.broker, channel);
         // Dropped with the session: whoever waits for a confirm then learns that it is unknown.
         let mut in_flight = FuturesUnordered::new();
+        let mut watch = ConfirmWatch::new(self.broker.timeout());
         loop {
-            // What is published meanwhile is sent when the alarm clears, whoever has given it up by then.
-            let blocked = connection.status().blocked();
             tokio::select! {
                 biased;
-                Some(confirmed) = in_flight.next() => confirmed?,
-                () = sleep(PAUSE), if blocked => if self.requests.is_closed() {
-                    return Ok(());
-                },
-                request = self.requests.recv(), if !blocked && in_flight.len() < WINDOW => match request {
-                    // Nobody waits any more: its sender has answered without it.
-                    Some(request) if request.reply.is_closed() => {}
-                    Some(request) => in_flight.push(outlet.publish(request)),
-                    // Nor does anybody wait for what is in flight: who waits has a sender.
-                    None => return Ok(()),
-                },
+                Some(confirmed) = in_flight.next() => {
+                    confirmed?;
+                    watch.confirmed();
+                }
+                request = self.requests.recv() => {
+                    // Those who wait for what is in flight have senders too.
+                    let Some(request) = request else { return Ok(()) };
+                    if in_flight.is_empty() {
+                        watch.confirmed();
+                    }
+                    if connection.status().blocked() {
+                        refuse(request);
+                    } else if !request.reply.is_closed() {
+                        in_flight.push(outlet.publish(request));
+                    }
+                }
+                overdue = watch.overdue() => {
+                    // What an alarm holds up is confirmed after it.
+                    if connection.status().blocked() || in_flight.is_empty() {
+                        watch.confirmed();
+                    } else if overdue {
+                        return Err(BrokerError::Timeout("confirming"));
+                    }
+                }
             }
         }
+    }
+}
+
+fn refuse(request: Request) {
+    if request.reply.send(Err(PublishError::Blocked)).is_err() {
+        tracing::trace!("a publisher gave up before it was refused");
+    }
+}
+
+/// Watches that confirms come.
+struct ConfirmWatch {
+    limit: Duration,
+    confirmed: Instant,
+    looks: Interval,
+}
+
+impl ConfirmWatch {
+    fn new(limit: Duration) -> Self {
+        const LOOKS: u32 = 10;
+        let mut looks = interval(limit / LOOKS);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            limit,
+            confirmed: Instant::now(),
+            looks,
+        }
+    }
+
+    fn confirmed(&mut self) {
+        self.confirmed = Instant::now();
+    }
+
+    /// Waits for the next look, and says whether nothing was confirmed for too long.
+    async fn overdue(&mut self) -> bool {
+        self.looks.tick().await;
+        self.confirmed.elapsed() > self.limit
     }
 }
 
@@ -278,9 +377,7 @@ fn unix_seconds() -> u64 {
 
 /// The publishing channel of one session.
 struct Outlet<'a> {
-    broker: &'a Broker,
     topology: &'a Topology,
-    connection: &'a Connection,
     exchange: ShortString,
     channel: Channel,
     in_flight: Gauge,
@@ -288,12 +385,10 @@ struct Outlet<'a> {
 }
 
 impl<'a> Outlet<'a> {
-    fn new(broker: &'a Broker, connection: &'a Connection, channel: Channel) -> Self {
+    fn new(broker: &'a Broker, channel: Channel) -> Self {
         let topology = broker.topology();
         Self {
-            broker,
             topology,
-            connection,
             exchange: topology.exchange().into(),
             channel,
             in_flight: metrics::gauge!("broker_confirms_in_flight"),
@@ -306,7 +401,11 @@ impl<'a> Outlet<'a> {
     /// way in one task. To wait until each is written before the next is queued would cost a write to
     /// the socket for every message.
     fn publish(&self, request: Request) -> impl Future<Output = Result<(), BrokerError>> + use<'a> {
-        let Request { publication, reply } = request;
+        let Request {
+            publication,
+            reply,
+            place,
+        } = request;
         let mut headers = publication.headers.to_table();
         set_due(&mut headers, publication.queue, SystemTime::now());
         let properties = BasicProperties::default()
@@ -317,22 +416,15 @@ impl<'a> Outlet<'a> {
             .with_headers(headers);
         let routing_key = self.topology.name(publication.queue).into();
         let (exchange, channel) = (self.exchange.clone(), self.channel.clone());
-        let (broker, connection) = (self.broker, self.connection);
         let in_flight = InFlight::in_gauge(self.in_flight.clone());
         let duration = self.confirm_duration.clone();
         async move {
-            let _in_flight = in_flight;
+            let _in_flight = (in_flight, place);
             let published = Instant::now();
             let (options, payload) = (BasicPublishOptions::default(), &publication.payload);
             let publish =
                 channel.basic_publish(exchange, routing_key, options, payload, properties);
-            let confirm = broker
-                .bounded_unless_blocked(connection, "publishing", publish)
-                .await?;
-            let confirmation = broker
-                .bounded_unless_blocked(connection, "confirming", confirm)
-                .await?;
-            let result = match confirmation {
+            let result = match publish.await?.await? {
                 Confirmation::Ack(_) => Ok(()),
                 Confirmation::Nack(_) => Err(PublishError::Refused),
                 Confirmation::NotRequested => Err(PublishError::Unconfirmed),

@@ -11,7 +11,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::{Stream, StreamExt};
 use lapin::{Channel, Connection, Event};
 
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerConnection, BrokerError};
 use crate::health::Dependency;
 use crate::shutdown::Shutdown;
 
@@ -68,7 +68,7 @@ impl Broker {
         let result = tokio::select! {
             result = session.run(&connection) => result,
             error = failure(events, dependency) => Err(error.into()),
-            error = self.keep_declared(&connection, &channel) => Err(error),
+            error = self.keep_declared(&connection, channel) => Err(error),
         };
         // Closing in order returns unacked messages at once. A broker that does not answer cannot be
         // waited for: there, dropping the connection has to do.
@@ -81,27 +81,11 @@ impl Broker {
         result
     }
 
-    /// Connects, and declares the topology on a channel that is good for no other work.
-    async fn open(&self, role: &'static str) -> Result<(Connection, Channel), BrokerError> {
+    /// Connects, and declares the topology.
+    async fn open(&self, role: &'static str) -> Result<(BrokerConnection, Channel), BrokerError> {
         let connection = self.connect(role).await?;
-        let channel = self.channel(&connection).await?;
-        self.bounded("declaring the topology", self.topology().declare(&channel))
-            .await?;
+        let channel = self.declare(&connection, self.topology()).await?;
         Ok((connection, channel))
-    }
-
-    /// Declares the topology again and again, so that a queue that somebody deleted is missing for
-    /// seconds only. Returns when that fails.
-    async fn keep_declared(&self, connection: &Connection, channel: &Channel) -> BrokerError {
-        const INTERVAL: Duration = Duration::from_secs(3);
-        loop {
-            tokio::time::sleep(INTERVAL).await;
-            let declare = self.topology().declare(channel);
-            let step = "declaring the topology again";
-            if let Err(error) = self.bounded_unless_blocked(connection, step, declare).await {
-                return error;
-            }
-        }
     }
 }
 

@@ -10,9 +10,7 @@
 
 use std::time::Duration;
 
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, ExchangeKind};
 use serde::Deserialize;
 
 use crate::config::{Value, parse_with_envy};
@@ -133,6 +131,24 @@ impl Queue {
     }
 }
 
+/// One step of declaring the topology.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The exchange that everything is published to.
+    Exchange,
+    /// A queue.
+    Queue(Queue),
+    /// A way from an exchange to a queue.
+    Bind {
+        /// The queue that the way leads to.
+        queue: Queue,
+        /// Name of the exchange.
+        exchange: String,
+        /// Routing key, or pattern of it.
+        key: String,
+    },
+}
+
 /// The queues every process declares.
 const CORE: [Queue; 4] = [Queue::Fetch, Queue::Delete, Queue::Dead, Queue::Unroutable];
 
@@ -213,70 +229,42 @@ impl Topology {
         format!("{}objects", self.prefix)
     }
 
-    /// Declares what is missing. Doing so again, or from several processes at once, changes nothing.
-    ///
-    /// # Errors
-    /// The broker refuses a declaration (406 where a queue exists with other arguments), or the
-    /// connection is lost.
-    pub async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
-        // What catches the unroutable comes first: between an exchange's declaration and its bindings
-        // everything is unroutable, and would be confirmed and gone if nothing caught it.
-        self.declare_queue(channel, Queue::Unroutable).await?;
-        for pattern in self.every_name() {
-            self.bind(channel, Queue::Unroutable, ALTERNATE_EXCHANGE, &pattern)
-                .await?;
-        }
-        self.declare_exchange(channel).await?;
+    /// The steps that declare the queues.
+    pub(crate) fn queue_steps(&self) -> impl Iterator<Item = Step> {
+        self.queues.iter().copied().map(Step::Queue)
+    }
+
+    /// What is declared, in order. What catches the unroutable comes first: between an exchange's
+    /// declaration and its bindings everything is unroutable, and would be confirmed and gone if nothing
+    /// caught it.
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        let bind = |queue, exchange: &str, key: String| Step::Bind {
+            queue,
+            exchange: exchange.to_owned(),
+            key,
+        };
+        let caught = self
+            .every_name()
+            .map(|pattern| bind(Queue::Unroutable, ALTERNATE_EXCHANGE, pattern));
+        let mut steps = vec![Step::Queue(Queue::Unroutable)];
+        steps.extend(caught);
+        steps.push(Step::Exchange);
         for queue in &self.queues {
             if *queue != Queue::Unroutable {
-                self.declare_queue(channel, *queue).await?;
-                let name = self.name(*queue);
-                self.bind(channel, *queue, &self.exchange(), &name).await?;
+                steps.push(Step::Queue(*queue));
+                steps.push(bind(*queue, &self.exchange(), self.name(*queue)));
             }
         }
-        Ok(())
+        steps
     }
 
-    async fn declare_exchange(&self, channel: &Channel) -> lapin::Result<()> {
+    pub(crate) fn exchange_arguments() -> FieldTable {
         let mut arguments = FieldTable::default();
         arguments.insert("alternate-exchange".into(), text(ALTERNATE_EXCHANGE));
-        let durable = ExchangeDeclareOptions {
-            durable: true,
-            ..Default::default()
-        };
-        let name = self.exchange().into();
-        channel
-            .exchange_declare(name, ExchangeKind::Direct, durable, arguments)
-            .await
+        arguments
     }
 
-    async fn declare_queue(&self, channel: &Channel, queue: Queue) -> lapin::Result<()> {
-        let name = self.name(queue);
-        let durable = QueueDeclareOptions {
-            durable: true,
-            ..Default::default()
-        };
-        channel
-            .queue_declare(name.into(), durable, self.arguments(queue))
-            .await?;
-        Ok(())
-    }
-
-    async fn bind(
-        &self,
-        channel: &Channel,
-        queue: Queue,
-        exchange: &str,
-        routing_key: &str,
-    ) -> lapin::Result<()> {
-        let (name, options) = (self.name(queue).into(), QueueBindOptions::default());
-        let none = FieldTable::default();
-        channel
-            .queue_bind(name, exchange.into(), routing_key.into(), options, none)
-            .await
-    }
-
-    fn arguments(&self, queue: Queue) -> FieldTable {
+    pub(crate) fn arguments(&self, queue: Queue) -> FieldTable {
         let mut arguments = FieldTable::default();
         // Quorum queues fsync before they confirm; classic queues do not.
         arguments.insert("x-queue-type".into(), text("quorum"));
@@ -295,6 +283,9 @@ impl Topology {
                     "x-delivery-limit".into(),
                     AMQPValue::LongLongInt(KEPT_DELIVERY_LIMIT),
                 );
+                // A policy may limit its length: what is beyond it is refused, and not the oldest
+                // forgotten.
+                arguments.insert("x-overflow".into(), text("reject-publish"));
             }
         }
         arguments

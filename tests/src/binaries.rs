@@ -201,6 +201,15 @@ impl Started {
         size.unwrap().parse().unwrap()
     }
 
+    /// How many threads the process has.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        let pid = self.child.id().expect("the process runs");
+        std::fs::read_dir(format!("/proc/{pid}/task"))
+            .unwrap()
+            .count()
+    }
+
     /// How many file descriptors the process has open.
     #[must_use]
     pub fn open_descriptors(&self) -> usize {

@@ -7,7 +7,7 @@ use lapin::options::{
     BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions,
     ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use shared::messages::{Headers, Message, encode};
 use shared::topology::{Queue, Topology};
@@ -181,6 +181,43 @@ impl Broker {
         };
         self.channel
             .queue_declare(queue_name.into(), durable, FieldTable::default())
+            .await
+            .unwrap();
+    }
+
+    /// Declares a kept queue as versions did that refused nothing beyond a limit.
+    pub async fn declare_without_overflow(&self, queue: Queue) {
+        let mut arguments = FieldTable::default();
+        arguments.insert(
+            "x-queue-type".into(),
+            AMQPValue::LongString("quorum".into()),
+        );
+        arguments.insert(
+            "x-delivery-limit".into(),
+            AMQPValue::LongLongInt(1_000_000_000),
+        );
+        let durable = QueueDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        let name = self.topology.name(queue);
+        self.channel
+            .queue_declare(name.into(), durable, arguments)
+            .await
+            .unwrap();
+    }
+
+    /// Removes the way from the exchange to a queue.
+    pub async fn unbind(&self, queue: Queue) {
+        let name = self.topology.name(queue);
+        let exchange = self.topology.exchange().into();
+        self.channel
+            .queue_unbind(
+                name.as_str().into(),
+                exchange,
+                name.as_str().into(),
+                FieldTable::default(),
+            )
             .await
             .unwrap();
     }

@@ -216,6 +216,33 @@ impl FaultWorld {
         panic!("not back at work after {BOUND:?}, rows stored after {stored_after:?}");
     }
 
+    /// Posts callbacks until one that is posted from now on has a row.
+    ///
+    /// # Panics
+    /// None has one soon.
+    pub async fn rows_are_stored(&self) {
+        let (first, client) = (self.load.next_probe(), self.database().await);
+        eventually("a row of a callback that was just posted", async || {
+            self.load.probe();
+            let probes = ledger::probes(&client, first).await.unwrap();
+            probes.stored.then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until there is no row.
+    ///
+    /// # Panics
+    /// That takes longer than rows live and the sweep may be late.
+    pub async fn until_rows_are_gone(&self) {
+        let client = self.database().await;
+        eventually("all rows to be deleted", async || {
+            let rows = client.query_one("select count(*) from objects", &[]).await;
+            (rows.unwrap().get::<_, i64>(0) == 0).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until nothing is under way any more, or for too long a time, and reckons. The load is
     /// paused or has ended.
     pub async fn until_quiet(&mut self) -> Verdict {

@@ -8,8 +8,8 @@ use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, Consumer};
-use shared::broker::{Broker, BrokerError};
+use lapin::{Channel, Consumer};
+use shared::broker::{Broker, BrokerConnection, BrokerError};
 use shared::topology::Queue;
 
 /// Messages that are in memory at once.
@@ -19,7 +19,7 @@ const PAGE: u16 = 500;
 /// that died again among it, is left alone.
 pub struct Reader<'a> {
     broker: &'a Broker,
-    connection: Connection,
+    connection: BrokerConnection,
     channel: Channel,
     queue: String,
     /// How many messages the queue held at the start.
@@ -64,10 +64,10 @@ impl<'a> Reader<'a> {
         &self.queue
     }
 
-    /// The channel, to declare on.
+    /// The connection, to declare on.
     #[must_use]
-    pub fn channel(&self) -> &Channel {
-        &self.channel
+    pub fn connection(&self) -> &BrokerConnection {
+        &self.connection
     }
 
     /// The next messages; none when all were read. They return to the queue when the reader is

@@ -82,8 +82,9 @@ async fn declare(
         .collect();
     let topology = broker.topology().clone().with(queues);
     broker
-        .bounded("declaring queues", topology.declare(reader.channel()))
+        .declare(reader.connection(), &topology)
         .await
+        .map(drop)
 }
 
 /// The publishing connection: a blocked one would not deliver acks, so these have another.

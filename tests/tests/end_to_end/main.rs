@@ -15,6 +15,7 @@ use tests::servers::Servers;
 
 mod alerts;
 mod binaries;
+mod broker;
 mod content_coding;
 mod dead_letters;
 mod deletion;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         mock_client::tests(),
         traces::tests(),
         binaries::tests(),
+        broker::tests(),
         logs::tests(),
         reasons::tests(),
         settings::tests(),

@@ -43,7 +43,7 @@ async fn a_message_whose_handler_panics_is_parked_and_the_next_ones_are_worked_o
         let object_ids = vec![ObjectId(id)];
         let chunk = FetchChunk { object_ids };
         let publication = Publication::new(Queue::Fetch, &chunk, Headers::default()).unwrap();
-        publisher.publish_until_confirmed(publication, BOUND).await;
+        publisher.publish_until_confirmed(publication).await;
     }
     let handled = Arc::new(AtomicUsize::new(0));
     // One at a time, so that the third is taken only once the second is done with.

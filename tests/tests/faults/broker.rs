@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use shared::topology::Queue;
 use tests::fault_world::{FaultWorld, MEMORY_WATERMARK};
+use tests::parts::Part;
+use tests::wait::eventually;
 use tokio::time::sleep;
 
 tests::cases![
@@ -12,6 +14,10 @@ tests::cases![
     every_queue_deleted_while_empty,
     the_delete_queues_deleted_while_full,
     the_exchange_deleted,
+    an_alarm_that_only_the_fetchers_can_end,
+    retry_queues_without_a_leader,
+    the_delay_queue_of_deletions_without_a_leader,
+    a_policy_that_limits_the_dead,
 ];
 
 async fn connections_closed_by_the_broker(world: &mut FaultWorld) {
@@ -64,5 +70,90 @@ async fn the_exchange_deleted(world: &mut FaultWorld) {
         broker.delete_exchange().await;
         sleep(Duration::from_millis(150)).await;
     }
+    world.back_at_work().await;
+}
+
+/// A backlog waits, and the alarm is there before the fetchers are, who alone can work it off: what
+/// they cannot publish must not keep them from it.
+async fn an_alarm_that_only_the_fetchers_can_end(world: &mut FaultWorld) {
+    let fetchers = [Part::Fetcher, Part::OtherFetcher];
+    for part in fetchers {
+        world.kill(part).await;
+    }
+    sleep(Duration::from_secs(3)).await;
+    world.load.pause();
+    world.set_memory_watermark("0").await;
+    for part in fetchers {
+        world.start(part).await;
+    }
+    let broker = world.broker().await;
+    eventually(
+        "the backlog to be worked off during the alarm",
+        async || (broker.ready(Queue::Fetch).await == 0).then_some(()),
+    )
+    .await;
+    world.until_rows_are_gone().await;
+    world.set_memory_watermark(MEMORY_WATERMARK).await;
+    world.load.resume();
+    world.back_at_work().await;
+}
+
+/// Nothing that is published to it is confirmed, until it has a leader again.
+async fn retry_queues_without_a_leader(world: &mut FaultWorld) {
+    let retry = |name: &String| name.ends_with("objects.retry.200");
+    let name = world
+        .topology
+        .queue_names()
+        .into_iter()
+        .find(retry)
+        .unwrap();
+    queue_without_a_leader(world, &name).await;
+}
+
+async fn the_delay_queue_of_deletions_without_a_leader(world: &mut FaultWorld) {
+    let delete = |name: &String| name.contains("objects.delete.delay");
+    let name = world
+        .topology
+        .queue_names()
+        .into_iter()
+        .find(delete)
+        .unwrap();
+    queue_without_a_leader(world, &name).await;
+}
+
+async fn queue_without_a_leader(world: &mut FaultWorld, name: &str) {
+    let server = format!("{{'%2F_{name}', node()}}");
+    let stop = format!("ra:stop_server(quorum_queues, {server}).");
+    let restart = format!("ra:restart_server(quorum_queues, {server}).");
+    let eval = async |expression: &str| {
+        let command = ["rabbitmqctl", "eval", expression];
+        world.servers.broker.command(&command).await.unwrap();
+    };
+    eval(&stop).await;
+    sleep(Duration::from_secs(4)).await;
+    world.rows_are_stored().await;
+    sleep(Duration::from_secs(4)).await;
+    world.rows_are_stored().await;
+    eval(&restart).await;
+    world.back_at_work().await;
+}
+
+/// What is beyond the limit is refused by the broker, and nothing that it had is forgotten.
+async fn a_policy_that_limits_the_dead(world: &mut FaultWorld) {
+    let pattern = format!("^{}$", world.topology.name(Queue::Dead).replace('.', "\\."));
+    let policy = r#"{"max-length":3}"#;
+    let set = [
+        "rabbitmqctl",
+        "set_policy",
+        "--apply-to",
+        "queues",
+        "limit",
+        &pattern,
+        policy,
+    ];
+    world.servers.broker.command(&set).await.unwrap();
+    sleep(Duration::from_secs(8)).await;
+    let clear = ["rabbitmqctl", "clear_policy", "limit"];
+    world.servers.broker.command(&clear).await.unwrap();
     world.back_at_work().await;
 }

@@ -1,0 +1,207 @@
+//! Brokers that are silent, slow, far away, or not as they were left.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use shared::messages::{Attempt, FetchChunk, Headers, ObjectId};
+use shared::topology::Queue;
+use shared::trace::Traces;
+use tests::binaries::Started;
+use tests::client_service::{ClientService, Reply};
+use tests::http_client::{post_ids, until_ready};
+use tests::proxy::Network;
+use tests::wait::eventually;
+use tests::world::World;
+use tokio::net::TcpListener;
+
+use super::binaries::flags;
+
+tests::tests![
+    a_broker_that_accepts_and_says_nothing_costs_no_threads_and_no_sockets,
+    a_broker_far_away_is_connected_to,
+    a_broker_that_confirms_late_gets_callbacks_once,
+    a_kept_queue_of_an_earlier_version_is_used_as_it_is,
+    work_on_a_queue_that_is_deleted_is_finished,
+    work_that_cannot_be_finished_returns_to_a_queue_that_was_deleted,
+    a_message_of_too_many_ids_is_refused,
+    an_exchange_without_its_bindings_has_them_again,
+];
+
+/// Accepts connections and says nothing on them, for ever. Returns its address, and how many it has
+/// accepted.
+async fn mute_broker() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("amqp://x:y@{}/%2f", listener.local_addr().unwrap());
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&accepted);
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            held.push(listener.accept().await.unwrap());
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    (url, accepted)
+}
+
+async fn a_broker_that_accepts_and_says_nothing_costs_no_threads_and_no_sockets(world: &mut World) {
+    let (url, accepted) = mute_broker().await;
+    for binary in ["ingest", "janitor"] {
+        let mut flags = flags(world, binary);
+        flags.extend([
+            "--broker-timeout=100ms".to_owned(),
+            format!("--amqp-url={url}"),
+        ]);
+        let process = Started::new(binary, &flags);
+        let begin = accepted.load(Ordering::Relaxed);
+        let until = async |count: usize| {
+            let what = format!("{count} connections of {binary}");
+            let enough = async || (accepted.load(Ordering::Relaxed) >= begin + count).then_some(());
+            eventually(&what, enough).await;
+            (process.threads(), process.open_descriptors())
+        };
+        let (threads, descriptors) = until(8).await;
+        let (more_threads, more_descriptors) = until(40).await;
+        assert!(
+            more_threads <= threads + 3,
+            "{binary}: {threads}, {more_threads}"
+        );
+        assert!(
+            more_descriptors <= descriptors + 4,
+            "{binary}: {descriptors}, {more_descriptors}"
+        );
+    }
+}
+
+/// A round trip takes 300 ms, and to declare the topology takes two dozen of them.
+async fn a_broker_far_away_is_connected_to(world: &mut World) {
+    let (proxy, amqp_url) = world.broker_proxy().await;
+    proxy.set(Network::Slow(Duration::from_millis(150)));
+    let flags = [amqp_url.as_str(), "--broker-timeout=3s"];
+    let ingest = world.ingest(&flags).await;
+    post_ids(ingest, &[1]).await;
+    world.broker.until_ready(Queue::Fetch, 1).await;
+}
+
+/// Confirms come after 0.8 s, which is longer than a callback waits.
+async fn a_broker_that_confirms_late_gets_callbacks_once(world: &mut World) {
+    const CALLBACKS: u32 = 100;
+    let (proxy, amqp_url) = world.broker_proxy().await;
+    let flags = [amqp_url.as_str(), "--publish-timeout=500ms"];
+    let ingest = world.ingest(&flags).await;
+    proxy.set(Network::Slow(Duration::from_millis(400)));
+    for id in 0..CALLBACKS {
+        post_ids(ingest, &[id.into()]).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    proxy.set(Network::Pass);
+    let published = eventually("all callbacks at the broker", async || {
+        let ready = world.broker.ready(Queue::Fetch).await;
+        (ready >= CALLBACKS).then_some(ready)
+    })
+    .await;
+    // One callback a second tries whether the broker is fast again.
+    assert!(published <= CALLBACKS + 10, "{published}");
+}
+
+async fn a_kept_queue_of_an_earlier_version_is_used_as_it_is(world: &mut World) {
+    world.broker.declare_without_overflow(Queue::Dead).await;
+    let mut process = Started::new("ingest", &flags(world, "ingest"));
+    let line = process.until_logged("it is used as it is").await;
+    assert!(
+        line.contains("objects.dead") && line.contains("x-overflow"),
+        "{line}"
+    );
+    process.until_logged("dependency is up").await;
+}
+
+fn chunk(ids: impl IntoIterator<Item = i64>) -> FetchChunk {
+    FetchChunk {
+        object_ids: ids.into_iter().map(ObjectId).collect(),
+    }
+}
+
+fn first_try() -> Headers {
+    Headers {
+        attempt: Attempt::FIRST,
+        reason: None,
+        traces: Traces::default(),
+    }
+}
+
+async fn work_on_a_queue_that_is_deleted_is_finished(world: &mut World) {
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    client.hold();
+    let ingest = world.ingest(&["--chunk-size=1", "--ids-limit=100"]).await;
+    world.fetcher(&client, &["--fetch-prefetch=20"]).await;
+    post_ids(ingest, &(0..20).collect::<Vec<_>>()).await;
+    client.until_in_flight(20).await;
+    let queue = world.broker.topology.name(Queue::Fetch);
+    world.broker.delete(&queue).await;
+    eventually("the queue to be declared again", async || {
+        (world.broker.messages(&queue).await == Some(0)).then_some(())
+    })
+    .await;
+    client.release();
+    world.database.until_ids(&(0..20).collect::<Vec<_>>()).await;
+}
+
+async fn work_that_cannot_be_finished_returns_to_a_queue_that_was_deleted(world: &mut World) {
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    client.hold();
+    let ingest = world.ingest(&["--chunk-size=1", "--ids-limit=100"]).await;
+    let fetcher = world.fetcher(&client, &["--fetch-concurrency=1"]).await;
+    post_ids(ingest, &[1, 2, 3]).await;
+    client.until_in_flight(1).await;
+    world.broker.until_ready(Queue::Fetch, 0).await;
+    let queue = world.broker.topology.name(Queue::Fetch);
+    world.broker.delete(&queue).await;
+    eventually("another consumer", async || {
+        let exists = world.broker.messages(&queue).await.is_some();
+        (exists && world.broker.consumers(Queue::Fetch).await == 1).then_some(())
+    })
+    .await;
+    // What waits for a look-up is given up, and has to be somewhere.
+    let stopping = world.running(fetcher).stop();
+    client.release();
+    stopping.await;
+    world.fetcher(&client, &[]).await;
+    world.database.until_ids(&[1, 2, 3]).await;
+}
+
+async fn a_message_of_too_many_ids_is_refused(world: &mut World) {
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    world.fetcher(&client, &[]).await;
+    for count in [10_001, 600_000] {
+        world
+            .broker
+            .publish(Queue::Fetch, &chunk(0..count), &first_try())
+            .await;
+        let refused = world.broker.take(Queue::Dead).await;
+        let reason = tests::broker::headers(&refused).reason.unwrap();
+        assert!(
+            reason.contains("more than") || reason.contains("longer than"),
+            "{reason}"
+        );
+    }
+    world
+        .broker
+        .publish(Queue::Fetch, &chunk([-1]), &first_try())
+        .await;
+    world.database.until_ids(&[-1]).await;
+}
+
+/// What finds no queue tells of it.
+async fn an_exchange_without_its_bindings_has_them_again(world: &mut World) {
+    let ingest = world.ingest(&[]).await;
+    world.broker.unbind(Queue::Fetch).await;
+    post_ids(ingest, &[1]).await;
+    world.broker.until_ready(Queue::Unroutable, 1).await;
+    eventually("a callback in its queue", async || {
+        post_ids(ingest, &[2]).await;
+        (world.broker.ready(Queue::Fetch).await > 0).then_some(())
+    })
+    .await;
+    until_ready(ingest).await;
+}
