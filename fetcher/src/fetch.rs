@@ -2,6 +2,7 @@
 //! on. It is done when each id is safe somewhere.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -32,7 +33,9 @@ const MOST_IDS: usize = 10_000;
 /// Handles chunks.
 pub struct Fetch {
     /// Asks the client service.
-    pub look_ups: LookUps,
+    pub look_ups: Arc<LookUps>,
+    /// Whether its chunks are those of huge callbacks.
+    pub is_bulk: bool,
     /// Stores what is online.
     pub writer: Writer,
     /// When to try again.

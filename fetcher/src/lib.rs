@@ -2,11 +2,12 @@
 //! message is acked when each of its ids is stored, known to be offline or gone, or on its way to
 //! another try.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use shared::boot::{Context, Process};
 use shared::topology::{Queue, Topology};
-use shared::worker::Worker;
+use shared::worker::{Consumption, Worker};
 
 pub mod answer;
 pub mod arming;
@@ -26,6 +27,9 @@ pub use config::Config;
 use breaker::Breaker;
 use breaker::prober::Prober;
 
+/// How many times fewer chunks of huge callbacks than others are at work at once.
+const BULK_PART: u16 = 4;
+
 /// Fetches until the shut-down.
 ///
 /// # Errors
@@ -40,23 +44,30 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let breaker = Arc::new(Breaker::new(config.fetch_concurrency.get(), client_service));
     worker.hold = breaker.hold();
     let prober = Prober::new(Arc::clone(&breaker), client.clone(), &config);
-    let fetch = fetch::Fetch {
-        look_ups: look_ups::LookUps::new(client, breaker),
-        writer,
-        retry_delays: config.retry_delays.clone(),
-        publisher: worker.publisher.clone(),
-        publish_timeout: config.broker.broker_timeout,
+    let look_ups = Arc::new(look_ups::LookUps::new(client, breaker));
+    let prefetch = config.fetch_prefetch;
+    let consume = |queue, name, prefetch: NonZeroU16, is_bulk| Consumption {
+        queue,
+        name,
+        prefetch: prefetch.get(),
+        handler: fetch::Fetch {
+            look_ups: Arc::clone(&look_ups),
+            is_bulk,
+            writer: writer.clone(),
+            retry_delays: config.retry_delays.clone(),
+            publisher: worker.publisher.clone(),
+            publish_timeout: config.broker.broker_timeout,
+        },
     };
+    let bulk_prefetch = NonZeroU16::new(prefetch.get() / BULK_PART).unwrap_or(NonZeroU16::MIN);
+    let consumptions = [
+        consume(Queue::Fetch, "broker (consuming)", prefetch, false),
+        consume(Queue::Bulk, "broker (consuming bulk)", bulk_prefetch, true),
+    ];
+    drop(writer);
     let shutdown = worker.shutdown.clone();
-    let prefetch = config.fetch_prefetch.get();
     worker
-        .consume(
-            Queue::Fetch,
-            prefetch,
-            fetch,
-            writing,
-            prober.run(&shutdown),
-        )
+        .consume(consumptions, writing, prober.run(&shutdown))
         .await
 }
 

@@ -35,12 +35,7 @@ pub async fn run(config: Config, listener: TcpListener, context: Context) -> any
     let broker = Broker::new(Config::NAME, &config.broker, topology);
     let dependency = health.dependency("broker");
     let (publisher, publishing) = Publisher::start(broker, dependency.clone(), &shutdown);
-    let publisher = publisher::ChunkPublisher::new(
-        publisher,
-        dependency,
-        config.chunk_size,
-        config.publish_timeout,
-    );
+    let publisher = publisher::ChunkPublisher::new(publisher, dependency, &config);
     let (directory, limit) = (&config.spool_directory, config.spool_limit);
     // Each is enough to accept callbacks.
     let dependency = health.alternative("spool", "broker");

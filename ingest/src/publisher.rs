@@ -1,6 +1,6 @@
 //! The way to the broker: a callback's ids go there in chunks.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,8 @@ use shared::publisher::{Publication, PublishError, Publisher};
 use shared::topology::Queue;
 use shared::trace::Traces;
 use thiserror::Error;
+
+use crate::config::Config;
 
 /// Why ids are not known to be at the broker.
 #[derive(Debug, Error)]
@@ -34,6 +36,8 @@ pub struct ChunkPublisher {
     publisher: Publisher,
     broker: Dependency,
     chunk_size: NonZeroU16,
+    /// Callbacks with more ids are huge.
+    bulk_ids: NonZeroUsize,
     /// How long the broker may take for a callback.
     publish_timeout: Duration,
     /// When a message was last not confirmed in time; none if one was since.
@@ -41,19 +45,15 @@ pub struct ChunkPublisher {
 }
 
 impl ChunkPublisher {
-    /// Publishes chunks of `chunk_size` ids; `broker` tells whether there is a connection.
+    /// Publishes as `config` says; `broker` tells whether there is a connection.
     #[must_use]
-    pub fn new(
-        publisher: Publisher,
-        broker: Dependency,
-        chunk_size: NonZeroU16,
-        publish_timeout: Duration,
-    ) -> Self {
+    pub fn new(publisher: Publisher, broker: Dependency, config: &Config) -> Self {
         Self {
             publisher,
             broker,
-            chunk_size,
-            publish_timeout,
+            chunk_size: config.chunk_size,
+            bulk_ids: config.bulk_ids,
+            publish_timeout: config.publish_timeout,
             failed: Arc::default(),
         }
     }
@@ -92,9 +92,10 @@ impl ChunkPublisher {
         object_ids: &[ObjectId],
         traces: &Traces,
     ) -> Result<(), NotPublished> {
+        let queue = self.queue(object_ids.len());
         let publications = self
             .split(object_ids)
-            .map(|chunk| publication(chunk, traces.clone()));
+            .map(|chunk| publication(queue, chunk, traces.clone()));
         let publishing = publications
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()
@@ -121,11 +122,26 @@ impl ChunkPublisher {
         }
     }
 
-    /// Publishes the ids of a chunk until they are confirmed, however long that takes. A confirm that
+    /// The queue for the chunks of a callback of `ids` ids.
+    #[must_use]
+    pub fn queue(&self, ids: usize) -> Queue {
+        if ids > self.bulk_ids.get() {
+            Queue::Bulk
+        } else {
+            Queue::Fetch
+        }
+    }
+
+    /// Publishes the ids of a chunk to `queue` until they are confirmed, however long that takes. A confirm that
     /// a callback could not have waited for is no reason to try callbacks again: each would be
     /// published, and again from the spool.
-    pub async fn publish_until_confirmed(&self, chunk: Vec<ObjectId>, traces: Traces) {
-        match publication(&chunk, traces) {
+    pub async fn publish_until_confirmed(
+        &self,
+        queue: Queue,
+        chunk: Vec<ObjectId>,
+        traces: Traces,
+    ) {
+        match publication(queue, &chunk, traces) {
             Ok(publication) => {
                 let started = Instant::now();
                 self.publisher.publish_until_confirmed(publication).await;
@@ -142,9 +158,13 @@ impl ChunkPublisher {
     }
 }
 
-fn publication(chunk: &[ObjectId], traces: Traces) -> Result<Publication, serde_json::Error> {
+fn publication(
+    queue: Queue,
+    chunk: &[ObjectId],
+    traces: Traces,
+) -> Result<Publication, serde_json::Error> {
     let chunk = FetchChunk {
         object_ids: chunk.to_vec(),
     };
-    Publication::new(Queue::Fetch, &chunk, Headers::first_try(traces))
+    Publication::new(queue, &chunk, Headers::first_try(traces))
 }

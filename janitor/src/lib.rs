@@ -4,7 +4,7 @@
 use clock::Clock;
 use shared::boot::{Context, Process};
 use shared::topology::{Queue, Topology};
-use shared::worker::Worker;
+use shared::worker::{Consumption, Worker};
 
 pub mod clock;
 pub mod config;
@@ -31,8 +31,11 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let beside = Box::pin(async {
         tokio::join!(clock.run(&store, &shutdown), sweep.run(&shutdown));
     });
-    let prefetch = config.delete_prefetch.get();
-    worker
-        .consume(Queue::Delete, prefetch, expirer, expiring, beside)
-        .await
+    let consumption = Consumption {
+        queue: Queue::Delete,
+        name: "broker (consuming)",
+        prefetch: config.delete_prefetch.get(),
+        handler: expirer,
+    };
+    worker.consume([consumption], expiring, beside).await
 }

@@ -26,6 +26,7 @@ use crate::shutdown::Shutdown;
 use crate::supervisor::Session;
 use crate::topology::Queue;
 use crate::trace::{Spans, messaging};
+use crate::worker::Consumption;
 
 /// Longest body, in bytes, that is read: five times what the largest settings make.
 const LARGEST: usize = 5 << 20;
@@ -95,23 +96,21 @@ impl<H> Clone for Consumer<H> {
 }
 
 impl<H: Handler> Consumer<H> {
-    /// Will consume `queue` until `shutdown` begins, except while `hold` is on. At most `prefetch`
-    /// messages are unacked, and so at work, at once; `publisher` is the way to `objects.dead`.
+    /// Will consume until `shutdown` begins, except while `hold` is on; `publisher` is the way to
+    /// `objects.dead`.
     #[must_use]
     pub fn new(
         broker: Broker,
-        queue: Queue,
-        prefetch: u16,
-        handler: H,
+        consumption: Consumption<H>,
         publisher: Publisher,
         shutdown: Shutdown,
         hold: Hold,
     ) -> Self {
         Self {
             broker,
-            queue,
-            prefetch,
-            handler: Arc::new(handler),
+            queue: consumption.queue,
+            prefetch: consumption.prefetch,
+            handler: Arc::new(consumption.handler),
             publisher,
             shutdown,
             hold,
@@ -121,14 +120,14 @@ impl<H: Handler> Consumer<H> {
     /// Consumes until the shut-down, over as many connections as it takes. Then, and while a hold
     /// is on, no more messages are taken, those at work may finish for as long as the shut-down
     /// leaves time, and the rest goes back to the queue.
-    pub async fn run(self, dependency: &Dependency) {
+    pub async fn run(self, dependency: Dependency) {
         let (broker, shutdown) = (self.broker.clone(), self.shutdown.clone());
         let mut session = ConsumeSession {
             consumer: self,
             orphans: Vec::new(),
         };
         let work = async {
-            let supervised = broker.supervise("consumer", dependency, &shutdown, &mut session);
+            let supervised = broker.supervise("consumer", &dependency, &shutdown, &mut session);
             supervised.await;
             for orphans in session.orphans {
                 session.consumer.finish(orphans.tasks).await;

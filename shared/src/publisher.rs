@@ -292,19 +292,18 @@ struct PublishSession {
 
 impl Session for PublishSession {
     async fn run(&mut self, connection: &Connection) -> Result<(), BrokerError> {
-        let channel = self.broker.channel(connection).await?;
-        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
-        self.broker.bounded("turning confirms on", confirms).await?;
-        let outlet = Outlet::new(&self.broker, channel);
+        let mut outlet = Outlet::open(&self.broker, connection).await?;
         // Dropped with the session: whoever waits for a confirm then learns that it is unknown.
         let mut in_flight = FuturesUnordered::new();
         let mut watch = ConfirmWatch::new(self.broker.timeout());
         loop {
             tokio::select! {
                 biased;
-                Some(confirmed) = in_flight.next() => {
-                    confirmed?;
+                Some(answered) = in_flight.next() => {
                     watch.confirmed();
+                    if answered? == Err(PublishError::Refused) && outlet.is_old() {
+                        outlet = Outlet::open(&self.broker, connection).await?;
+                    }
                 }
                 request = self.requests.recv() => {
                     // Those who wait for what is in flight have senders too.
@@ -380,27 +379,42 @@ struct Outlet<'a> {
     topology: &'a Topology,
     exchange: ShortString,
     channel: Channel,
+    opened: Instant,
     in_flight: Gauge,
     confirm_duration: Histogram,
 }
 
 impl<'a> Outlet<'a> {
-    fn new(broker: &'a Broker, channel: Channel) -> Self {
+    async fn open(broker: &'a Broker, connection: &Connection) -> Result<Self, BrokerError> {
+        let channel = broker.channel(connection).await?;
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+        broker.bounded("turning confirms on", confirms).await?;
         let topology = broker.topology();
-        Self {
+        Ok(Self {
             topology,
             exchange: topology.exchange().into(),
             channel,
+            opened: Instant::now(),
             in_flight: metrics::gauge!("broker_confirms_in_flight"),
             confirm_duration: metrics::histogram!("broker_confirm_duration_seconds"),
-        }
+        })
+    }
+
+    /// Whether another channel is worth a try where messages are refused. The broker goes on to refuse
+    /// those of a channel after the limit is gone that was the reason.
+    fn is_old(&self) -> bool {
+        const AGE: Duration = Duration::from_secs(5);
+        self.opened.elapsed() > AGE
     }
 
     /// Publishes the message and waits for its confirm. What the library does first, it does in one
     /// piece: it counts the message and queues its frames, so that any number of these may be under
     /// way in one task. To wait until each is written before the next is queued would cost a write to
     /// the socket for every message.
-    fn publish(&self, request: Request) -> impl Future<Output = Result<(), BrokerError>> + use<'a> {
+    fn publish(
+        &self,
+        request: Request,
+    ) -> impl Future<Output = Result<Result<(), PublishError>, BrokerError>> + use<'a> {
         let Request {
             publication,
             reply,
@@ -433,7 +447,7 @@ impl<'a> Outlet<'a> {
             if reply.send(result).is_err() {
                 tracing::trace!("a confirm came after its publisher had given up");
             }
-            Ok(())
+            Ok(result)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Every exchange and queue of the pipeline: its name, its arguments, and the reason for each.
 //!
 //! ```text
-//! ingest -> (objects) -> [objects.fetch] -> fetcher -> (objects) -> [objects.delete.delay.<ms>]
+//! ingest -> (objects) -> [objects.fetch], [objects.fetch.bulk] -> fetcher -> (objects) -> [objects.delete.delay.<ms>]
 //!                 -> shortly before the rows expire -> [objects.delete] -> janitor
 //! failed look-ups -> (objects) -> [objects.retry.<ms>] -> after the delay -> [objects.fetch]
 //! given up        -> (objects) -> [objects.dead]
@@ -108,6 +108,8 @@ const ALTERNATE_EXCHANGE: &str = "amq.topic";
 pub enum Queue {
     /// Chunks of ids to look up.
     Fetch,
+    /// The chunks of huge callbacks, which others need not wait behind.
+    Bulk,
     /// Chunks to look up again after a delay.
     Retry(Delay),
     /// Batches of rows that are about to expire.
@@ -126,7 +128,9 @@ impl Queue {
     pub fn delay(self) -> Duration {
         match self {
             Self::Retry(delay) | Self::DeleteDelay(delay) => delay.as_duration(),
-            Self::Fetch | Self::Delete | Self::Dead | Self::Unroutable => Duration::ZERO,
+            Self::Fetch | Self::Bulk | Self::Delete | Self::Dead | Self::Unroutable => {
+                Duration::ZERO
+            }
         }
     }
 }
@@ -150,7 +154,13 @@ pub(crate) enum Step {
 }
 
 /// The queues every process declares.
-const CORE: [Queue; 4] = [Queue::Fetch, Queue::Delete, Queue::Dead, Queue::Unroutable];
+const CORE: [Queue; 5] = [
+    Queue::Fetch,
+    Queue::Bulk,
+    Queue::Delete,
+    Queue::Dead,
+    Queue::Unroutable,
+];
 
 /// What the names of delay queues begin with; the delay in milliseconds follows.
 const RETRY: &str = "objects.retry.";
@@ -187,6 +197,7 @@ impl Topology {
     pub fn name(&self, queue: Queue) -> String {
         let name = match queue {
             Queue::Fetch => "objects.fetch".to_owned(),
+            Queue::Bulk => "objects.fetch.bulk".to_owned(),
             Queue::Retry(delay) => format!("{RETRY}{}", delay.as_millis()),
             Queue::Delete => "objects.delete".to_owned(),
             Queue::DeleteDelay(delay) => format!("{DELETE_DELAY}{}", delay.as_millis()),
@@ -269,7 +280,7 @@ impl Topology {
         // Quorum queues fsync before they confirm; classic queues do not.
         arguments.insert("x-queue-type".into(), text("quorum"));
         match queue {
-            Queue::Fetch | Queue::Delete => {
+            Queue::Fetch | Queue::Bulk | Queue::Delete => {
                 self.dead_letter_to(&mut arguments, Queue::Dead);
                 arguments.insert(
                     "x-delivery-limit".into(),

@@ -1,12 +1,15 @@
-//! A process that works between the broker and the database: it is connected to both, consumes one
-//! queue, and ends in the order in which nothing is lost.
+//! A process that works between the broker and the database: it is connected to both, consumes
+//! queues, and ends in the order in which nothing is lost.
 
 use std::future::Future;
+
+use futures::FutureExt;
+use futures::future::join_all;
 
 use crate::boot::Context;
 use crate::broker::{Broker, BrokerSettings};
 use crate::consumer::{Consumer, Handler};
-use crate::health::Dependency;
+use crate::health::Health;
 use crate::hold::Hold;
 use crate::publisher::Publisher;
 use crate::shutdown::{Shutdown, VitalTask};
@@ -24,8 +27,20 @@ pub struct Worker {
     /// What holds consumption back; at first nothing does.
     pub hold: Hold,
     broker: Broker,
-    consuming: Dependency,
+    health: Health,
     publishing: VitalTask,
+}
+
+/// A queue to consume.
+pub struct Consumption<H> {
+    /// Which one.
+    pub queue: Queue,
+    /// How the process's health names the connection.
+    pub name: &'static str,
+    /// How many of its messages are at work at once.
+    pub prefetch: u16,
+    /// What is done for each.
+    pub handler: H,
 }
 
 impl Worker {
@@ -42,7 +57,6 @@ impl Worker {
     ) -> anyhow::Result<Self> {
         let Context { health, shutdown } = context;
         let publishing = health.dependency("broker (publishing)");
-        let consuming = health.dependency("broker (consuming)");
         let store = Store::new(process, database, health.dependency("database"))?;
         store.migrate(&shutdown).await?;
         let broker = Broker::new(process, broker, topology);
@@ -53,21 +67,19 @@ impl Worker {
             shutdown,
             hold: Hold::never(),
             broker,
-            consuming,
+            health,
             publishing,
         })
     }
 
-    /// Consumes `queue` until the shut-down. `batches` is the task that the handler gives its work
-    /// to, and `beside` goes on at the same time.
+    /// Consumes until the shut-down, each queue on a connection of its own. `batches` is the task that
+    /// the handlers give their work to, and `beside` goes on at the same time.
     ///
     /// # Errors
     /// A task ended before its time.
     pub async fn consume(
         self,
-        queue: Queue,
-        prefetch: u16,
-        handler: impl Handler,
+        consumptions: impl IntoIterator<Item = Consumption<impl Handler>>,
         batches: VitalTask,
         beside: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
@@ -77,25 +89,25 @@ impl Worker {
             shutdown,
             hold,
             broker,
-            consuming,
+            health,
             publishing,
         } = self;
-        let consumer = Consumer::new(
-            broker,
-            queue,
-            prefetch,
-            handler,
-            publisher,
-            shutdown.clone(),
-            hold,
-        );
-        let work = async { tokio::join!(consumer.run(&consuming), store.watch(&shutdown), beside) };
+        let consume = |consumption: Consumption<_>| {
+            let dependency = health.dependency(consumption.name);
+            let (broker, publisher) = (broker.clone(), publisher.clone());
+            let (shutdown, hold) = (shutdown.clone(), hold.clone());
+            let consumer = Consumer::new(broker, consumption, publisher, shutdown, hold);
+            consumer.run(dependency).boxed()
+        };
+        let consuming = join_all(consumptions.into_iter().map(consume));
+        drop(publisher);
+        let work = async { tokio::join!(consuming, store.watch(&shutdown), beside) };
         tokio::select! {
             _ = work => {}
             error = batches.failed() => return Err(error),
             error = publishing.failed() => return Err(error),
         }
-        // With the consumer the last users of the batches are gone, and with those the last ones of
+        // With the consumers the last users of the batches are gone, and with those the last ones of
         // the publisher: each ends when what it was given is safe.
         batches.finished().await;
         publishing.finished().await;

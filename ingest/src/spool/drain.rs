@@ -83,12 +83,13 @@ async fn publish(publisher: &ChunkPublisher, callbacks: &[SpooledCallback]) {
         .iter()
         .flat_map(|callback| {
             let traces = Traces::from_traceparent(callback.traceparent.clone());
+            let queue = publisher.queue(callback.object_ids.len());
             let chunks = publisher.split(&callback.object_ids);
-            chunks.map(move |chunk| (chunk.to_vec(), traces.clone()))
+            chunks.map(move |chunk| (queue, chunk.to_vec(), traces.clone()))
         })
         .collect();
     stream::iter(chunks)
-        .map(|(chunk, traces)| publisher.publish_until_confirmed(chunk, traces))
+        .map(|(queue, chunk, traces)| publisher.publish_until_confirmed(queue, chunk, traces))
         .buffered(WINDOW)
         .for_each(async |()| {})
         .await;

@@ -11,6 +11,7 @@ use shared::hold::Hold;
 use shared::messages::{FetchChunk, Headers, ObjectId};
 use shared::publisher::{Publication, Publisher};
 use shared::topology::Queue;
+use shared::worker::Consumption;
 use tests::broker::headers;
 use tests::wait::{BOUND, eventually};
 use tests::world::{World, configure};
@@ -49,17 +50,17 @@ async fn a_message_whose_handler_panics_is_parked_and_the_next_ones_are_worked_o
     // One at a time, so that the third is taken only once the second is done with.
     let consumer = Consumer::new(
         broker,
-        Queue::Fetch,
-        1,
-        Superstitious(Arc::clone(&handled)),
+        Consumption {
+            queue: Queue::Fetch,
+            name: "consuming",
+            prefetch: 1,
+            handler: Superstitious(Arc::clone(&handled)),
+        },
         publisher,
         shutdown.clone(),
         Hold::never(),
     );
-    let consuming = tokio::spawn({
-        let dependency = health.dependency("consuming");
-        async move { consumer.run(&dependency).await }
-    });
+    let consuming = tokio::spawn(consumer.run(health.dependency("consuming")));
     let parked = world.broker.take(Queue::Dead).await;
     assert_eq!(parked.data, br#"{"version":1,"object_ids":[13]}"#);
     assert!(
