@@ -11,7 +11,7 @@ pub enum Answer {
     Online,
     /// Not to be stored.
     Offline,
-    /// The client service does not know it (404, 410).
+    /// The client service works and does not know it (404, 410).
     Gone,
     /// Not known yet.
     Failed(Failure),
@@ -29,18 +29,24 @@ pub struct Failure {
 /// What went wrong with a look-up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// No connection, or it broke.
+    /// No connection was made: nothing was asked.
+    Unreachable(String),
+    /// The connection broke.
     Connection(String),
     /// No whole answer in time.
     Timeout,
     /// A status that may pass: 408, 425, 429, 5xx, and what is not understood.
     Status(u16),
-    /// A 4xx status that will not change.
+    /// 404 or 410: the object is gone, or a gateway finds nothing at all.
+    Gone(u16),
+    /// Another 4xx status that will not change, if it is about the object.
     Refused(u16),
     /// Not the answer to what was asked.
     Malformed(String),
     /// A defect of this program.
     Panicked,
+    /// Its message was at hand for too long.
+    Unfinished,
 }
 
 impl Reason {
@@ -50,11 +56,29 @@ impl Reason {
         !matches!(self, Self::Refused(_))
     }
 
+    /// Whether a client service that works answers so: about one object, where a gateway in front of
+    /// it answers so about all.
+    #[must_use]
+    pub fn may_be_about_the_object(&self) -> bool {
+        matches!(self, Self::Gone(_) | Self::Refused(_))
+    }
+
+    /// Whether it uses up a try of the id. What has nothing to do with the id does not.
+    #[must_use]
+    pub fn costs_a_try(&self) -> bool {
+        !matches!(
+            self,
+            Self::Unreachable(_) | Self::Status(429) | Self::Unfinished
+        )
+    }
+
     /// The kind of failure, as traces name it: by the status where there is one.
     #[must_use]
     pub fn error_type(&self) -> Cow<'static, str> {
         match self {
-            Self::Status(status) | Self::Refused(status) => status.to_string().into(),
+            Self::Status(status) | Self::Gone(status) | Self::Refused(status) => {
+                status.to_string().into()
+            }
             _ => self.kind().into(),
         }
     }
@@ -63,13 +87,15 @@ impl Reason {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Connection(_) => "connection",
+            Self::Unreachable(_) | Self::Connection(_) => "connection",
             Self::Timeout => "timeout",
             Self::Status(429) => "throttled",
             Self::Status(_) => "status",
+            Self::Gone(_) => "gone",
             Self::Refused(_) => "refused",
             Self::Malformed(_) => "malformed",
             Self::Panicked => "panic",
+            Self::Unfinished => "unfinished",
         }
     }
 }
@@ -77,11 +103,16 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connection(error) => write!(formatter, "connection: {error}"),
+            Self::Unreachable(error) | Self::Connection(error) => {
+                write!(formatter, "connection: {error}")
+            }
             Self::Timeout => formatter.write_str("no answer in time"),
-            Self::Status(status) | Self::Refused(status) => write!(formatter, "status {status}"),
+            Self::Status(status) | Self::Gone(status) | Self::Refused(status) => {
+                write!(formatter, "status {status}")
+            }
             Self::Malformed(error) => write!(formatter, "malformed answer: {error}"),
             Self::Panicked => formatter.write_str("a panic, which the log describes"),
+            Self::Unfinished => formatter.write_str("not finished in time"),
         }
     }
 }
@@ -104,6 +135,28 @@ impl From<Reason> for Failure {
 }
 
 impl Answer {
+    /// The answer, if others are answered: then 404 is about the object.
+    #[must_use]
+    pub fn believed(self) -> Self {
+        match self {
+            Self::Failed(failure) if matches!(failure.reason, Reason::Gone(_)) => Self::Gone,
+            answer => answer,
+        }
+    }
+
+    /// The answer, if nobody is answered who could show that the client service works: another try
+    /// may end otherwise.
+    #[must_use]
+    pub fn doubted(self) -> Self {
+        match self {
+            Self::Failed(Failure {
+                reason: Reason::Refused(status),
+                ..
+            }) => Self::Failed(Reason::Status(status).into()),
+            answer => answer,
+        }
+    }
+
     /// The kind of answer, as metrics name it.
     #[must_use]
     pub fn kind(&self) -> &'static str {

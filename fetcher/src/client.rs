@@ -1,12 +1,14 @@
 //! Asking the client service for one object, and judging its answer.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::iter::successors;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
-use http::header::{ACCEPT_ENCODING, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
 use reqwest::Response;
-use reqwest::redirect::Policy;
 use serde::Deserialize;
 use shared::messages::{ObjectId, shortened};
 use shared::trace::http::{Target, note_status};
@@ -15,9 +17,7 @@ use url::Url;
 
 use crate::answer::{Answer, Failure, Reason};
 use crate::config::Config;
-
-/// Without it a server may choose any coding (RFC 9110, 12.5.3).
-const NOT_COMPRESSED: HeaderValue = HeaderValue::from_static("identity");
+use crate::connections::Connections;
 
 /// The body of an answer; other members are ignored.
 #[derive(Deserialize)]
@@ -27,9 +27,9 @@ struct Object {
 }
 
 /// The client service.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ClientService {
-    http: reqwest::Client,
+    connections: Arc<Connections>,
     /// Below it are the objects.
     objects: Url,
     target: Target,
@@ -37,31 +37,22 @@ pub struct ClientService {
 }
 
 impl ClientService {
-    /// Makes the connection pool; connections are made when they are needed.
+    /// Connections are made when they are needed.
     ///
     /// # Errors
     /// The TLS set-up fails.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("callback-pipeline-fetcher/", env!("CARGO_PKG_VERSION")))
-            .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, NOT_COMPRESSED)]))
-            .timeout(config.fetch_timeout)
-            .pool_max_idle_per_host(config.fetch_concurrency.get())
-            // Shorter than servers keep idle connections, which would close as they are used.
-            .pool_idle_timeout(Duration::from_secs(15))
-            // A redirect is not an answer, and a proxy of the environment is not the client service.
-            .redirect(Policy::none())
-            // Tries are the pipeline's own, which counts them.
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .build()
-            .context("setting up the HTTP client")?;
         Ok(Self {
-            http,
+            connections: Arc::new(Connections::new(config)?),
             objects: config.client_url.objects(),
             target: Target::new(config.client_url.url()),
             answer_limit: config.answer_limit.bytes(),
         })
+    }
+
+    /// Follows the client service when its name leads elsewhere, for ever.
+    pub async fn follow(&self) {
+        self.connections.follow().await;
     }
 
     /// Looks one object up, once.
@@ -73,7 +64,9 @@ impl ClientService {
         match self.ask(id, &mut span).await {
             Ok(answer) => answer,
             Err(failure) => {
-                span.fail(&failure.reason.error_type(), &failure.reason);
+                if !matches!(failure.reason, Reason::Gone(_)) {
+                    span.fail(&failure.reason.error_type(), &failure.reason);
+                }
                 Answer::Failed(failure)
             }
         }
@@ -82,16 +75,32 @@ impl ClientService {
     async fn ask(&self, id: ObjectId, span: &mut Spans) -> Result<Answer, Failure> {
         let mut headers = HeaderMap::new();
         span.traces().inject(&mut headers);
-        let request = self.http.get(self.object(id)).headers(headers);
-        let response = request.send().await.map_err(|error| transport(&error))?;
+        let response = self
+            .send(id, headers)
+            .await
+            .map_err(|error| transport(&error))?;
         note_status(span, response.status());
         match response.status() {
             StatusCode::OK => self.judge(id, response).await,
-            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(Answer::Gone),
             status => Err(Failure {
                 reason: refusal(status),
                 retry_after: retry_after(response.headers(), SystemTime::now()),
             }),
+        }
+    }
+
+    /// A server may close a connection that it has kept at the very moment it is used again. That
+    /// says nothing of the object, and to ask twice does no harm.
+    async fn send(&self, id: ObjectId, headers: HeaderMap) -> reqwest::Result<Response> {
+        let object = self.object(id);
+        let kept = self.connections.kept();
+        let request = kept.get(object.clone()).headers(headers.clone());
+        match request.send().await {
+            Err(error) if was_cut_off(&error) => {
+                let single = self.connections.single();
+                single.get(object).headers(headers).send().await
+            }
+            sent => sent,
         }
     }
 
@@ -132,17 +141,46 @@ impl ClientService {
 }
 
 fn transport(error: &reqwest::Error) -> Failure {
-    if error.is_timeout() {
+    if error.is_timeout() && !error.is_connect() {
         return Reason::Timeout.into();
     }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    if error.is_decode() {
-        return Reason::Malformed(cause.to_string()).into();
-    }
-    Reason::Connection(cause.to_string()).into()
+    let cause = causes(error).last().map(ToString::to_string);
+    let cause = cause.unwrap_or_default();
+    let reason = if error.is_connect() {
+        Reason::Unreachable(cause)
+    } else if error.is_decode() {
+        Reason::Malformed(cause)
+    } else {
+        Reason::Connection(cause)
+    };
+    reason.into()
+}
+
+/// The error itself, and what brought it about.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let first: &(dyn Error + 'static) = error;
+    successors(Some(first), |error| (*error).source())
+}
+
+/// Whether the connection ended after the request was sent and before an answer began.
+fn was_cut_off(error: &reqwest::Error) -> bool {
+    let is_end = |cause: &(dyn Error + 'static)| {
+        let closed = cause
+            .downcast_ref()
+            .is_some_and(hyper::Error::is_incomplete_message);
+        let broken = cause
+            .downcast_ref()
+            .map(io::Error::kind)
+            .is_some_and(|kind| {
+                use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+                matches!(
+                    kind,
+                    BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+                )
+            });
+        closed || broken
+    };
+    error.is_request() && !error.is_connect() && causes(error).any(is_end)
 }
 
 fn refusal(status: StatusCode) -> Reason {
@@ -151,7 +189,9 @@ fn refusal(status: StatusCode) -> Reason {
         StatusCode::TOO_EARLY,
         StatusCode::TOO_MANY_REQUESTS,
     ];
-    if status.is_client_error() && !passing.contains(&status) {
+    if [StatusCode::NOT_FOUND, StatusCode::GONE].contains(&status) {
+        Reason::Gone(status.as_u16())
+    } else if status.is_client_error() && !passing.contains(&status) {
         Reason::Refused(status.as_u16())
     } else {
         Reason::Status(status.as_u16())
@@ -174,6 +214,8 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn header(value: &'static str) -> HeaderMap {
@@ -202,7 +244,7 @@ mod tests {
                 "{status}"
             );
         }
-        for status in [204, 302, 408, 425, 429, 500, 503, 599] {
+        for status in [204, 302, 404, 408, 410, 425, 429, 500, 503, 599] {
             assert!(
                 refusal(StatusCode::from_u16(status).unwrap()).may_pass(),
                 "{status}"

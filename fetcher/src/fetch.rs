@@ -1,7 +1,7 @@
 //! The step for one chunk of ids: look all of them up, store the online ones, send the failed ones
 //! on. It is done when each id is safe somewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use shared::messages::{Attempt, FetchChunk, Headers, ObjectId};
 use shared::publisher::{Publication, Publisher};
 use shared::topology::Queue;
 use shared::trace::Traces;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::answer::{Answer, Failure, Reason};
 use crate::breaker::Withheld;
@@ -29,6 +29,10 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Largest chunk, in ids: no setting makes a larger one.
 const MOST_IDS: usize = 10_000;
+
+/// How long a message may be at hand: while the client service takes little, its ids would wait for so
+/// long that the broker takes the channel for dead (30 minutes without an ack).
+const MOST_AT_HAND: Duration = Duration::from_mins(15);
 
 /// Handles chunks.
 pub struct Fetch {
@@ -57,7 +61,7 @@ impl Handler for Fetch {
         let deadline = Instant::now() + PATIENCE;
         let mut ids = chunk.object_ids;
         loop {
-            let unsent = match self.settle_all(ids, &headers).await {
+            let unsent = match self.settle_all(&ids, &headers.traces).await {
                 Ok(failed) => self.send_on(&headers, failed).await,
                 Err(Unfinished) => return Outcome::Requeue,
             };
@@ -84,13 +88,33 @@ impl From<Withheld> for Unfinished {
 }
 
 impl Fetch {
-    /// Looks one id up and, if it is online, waits until it is stored: it does not wait for the
-    /// others of its chunk. Returns what failed.
-    async fn settle(
+    /// Settles each id, and returns what failed. What is not settled in the time that a message may be
+    /// at hand counts as such: the others are done, and need not be done again.
+    async fn settle_all(
         &self,
-        id: ObjectId,
+        ids: &[ObjectId],
         traces: &Traces,
-    ) -> Result<Option<(ObjectId, Failure)>, Unfinished> {
+    ) -> Result<Vec<(ObjectId, Failure)>, Unfinished> {
+        let of_one = async |id| self.settle(id, traces).await.map(|failure| (id, failure));
+        let mut under_way: FuturesUnordered<_> = ids.iter().copied().map(of_one).collect();
+        let (mut failed, mut settled) = (Vec::new(), Vec::with_capacity(ids.len()));
+        let deadline = Instant::now() + MOST_AT_HAND;
+        while let Ok(Some(one)) = timeout_at(deadline, under_way.next()).await {
+            let (id, failure) = one?;
+            settled.push(id);
+            failed.extend(failure.map(|failure| (id, failure)));
+        }
+        if !under_way.is_empty() {
+            let settled: HashSet<ObjectId> = settled.into_iter().collect();
+            let left = ids.iter().filter(|id| !settled.contains(id));
+            failed.extend(left.map(|id| (*id, Reason::Unfinished.into())));
+        }
+        Ok(failed)
+    }
+
+    /// Looks one id up and, if it is online, waits until it is stored: it does not wait for the
+    /// others of its chunk. Returns its failure.
+    async fn settle(&self, id: ObjectId, traces: &Traces) -> Result<Option<Failure>, Unfinished> {
         loop {
             match self.look_ups.look_up(id, traces).await? {
                 Answer::Online => match self.writer.store(id, traces.clone()).await {
@@ -105,29 +129,12 @@ impl Fetch {
                     return Ok(None);
                 }
                 Answer::Gone => {
-                    metrics::counter!("objects_gone_total").increment(1);
+                    note_gone();
                     return Ok(None);
                 }
-                Answer::Failed(failure) => return Ok(Some((id, failure))),
+                Answer::Failed(failure) => return Ok(Some(failure)),
             }
         }
-    }
-
-    /// Looks the ids up and returns those that failed.
-    async fn settle_all(
-        &self,
-        ids: Vec<ObjectId>,
-        headers: &Headers,
-    ) -> Result<Vec<(ObjectId, Failure)>, Unfinished> {
-        let mut settled: FuturesUnordered<_> = ids
-            .into_iter()
-            .map(|id| self.settle(id, &headers.traces))
-            .collect();
-        let mut failed = Vec::new();
-        while let Some(result) = settled.next().await {
-            failed.extend(result?);
-        }
-        Ok(failed)
     }
 
     /// Publishes the failed ids, and no others, for another try or for an operator: one message for
@@ -135,8 +142,10 @@ impl Fetch {
     async fn send_on(&self, headers: &Headers, failed: Vec<(ObjectId, Failure)>) -> Vec<ObjectId> {
         let mut groups: BTreeMap<(Queue, Reason), Vec<ObjectId>> = BTreeMap::new();
         for (id, failure) in failed {
-            let queue = self.retry_delays.next(headers.attempt, &failure);
-            groups.entry((queue, failure.reason)).or_default().push(id);
+            match self.retry_delays.next(headers.attempt, &failure) {
+                Some(queue) => groups.entry((queue, failure.reason)).or_default().push(id),
+                None => note_gone(),
+            }
         }
         let mut unsent = Vec::new();
         for ((queue, reason), object_ids) in groups {
@@ -162,7 +171,7 @@ impl Fetch {
     ) -> Result<Queue, String> {
         let is_retry = queue != Queue::Dead;
         let headers = Headers {
-            attempt: if is_retry {
+            attempt: if is_retry && reason.costs_a_try() {
                 headers.attempt.next()
             } else {
                 headers.attempt
@@ -190,6 +199,10 @@ impl Fetch {
         }
         Err(failure)
     }
+}
+
+fn note_gone() {
+    metrics::counter!("objects_gone_total").increment(1);
 }
 
 fn note(queue: Queue, attempt: Attempt, reason: &Reason, ids: &[ObjectId]) {

@@ -15,6 +15,7 @@ pub mod batch;
 pub mod breaker;
 pub mod client;
 pub mod config;
+pub mod connections;
 pub mod dead_letters;
 pub mod fetch;
 pub mod look_ups;
@@ -44,6 +45,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let breaker = Arc::new(Breaker::new(config.fetch_concurrency.get(), client_service));
     worker.hold = breaker.hold();
     let prober = Prober::new(Arc::clone(&breaker), client.clone(), &config);
+    let service = client.clone();
     let look_ups = Arc::new(look_ups::LookUps::new(client, breaker));
     let prefetch = config.fetch_prefetch;
     let consume = |queue, name, prefetch: NonZeroU16, is_bulk| Consumption {
@@ -66,9 +68,13 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     ];
     drop(writer);
     let shutdown = worker.shutdown.clone();
-    worker
-        .consume(consumptions, writing, prober.run(&shutdown))
-        .await
+    let beside = async {
+        tokio::select! {
+            () = prober.run(&shutdown) => {}
+            () = service.follow() => {}
+        }
+    };
+    Box::pin(worker.consume(consumptions, writing, beside)).await
 }
 
 /// The queues that `fetcher` publishes to and consumes.

@@ -1,7 +1,8 @@
-//! Look-ups under way: one for all who ask for the same id, asked again for as long as a failure is
-//! not the id's own.
+//! Look-ups under way: one for all who ask for the same id before it is sent, and one more for all who
+//! come meanwhile. Each is asked again for as long as a failure is not the id's own.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -15,7 +16,7 @@ use shared::trace::{Spans, Traces};
 use tokio::sync::oneshot;
 
 use crate::answer::{Answer, Reason};
-use crate::breaker::{Breaker, Verdict, Withheld};
+use crate::breaker::{Breaker, Moment, Verdict, Withheld};
 use crate::client::ClientService;
 
 /// How many times in a row an id may be asked for anew because the client service asked for rest,
@@ -30,26 +31,100 @@ const MOST_OUTAGES: usize = 10;
 type Looked = Result<Answer, Withheld>;
 
 /// A look-up under way.
-struct UnderWay {
+struct Flight {
     /// Where it is to be seen.
     traces: Traces,
-    /// Those who wait for its answer beside the one who makes it.
-    others: Vec<oneshot::Sender<Looked>>,
+    /// Those who came before the request that is under way was sent: its answer is theirs too.
+    asked: Vec<Follower>,
+    /// Those who came since. What the client service knew when it was asked may be what their callback
+    /// says has changed.
+    waiting: Vec<Follower>,
+}
+
+/// One who waits for the look-up of another one.
+struct Follower {
+    turn: oneshot::Sender<Turn>,
+    traces: Traces,
+}
+
+/// What a follower has waited for.
+enum Turn {
+    /// The answer.
+    Answered(Looked),
+    /// To make the next look-up.
+    Leads(Leader),
 }
 
 /// What is to be done for an id that was asked for.
-enum Part<'a> {
-    /// To look it up, and to tell the others.
-    First(Listed<'a>),
-    /// To wait for the one who looks it up; the second is the span of waiting.
-    Other(oneshot::Receiver<Looked>, Spans),
+enum Part {
+    /// To look it up, and to tell the followers.
+    Leader(Leader),
+    /// To wait for the leader; the second is the span of waiting.
+    Follower(oneshot::Receiver<Turn>, Spans),
+}
+
+/// Look-ups under way. Each id has one leader, whose request is under way or is the next to be sent.
+#[derive(Clone, Default)]
+struct Flights(Arc<Mutex<HashMap<ObjectId, Flight>>>);
+
+impl Flights {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectId, Flight>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self, id: ObjectId, traces: &Traces) -> Part {
+        let mut flights = self.lock();
+        if let Some(flight) = flights.get_mut(&id) {
+            let (turn, answer) = oneshot::channel();
+            let traces = traces.clone();
+            let span = traces.start(|| waiting_span(&flight.traces));
+            flight.waiting.push(Follower { turn, traces });
+            return Part::Follower(answer, span);
+        }
+        let flight = Flight {
+            traces: traces.clone(),
+            asked: Vec::new(),
+            waiting: Vec::new(),
+        };
+        flights.insert(id, flight);
+        Part::Leader(self.leader(id))
+    }
+
+    fn leader(&self, id: ObjectId) -> Leader {
+        Leader {
+            flights: self.clone(),
+            id,
+            looked: None,
+        }
+    }
+
+    /// Ends the look-up of a leader. Returns the followers that its answer is for; without an answer
+    /// they wait for the next one. One of those who wait is to lead it.
+    fn end(&self, id: ObjectId, is_answered: bool) -> (Vec<Follower>, Option<Follower>) {
+        let mut flights = self.lock();
+        let Entry::Occupied(mut entry) = flights.entry(id) else {
+            return (Vec::new(), None);
+        };
+        let flight = entry.get_mut();
+        let mut answered = std::mem::take(&mut flight.asked);
+        if !is_answered {
+            flight.waiting.append(&mut answered);
+        }
+        flight.waiting.retain(|follower| !follower.turn.is_closed());
+        let next = flight.waiting.pop();
+        match &next {
+            Some(next) => flight.traces = next.traces.clone(),
+            None => drop(entry.remove()),
+        }
+        (answered, next)
+    }
 }
 
 /// Joined look-ups.
 pub struct LookUps {
     client: ClientService,
     breaker: Arc<Breaker>,
-    under_way: Mutex<HashMap<ObjectId, UnderWay>>,
+    flights: Flights,
     counts: Counts,
 }
 
@@ -89,62 +164,39 @@ impl LookUps {
         Self {
             client,
             breaker,
-            under_way: Mutex::default(),
+            flights: Flights::default(),
             counts: Counts::new(),
         }
     }
 
-    /// Looks an object up, or waits for the look-up of it that is under way already. Returns a
-    /// failure only when it is the object's own.
+    /// Looks an object up, or waits for a look-up of it that was not sent yet. Returns a failure only
+    /// when it is the object's own, or nobody can tell.
     ///
     /// # Errors
     /// [`Withheld`] when the client service is down and will not be asked soon.
     pub async fn look_up(&self, id: ObjectId, traces: &Traces) -> Looked {
         loop {
-            match self.join(id, traces) {
-                Part::First(mut listed) => {
-                    let looked = self.run(id, traces).await;
-                    listed.looked = Some(looked.clone());
+            let turn = match self.flights.join(id, traces) {
+                Part::Leader(leader) => Ok(Turn::Leads(leader)),
+                Part::Follower(turn, _span) => turn.await,
+            };
+            match turn {
+                Ok(Turn::Answered(looked)) => {
+                    metrics::counter!("fetches_joined_total").increment(1);
                     return looked;
                 }
-                Part::Other(answer, _span) => {
-                    if let Ok(looked) = answer.await {
-                        metrics::counter!("fetches_joined_total").increment(1);
-                        return looked;
-                    }
-                    // The work of the one who made it was given up.
+                Ok(Turn::Leads(mut leader)) => {
+                    let looked = self.run(&leader, traces).await;
+                    leader.looked = Some(looked.clone());
+                    return looked;
                 }
+                Err(_) => tracing::debug!(%id, "a look-up was forgotten"),
             }
         }
     }
 
-    fn join(&self, id: ObjectId, traces: &Traces) -> Part<'_> {
-        let mut under_way = self.under_way();
-        if let Some(first) = under_way.get_mut(&id) {
-            let (teller, answer) = oneshot::channel();
-            first.others.push(teller);
-            return Part::Other(answer, traces.start(|| waiting_span(&first.traces)));
-        }
-        let first = UnderWay {
-            traces: traces.clone(),
-            others: Vec::new(),
-        };
-        under_way.insert(id, first);
-        Part::First(Listed {
-            look_ups: self,
-            id,
-            looked: None,
-        })
-    }
-
-    fn under_way(&self) -> MutexGuard<'_, HashMap<ObjectId, UnderWay>> {
-        self.under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn run(&self, id: ObjectId, traces: &Traces) -> Looked {
-        let looked = AssertUnwindSafe(self.settle(id, traces))
+    async fn run(&self, leader: &Leader, traces: &Traces) -> Looked {
+        let looked = AssertUnwindSafe(self.settle(leader, traces))
             .catch_unwind()
             .await
             .unwrap_or_else(|_| Ok(Answer::Failed(Reason::Panicked.into())));
@@ -154,28 +206,35 @@ impl LookUps {
         looked
     }
 
-    async fn settle(&self, id: ObjectId, traces: &Traces) -> Looked {
-        let (mut rests, mut outages) = (0, 0);
+    /// Asks until there is an answer, or a failure that is not the client service's.
+    async fn settle(&self, leader: &Leader, traces: &Traces) -> Looked {
+        let (mut rests, mut outages, mut has_met_gap) = (0, 0, false);
         loop {
-            let answer = self.ask(id, traces).await?;
-            let rest_is_asked_for = match &answer {
-                Answer::Failed(failure) if failure.reason.may_pass() => failure.asks_for_rest(),
-                _ => return Ok(answer),
+            let (answer, started) = self.ask(leader, traces).await?;
+            let Answer::Failed(failure) = &answer else {
+                return Ok(answer);
             };
-            if rest_is_asked_for && rests < MOST_RESTS {
+            if failure.asks_for_rest() && rests < MOST_RESTS {
                 rests += 1;
                 continue;
             }
             rests = 0;
-            if self.breaker.verdict().await? == Verdict::Works || outages == MOST_OUTAGES {
-                return Ok(answer);
+            let is_the_ids = !matches!(failure.reason, Reason::Unreachable(_));
+            match self.breaker.verdict(started, failure).await? {
+                Verdict::Works if is_the_ids => return Ok(answer.believed()),
+                Verdict::WorksAgain if is_the_ids && has_met_gap => return Ok(answer.believed()),
+                Verdict::Unclear => return Ok(answer.doubted()),
+                _ if outages == MOST_OUTAGES => return Ok(answer.doubted()),
+                verdict => has_met_gap = verdict == Verdict::WorksAgain,
             }
             outages += 1;
         }
     }
 
-    async fn ask(&self, id: ObjectId, traces: &Traces) -> Looked {
+    async fn ask(&self, leader: &Leader, traces: &Traces) -> Result<(Answer, Moment), Withheld> {
+        let id = leader.id;
         let admission = self.breaker.admit(id).await?;
+        leader.is_sending();
         let _counted = InFlight::in_gauge(self.counts.in_flight.clone());
         let started = Instant::now();
         // In a place of its own: far more ids wait for admission than are looked up, and need not
@@ -184,7 +243,7 @@ impl LookUps {
         self.counts.duration.record(started.elapsed());
         self.counts.ended(&answer);
         self.breaker.record(id, &admission, &answer);
-        Ok(answer)
+        Ok((answer, admission.started))
     }
 }
 
@@ -193,24 +252,35 @@ fn waiting_span(first: &Traces) -> SpanBuilder {
     SpanBuilder::from_name("join GET /objects/{id}").with_links(first.links())
 }
 
-/// Takes the look-up off the list when it ends, and tells the others how. If that is not known, since
-/// the one who made it was given up, they ask anew.
-struct Listed<'a> {
-    look_ups: &'a LookUps,
+/// The one who makes the look-up of an id. When it ends, the followers whose answer it has are told,
+/// and one of the others leads the next look-up. So they do when it is given up without an answer.
+struct Leader {
+    flights: Flights,
     id: ObjectId,
     looked: Option<Looked>,
 }
 
-impl Drop for Listed<'_> {
+impl Leader {
+    /// Whoever is here by now will have the answer to this request.
+    fn is_sending(&self) {
+        if let Some(flight) = self.flights.lock().get_mut(&self.id) {
+            flight.asked.append(&mut flight.waiting);
+        }
+    }
+}
+
+impl Drop for Leader {
     fn drop(&mut self) {
-        let ended = self.look_ups.under_way().remove(&self.id);
-        let Some(looked) = self.looked.take() else {
-            return;
-        };
-        for other in ended.into_iter().flat_map(|ended| ended.others) {
-            if other.send(looked.clone()).is_err() {
+        let looked = self.looked.take();
+        let (answered, next) = self.flights.end(self.id, looked.is_some());
+        for (follower, looked) in answered.into_iter().zip(looked.iter().cycle()) {
+            if follower.turn.send(Turn::Answered(looked.clone())).is_err() {
                 tracing::trace!(id = %self.id, "looked up for one who no longer waits");
             }
+        }
+        if let Some(next) = next {
+            // One who has just left drops it, and so hands it on.
+            drop(next.turn.send(Turn::Leads(self.flights.leader(self.id))));
         }
     }
 }
@@ -229,62 +299,112 @@ mod tests {
 
     const ID: ObjectId = ObjectId(7);
 
-    async fn look_ups() -> (LookUps, TcpListener) {
+    async fn look_ups(concurrency: usize) -> (LookUps, TcpListener) {
         drop(rustls::crypto::ring::default_provider().install_default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("--client-url=http://{}", listener.local_addr().unwrap());
         let arguments = ["fetcher", &url].map(OsString::from);
         let config = load::<Config, Ask>("fetcher", "", arguments, []).unwrap();
         let client = ClientService::new(&config.settings).unwrap();
-        let breaker = Breaker::new(8, Health::default().awaited("client service"));
+        let breaker = Breaker::new(concurrency, Health::default().awaited("client service"));
         (LookUps::new(client, Arc::new(breaker)), listener)
     }
 
-    /// Waits for a look-up to arrive.
+    /// Waits for a look-up to arrive on a connection of its own.
     async fn asked(listener: &TcpListener) -> TcpStream {
         let (mut stream, _) = listener.accept().await.unwrap();
-        assert!(stream.read(&mut [0; 4_096]).await.unwrap() > 0);
+        until_asked(&mut stream).await;
         stream
     }
 
-    async fn answer(stream: &mut TcpStream) {
-        let body = format!(r#"{{"id":{ID},"online":true}}"#);
+    async fn until_asked(stream: &mut TcpStream) {
+        assert!(stream.read(&mut [0; 4_096]).await.unwrap() > 0);
+    }
+
+    async fn answer(stream: &mut TcpStream, id: ObjectId) {
+        let body = format!(r#"{{"id":{id},"online":true}}"#);
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
         stream.write_all((head + &body).as_bytes()).await.unwrap();
     }
 
     #[tokio::test]
-    async fn an_id_under_way_is_asked_for_once_and_answered_to_all() {
-        let (look_ups, listener) = look_ups().await;
+    async fn who_asks_before_the_look_up_is_sent_has_its_answer() {
+        let (look_ups, listener) = look_ups(1).await;
         let traces = Traces::default();
-        let one = look_ups.look_up(ID, &traces);
-        let other = look_ups.look_up(ID, &traces);
+        let before = look_ups.look_up(ObjectId(1), &traces);
+        let (one, other) = (look_ups.look_up(ID, &traces), look_ups.look_up(ID, &traces));
         let service = async {
-            answer(&mut asked(&listener).await).await;
+            let mut stream = asked(&listener).await;
+            answer(&mut stream, ObjectId(1)).await;
+            until_asked(&mut stream).await;
+            answer(&mut stream, ID).await;
             assert!(listener.accept().now_or_never().is_none());
+            stream
         };
-        let (one, other, ()) = tokio::join!(one, other, service);
-        assert_eq!([one, other], [Ok(Answer::Online), Ok(Answer::Online)]);
-        assert!(look_ups.under_way().is_empty());
+        let (before, one, other, _) = tokio::join!(before, one, other, service);
+        assert_eq!([before, one, other], [const { Ok(Answer::Online) }; 3]);
+        assert!(look_ups.flights.lock().is_empty());
     }
 
     #[tokio::test]
-    async fn who_waits_asks_anew_when_the_look_up_is_given_up() {
-        let (look_ups, listener) = look_ups().await;
+    async fn those_who_come_during_a_look_up_share_one_more() {
+        let (look_ups, listener) = look_ups(8).await;
+        let traces = Traces::default();
+        let mut first = Box::pin(look_ups.look_up(ID, &traces));
+        let mut stream = tokio::select! {
+            _ = &mut first => panic!("nothing was answered"),
+            stream = asked(&listener) => stream,
+        };
+        let late = [(); 3].map(|()| look_ups.look_up(ID, &traces));
+        let service = async {
+            answer(&mut stream, ID).await;
+            until_asked(&mut stream).await;
+            answer(&mut stream, ID).await;
+            assert!(listener.accept().now_or_never().is_none());
+            assert_eq!(stream.read(&mut [0; 1]).now_or_never().map(drop), None);
+            stream
+        };
+        let (late, first, _) = tokio::join!(futures::future::join_all(late), first, service);
+        assert_eq!(late, [const { Ok(Answer::Online) }; 3]);
+        assert_eq!(first, Ok(Answer::Online));
+        assert!(look_ups.flights.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_follower_leads_when_the_look_up_is_given_up() {
+        let (look_ups, listener) = look_ups(8).await;
         let traces = Traces::default();
         let mut first = Box::pin(look_ups.look_up(ID, &traces));
         let mut given_up = tokio::select! {
             _ = &mut first => panic!("nothing was answered"),
             stream = asked(&listener) => stream,
         };
-        let other = look_ups.look_up(ID, &traces);
+        let others = [(); 2].map(|()| look_ups.look_up(ID, &traces));
         let service = async {
             drop(first);
             assert_eq!(given_up.read(&mut [0; 1]).await.unwrap(), 0);
-            answer(&mut asked(&listener).await).await;
+            answer(&mut asked(&listener).await, ID).await;
         };
-        let (other, ()) = tokio::join!(other, service);
-        assert_eq!(other, Ok(Answer::Online));
-        assert!(look_ups.under_way().is_empty());
+        let (others, ()) = tokio::join!(futures::future::join_all(others), service);
+        assert_eq!(others, [const { Ok(Answer::Online) }; 2]);
+        assert!(look_ups.flights.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_leaves_hands_on() {
+        let flights = Flights::default();
+        let traces = Traces::default();
+        let Part::Leader(leader) = flights.join(ID, &traces) else {
+            panic!("there is no other");
+        };
+        let [leaving, staying] = [(); 2].map(|()| match flights.join(ID, &traces) {
+            Part::Follower(turn, _) => turn,
+            Part::Leader(_) => panic!("there is a leader"),
+        });
+        drop(leader);
+        // The one who came last leads, without having looked yet.
+        drop(staying);
+        assert!(matches!(leaving.await, Ok(Turn::Leads(_))));
+        assert!(flights.lock().is_empty());
     }
 }

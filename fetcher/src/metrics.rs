@@ -27,8 +27,10 @@ const PASSING: &[Values] = &[(
         "timeout",
         "throttled",
         "status",
+        "gone",
         "malformed",
         "panic",
+        "unfinished",
     ],
 )];
 
@@ -38,7 +40,6 @@ const FAILURES: &[Values] = &[(
     &[
         "connection",
         "timeout",
-        "throttled",
         "status",
         "refused",
         "malformed",
@@ -52,7 +53,6 @@ const DEAD: &[Values] = &[(
     &[
         "connection",
         "timeout",
-        "throttled",
         "status",
         "refused",
         "malformed",
@@ -92,13 +92,13 @@ pub const METRICS: &[Description] = &[
     .from_zero(),
     Description::gauge(
         "fetch_limit",
-        "Most look-ups in flight at once as it is now: FETCH_CONCURRENCY, or less after an outage \
-         or a 429.",
+        "Most look-ups in flight at once as it is now: FETCH_CONCURRENCY, or less at the start and \
+         after an outage, a 429 or a connection that could not be made.",
     ),
     Description::counter(
         "fetches_joined_total",
-        "Ids that were not looked up, since a look-up of the same id was under way and answered \
-         for them.",
+        "Ids that were not looked up, since a look-up of the same id that was sent after they had \
+         come answered for them.",
     ),
     Description::counter(
         "fetches_withheld_total",
@@ -163,10 +163,12 @@ mod tests {
     #[test]
     fn every_reason_of_a_failed_look_up_is_listed() {
         for reason in [
+            Reason::Unreachable(String::new()),
             Reason::Connection(String::new()),
             Reason::Timeout,
             Reason::Status(429),
             Reason::Status(500),
+            Reason::Gone(404),
             Reason::Refused(403),
             Reason::Malformed(String::new()),
             Reason::Panicked,
@@ -176,11 +178,10 @@ mod tests {
                     .iter()
                     .any(|(_, values)| values.contains(&reason.kind()))
             };
-            assert!(
-                [OUTCOMES, FAILURES, DEAD].into_iter().all(lists),
-                "{reason}"
-            );
+            assert!(lists(OUTCOMES), "{reason}");
             assert_eq!(lists(PASSING), reason.may_pass(), "{reason}");
+            let kills = reason.costs_a_try() && !matches!(reason, Reason::Gone(_));
+            assert!(!kills || lists(FAILURES) && lists(DEAD), "{reason}");
         }
     }
 }

@@ -1,10 +1,12 @@
-//! Where an id goes whose look-up failed: to a retry queue, or to `objects.dead`.
+//! Where an id goes whose look-up failed: to a retry queue, to `objects.dead`, or nowhere.
+
+use std::time::Duration;
 
 use shared::config::{Value, parse_with_envy};
 use shared::messages::Attempt;
 use shared::topology::{Delay, Queue};
 
-use crate::answer::Failure;
+use crate::answer::{Failure, Reason};
 
 /// The waiting times between the tries of a look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,36 +40,46 @@ impl RetryDelays {
         delays.into_iter().map(Queue::Retry).collect()
     }
 
-    /// The queue for an id whose try `attempt` ended in `failure`. Where the client service asked
-    /// to be left alone for longer than the try's own delay, the shortest delay that is long enough
-    /// is taken, or the longest there is.
+    /// The queue for an id whose try `attempt` ended in `failure`. Nobody asks for it again if it was
+    /// gone to the last.
     #[must_use]
-    pub fn next(&self, attempt: Attempt, failure: &Failure) -> Queue {
+    pub fn next(&self, attempt: Attempt, failure: &Failure) -> Option<Queue> {
         let tried = attempt.0.get() as usize;
-        let Some(own) = self.0.get(tried - 1).filter(|_| failure.reason.may_pass()) else {
-            return Queue::Dead;
+        let last = self.0.last().filter(|_| !failure.reason.costs_a_try());
+        match (&failure.reason, self.0.get(tried - 1).or(last)) {
+            (Reason::Refused(_), _) => Some(Queue::Dead),
+            (_, Some(own)) => Some(Queue::Retry(self.long_enough(*own, failure))),
+            (Reason::Gone(_), None) => None,
+            (_, None) => Some(Queue::Dead),
+        }
+    }
+
+    /// Where the client service asked to be left alone for longer than the try's `own` delay, the
+    /// shortest delay that is long enough, or the longest there is. An id that has asked for rest
+    /// again and again waits for the longest, since all others rest meanwhile.
+    fn long_enough(&self, own: Delay, failure: &Failure) -> Delay {
+        let least = if failure.asks_for_rest() {
+            Duration::MAX
+        } else {
+            own.as_duration()
+                .max(failure.retry_after.unwrap_or_default())
         };
-        let least = own
-            .as_duration()
-            .max(failure.retry_after.unwrap_or_default());
         let long_enough = self
             .0
             .iter()
             .filter(|delay| delay.as_duration() >= least)
             .min();
-        Queue::Retry(*long_enough.or(self.0.iter().max()).unwrap_or(own))
+        *long_enough.or(self.0.iter().max()).unwrap_or(&own)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
-    use std::time::Duration;
 
     use super::*;
-    use crate::answer::Reason;
 
-    fn next(attempt: u32, reason: Reason, retry_after: Option<u64>) -> Queue {
+    fn next(attempt: u32, reason: Reason, retry_after: Option<u64>) -> Option<Queue> {
         let delays = RetryDelays::parse("1s, 5s,30s").unwrap();
         let failure = Failure {
             reason,
@@ -82,23 +94,44 @@ mod tests {
 
     #[test]
     fn each_try_waits_longer_until_the_id_is_given_up() {
-        assert_eq!(next(1, Reason::Timeout, None), retry("1s"));
-        assert_eq!(next(2, Reason::Timeout, None), retry("5s"));
-        assert_eq!(next(3, Reason::Timeout, None), retry("30s"));
-        assert_eq!(next(4, Reason::Timeout, None), Queue::Dead);
-        assert_eq!(next(u32::MAX, Reason::Timeout, None), Queue::Dead);
+        assert_eq!(next(1, Reason::Timeout, None), Some(retry("1s")));
+        assert_eq!(next(2, Reason::Timeout, None), Some(retry("5s")));
+        assert_eq!(next(3, Reason::Timeout, None), Some(retry("30s")));
+        assert_eq!(next(4, Reason::Timeout, None), Some(Queue::Dead));
+        assert_eq!(next(u32::MAX, Reason::Timeout, None), Some(Queue::Dead));
     }
 
     #[test]
     fn what_will_not_change_is_given_up_at_once() {
-        assert_eq!(next(1, Reason::Refused(403), None), Queue::Dead);
+        assert_eq!(next(1, Reason::Refused(403), None), Some(Queue::Dead));
+    }
+
+    #[test]
+    fn what_is_gone_to_the_last_is_gone() {
+        assert_eq!(next(3, Reason::Gone(404), None), Some(retry("30s")));
+        assert_eq!(next(4, Reason::Gone(404), None), None);
+    }
+
+    #[test]
+    fn what_costs_no_try_is_never_given_up() {
+        let unreachable = || Reason::Unreachable(String::new());
+        assert_eq!(next(2, unreachable(), None), Some(retry("5s")));
+        assert_eq!(next(u32::MAX, unreachable(), None), Some(retry("30s")));
+        assert_eq!(
+            next(u32::MAX, Reason::Status(429), None),
+            Some(retry("30s"))
+        );
     }
 
     #[test]
     fn a_client_service_that_asks_for_rest_is_given_it() {
-        assert_eq!(next(1, Reason::Status(429), Some(3)), retry("5s"));
-        assert_eq!(next(1, Reason::Status(429), Some(0)), retry("1s"));
-        assert_eq!(next(1, Reason::Status(429), Some(3_600)), retry("30s"));
+        assert_eq!(next(1, Reason::Status(503), Some(3)), Some(retry("5s")));
+        assert_eq!(next(1, Reason::Status(503), Some(0)), Some(retry("1s")));
+        assert_eq!(
+            next(1, Reason::Status(503), Some(3_600)),
+            Some(retry("30s"))
+        );
+        assert_eq!(next(1, Reason::Status(429), Some(0)), Some(retry("30s")));
     }
 
     #[test]

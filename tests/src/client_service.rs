@@ -26,6 +26,9 @@ pub enum Reply {
     Status(u16, Option<&'static str>),
     /// Status 200 with this body.
     Body(String),
+    /// A status and a page, as gateways answer, and log-in pages: about no object. It leads elsewhere
+    /// where the status says so.
+    Page(u16),
     /// No answer, for as long as anybody would wait.
     Silence,
 }
@@ -33,14 +36,19 @@ pub enum Reply {
 impl Reply {
     fn response(self, id: i64) -> Response<Full<Bytes>> {
         let online = |online: bool| serde_json::json!({ "id": id, "online": online }).to_string();
+        let page = "<html><body>Hello</body></html>".to_owned();
         let (status, retry_after, body) = match self {
             Self::Online => (200, None, online(true)),
             Self::Offline => (200, None, online(false)),
             Self::Body(body) => (200, None, body),
+            Self::Page(status) => (status, None, page),
             Self::Status(status, retry_after) => (status, retry_after, "{}".to_owned()),
             Self::Silence => (500, None, String::new()),
         };
         let mut response = Response::builder().status(status);
+        if (300..400).contains(&status) {
+            response = response.header("location", "/login");
+        }
         if let Some(retry_after) = retry_after {
             response = response.header("retry-after", retry_after);
         }

@@ -64,15 +64,15 @@ pub enum Mood {
     Slow,
     /// The first answer about an id is none that may be believed, later ones are true.
     Lying,
-    /// 503, whatever is asked.
-    Failing,
+    /// This, whatever is asked.
+    Failing(u16),
 }
 
 /// Starts a client service in the mood of the moment, which notes what it truly told.
 pub async fn start(mood: watch::Receiver<Mood>, told: Told) -> ClientService {
     ClientService::start(move |id, n| match *mood.borrow() {
         Mood::Slow => Reply::Silence,
-        Mood::Failing => Reply::Status(503, None),
+        Mood::Failing(status) => Reply::Page(status),
         Mood::Lying if n == 1 => lie(id),
         Mood::Honest | Mood::Lying => {
             told.note(id, Fate::of(id));

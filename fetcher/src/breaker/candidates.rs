@@ -1,8 +1,10 @@
-//! Which ids the client service is probed with.
+//! Which ids the client service is probed with, and what their answers mean together.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use shared::messages::ObjectId;
+use tokio::time::Instant;
 
 /// How many ids are remembered that were answered last.
 const ANSWERED: usize = 8;
@@ -10,8 +12,30 @@ const ANSWERED: usize = 8;
 /// How many ids are remembered that are waiting, or were when their messages were given back.
 const WAITING: usize = 32;
 
-/// How many ids are tried of which nothing is known; any valid answer counts, "gone" too.
+/// How many ids are tried of which nothing is known.
 const STRANGERS: i64 = 8;
+
+/// How many different ids have to fail, and none to be answered, for "gone" and "refused" to mean an
+/// outage. Fewer may be gone, or refused, each by itself.
+const MANY: usize = 8;
+
+/// How many make a gap in a stream of answers. In one where every other object is gone, it takes a
+/// million look-ups for so many in a row.
+const GAP: usize = 20;
+
+/// Within what time they have to fail.
+const RECENT: Duration = Duration::from_mins(1);
+
+/// What "gone" or "refused" means as the answer to a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// Everything is answered so.
+    Down,
+    /// An id that was answered is to be asked for first.
+    NotKnownYet,
+    /// There is no such id, and no reason to take that for an outage.
+    Unclear,
+}
 
 /// Ids to probe with. They take turns: any id may have become one that always fails, and a breaker
 /// that asks only for such ids would stay open for ever.
@@ -21,22 +45,59 @@ pub struct Candidates {
     waiting: VecDeque<ObjectId>,
     stranger: i64,
     turn: usize,
+    /// Ids that failed since any was answered, and when.
+    failed: VecDeque<(ObjectId, Instant)>,
+    /// How many failed since then that had been answered before.
+    refuted: usize,
 }
 
 impl Candidates {
-    /// `id` was answered: the best candidate there is.
-    pub fn answered(&mut self, id: ObjectId) {
+    /// `id` was answered: the best candidate there is. Says whether that ends a gap.
+    pub fn answered(&mut self, id: ObjectId) -> bool {
+        let is_gap = self.refuted > 0 || self.failed.len() == GAP;
+        self.refuted = 0;
+        self.failed.clear();
         self.turn = 0;
         if !self.answered.contains(&id) {
             self.waiting.retain(|waiting| *waiting != id);
             remember(&mut self.answered, id, ANSWERED);
         }
+        is_gap
     }
 
-    /// `id` was asked for and not answered.
+    /// `id` was looked up and not answered.
     pub fn failed(&mut self, id: ObjectId) {
-        self.answered.retain(|answered| *answered != id);
+        self.refuted(id);
         self.waits(id);
+        self.failed
+            .retain(|(failed, at)| *failed != id && at.elapsed() < RECENT);
+        remember(&mut self.failed, (id, Instant::now()), GAP);
+    }
+
+    /// The client service was probed with `id`, which was not answered.
+    pub fn refuted(&mut self, id: ObjectId) {
+        let before = self.answered.len();
+        self.answered.retain(|answered| *answered != id);
+        if self.answered.len() < before {
+            self.refuted += 1;
+            self.waits(id);
+        }
+    }
+
+    /// What it means that a probe was answered with "gone" or "refused". One id alone can be gone, two
+    /// that were known and are gone together cannot.
+    pub fn meaning(&mut self) -> Meaning {
+        if self.failed.len() >= MANY {
+            Meaning::Down
+        } else if !self.answered.is_empty() {
+            Meaning::NotKnownYet
+        } else if self.refuted > 1 {
+            Meaning::Down
+        } else {
+            // One of those that wait would be probed with only to fail again.
+            self.turn = 0;
+            Meaning::Unclear
+        }
     }
 
     /// `id` is to be asked for.
@@ -64,7 +125,7 @@ impl Candidates {
     }
 }
 
-fn remember(ids: &mut VecDeque<ObjectId>, id: ObjectId, most: usize) {
+fn remember<T>(ids: &mut VecDeque<T>, id: T, most: usize) {
     if ids.len() == most {
         ids.pop_front();
     }
@@ -116,6 +177,40 @@ mod tests {
         assert!((0..STRANGERS).all(|id| turns.contains(&id)));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn many_that_fail_within_a_minute_mean_an_outage_and_few_do_not() {
+        let mut candidates = Candidates::default();
+        for id in 0..20 {
+            candidates.failed(ObjectId(id % 7));
+        }
+        assert_eq!(candidates.meaning(), Meaning::Unclear);
+        tokio::time::advance(RECENT).await;
+        candidates.failed(ObjectId(7));
+        assert_eq!(candidates.meaning(), Meaning::Unclear);
+        (0..7).for_each(|id| candidates.failed(ObjectId(id)));
+        assert_eq!(candidates.meaning(), Meaning::Down);
+        assert!(!candidates.answered(ObjectId(100)), "too few for a gap");
+        assert_eq!(candidates.meaning(), Meaning::NotKnownYet);
+    }
+
+    #[test]
+    fn ids_that_were_answered_have_the_last_word() {
+        let mut candidates = Candidates::default();
+        for id in 0..3 {
+            candidates.answered(ObjectId(id));
+        }
+        candidates.failed(ObjectId(50));
+        assert_eq!(candidates.meaning(), Meaning::NotKnownYet);
+        candidates.refuted(ObjectId(0));
+        candidates.refuted(ObjectId(1));
+        assert_eq!(candidates.meaning(), Meaning::NotKnownYet);
+        candidates.refuted(ObjectId(2));
+        assert_eq!(candidates.meaning(), Meaning::Down);
+        assert!(candidates.answered(ObjectId(0)), "a gap");
+        candidates.failed(ObjectId(0));
+        assert_eq!(candidates.meaning(), Meaning::Unclear, "it is alone");
+    }
+
     #[test]
     fn few_ids_are_remembered() {
         let mut candidates = Candidates::default();
@@ -125,5 +220,7 @@ mod tests {
         }
         assert_eq!(candidates.answered.len(), ANSWERED);
         assert_eq!(candidates.waiting.len(), WAITING);
+        (0..1_000).for_each(|id| candidates.failed(ObjectId(id)));
+        assert_eq!(candidates.failed.len(), GAP);
     }
 }

@@ -8,6 +8,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// out within a few answers how much it bears.
 pub const FEW: usize = 4;
 
+/// How many connections at once no client service minds.
+pub const MODEST: usize = 512;
+
 /// Bounds look-ups in flight; who waits is served in order.
 #[derive(Debug)]
 pub struct Limit {
@@ -22,6 +25,8 @@ pub struct Limit {
 struct Size {
     limit: usize,
     issued: usize,
+    /// The largest number in flight since [`Limit::cool`].
+    peak: usize,
 }
 
 /// The right to have one look-up in flight, for as long as it lives.
@@ -32,17 +37,19 @@ pub struct Slot<'a> {
 }
 
 impl Limit {
-    /// Begins at `most`, which it never exceeds.
+    /// Never exceeds `most`, and begins with a modest number: there are no connections yet.
     #[must_use]
     pub fn new(most: usize) -> Self {
         let most = most.min(Semaphore::MAX_PERMITS);
+        let begin = most.min(MODEST);
         let size = Size {
-            limit: most,
-            issued: most,
+            limit: begin,
+            issued: begin,
+            peak: 0,
         };
         size.show();
         Self {
-            slots: Semaphore::new(most),
+            slots: Semaphore::new(begin),
             size: Mutex::new(size),
             most,
         }
@@ -57,7 +64,7 @@ impl Limit {
         }
     }
 
-    /// One more, up to the most.
+    /// One more, up to the most. With one for each answer it doubles in the time of a look-up.
     pub fn grow(&self) {
         let mut size = self.size();
         if size.limit == self.most {
@@ -79,6 +86,13 @@ impl Limit {
     /// Down to half, but not to less than a few.
     pub fn halve(&self) {
         self.lower(|limit| FEW.max(limit / 2));
+    }
+
+    /// Down to what was needed lately, with room to double: for more than that there are no
+    /// connections any more.
+    pub fn cool(&self) {
+        let peak = std::mem::take(&mut self.size().peak);
+        self.lower(|_| MODEST.max(2 * peak));
     }
 
     fn lower(&self, to: impl FnOnce(usize) -> usize) {
@@ -104,6 +118,10 @@ impl Size {
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
         let mut size = self.limit.size();
+        let in_flight = size
+            .issued
+            .saturating_sub(self.limit.slots.available_permits());
+        size.peak = size.peak.max(in_flight);
         if size.issued > size.limit
             && let Some(permit) = self.permit.take()
         {
@@ -133,6 +151,24 @@ mod tests {
             limit.grow();
             assert_eq!(take_all(&limit).len(), expected);
         }
+    }
+
+    #[test]
+    fn it_begins_with_a_modest_number_and_cools_down_to_what_is_needed() {
+        let limit = Limit::new(10_000);
+        assert_eq!(take_all(&limit).len(), MODEST);
+        (0..10_000).for_each(|_| limit.grow());
+        assert_eq!(take_all(&limit).len(), 10_000);
+        limit.cool();
+        let in_use: Vec<_> = take_all(&limit).into_iter().take(1_000).collect();
+        assert_eq!(in_use.len(), 1_000);
+        limit.cool();
+        drop(in_use);
+        limit.cool();
+        assert_eq!(take_all(&limit).len(), 2_000);
+        limit.cool();
+        limit.cool();
+        assert_eq!(take_all(&limit).len(), MODEST);
     }
 
     #[test]

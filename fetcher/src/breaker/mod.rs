@@ -3,8 +3,10 @@
 //!
 //! The question that each failed look-up raises, "is it the id, or the service?", is answered by
 //! evidence that is newer than the failure: a look-up that was started later and was answered, or a
-//! probe that was started later and was not.
+//! probe that was started later and was not. "Gone" and "refused" are failures like others here, for
+//! a gateway may say so of everything.
 
+use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,18 +16,18 @@ use shared::messages::ObjectId;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::answer::{Answer, Failure};
+use crate::answer::{Answer, Failure, Reason};
 
 pub mod candidates;
 pub mod limit;
 pub mod prober;
 pub mod state;
 
-use candidates::Candidates;
+use candidates::{Candidates, Meaning};
 use limit::{Limit, Slot};
-use state::{Moment, Passage, State};
+use state::{Passage, State};
 
-pub use state::Verdict;
+pub use state::{Moment, Verdict};
 
 /// How long the client service is left alone when it asks for rest: at least so long, also when it
 /// does not say how long or says 0.
@@ -33,6 +35,10 @@ const LEAST_REST: Duration = Duration::from_secs(1);
 
 /// A longer rest would leave callbacks lying because of one wrong header.
 const MOST_REST: Duration = Duration::from_mins(5);
+
+/// How much longer the next probe of a client service that is down waits because it asks for that: it
+/// cannot know when it will be well.
+const MOST_PROBE_DELAY: Duration = Duration::from_secs(10);
 
 /// The look-up is not made for now: its message is to go back to the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +55,8 @@ pub struct Breaker {
 
 /// The right to send one look-up.
 pub struct Admission<'a> {
-    started: Moment,
+    /// When it begins.
+    pub started: Moment,
     _slot: Slot<'a>,
 }
 
@@ -90,23 +97,30 @@ impl Breaker {
             }
             drop(slot);
             self.candidates(|candidates| candidates.waits(id));
-            self.passable().await?;
+            self.or_withheld(self.until_free()).await?;
         }
     }
 
     /// Draws the conclusions from an answer, except from failures, which are judged later.
     pub fn record(&self, id: ObjectId, admission: &Admission<'_>, answer: &Answer) {
-        self.weigh(id, admission.started, answer);
+        if self.weigh(id, admission.started, answer).is_some() {
+            self.candidates(|candidates| candidates.failed(id));
+        }
     }
 
-    /// Waits for the verdict on a look-up that has just failed.
+    /// Waits for the verdict on a look-up that began at `started` and has just failed.
     ///
     /// # Errors
     /// [`Withheld`] when it will not be known soon.
-    pub async fn verdict(&self) -> Result<Verdict, Withheld> {
+    pub async fn verdict(&self, started: Moment, failure: &Failure) -> Result<Verdict, Withheld> {
         let mut failed = Moment::default();
         self.state.send_modify(|state| failed = state.failed());
-        self.until(|state| state.verdict(failed)).await
+        let verdict = self.until(|state| state.verdict(started, failed)).await?;
+        if verdict == Verdict::Works && failure.reason.may_be_about_the_object() {
+            // It was an answer.
+            self.limit.grow();
+        }
+        Ok(verdict)
     }
 
     fn start(&self) -> Option<Moment> {
@@ -121,15 +135,15 @@ impl Breaker {
     }
 
     /// Waits until the breaker is closed and no rest is asked for.
-    async fn passable(&self) -> Result<(), Withheld> {
+    async fn until_free(&self) {
+        let mut state = self.state.subscribe();
         loop {
-            let passage = |state: &State| match state.passage() {
-                Passage::Open => None,
-                passage => Some(passage),
-            };
-            match self.until(passage).await? {
-                Passage::Resting(until) => self.or_withheld(sleep_until(until)).await?,
-                _ => return Ok(()),
+            let passage = state.borrow_and_update().passage();
+            match passage {
+                Passage::Free => return,
+                Passage::Resting(until) => sleep_until(until).await,
+                // Its sender lives as long as the breaker.
+                Passage::Open => drop(state.changed().await),
             }
         }
     }
@@ -150,40 +164,65 @@ impl Breaker {
     async fn or_withheld(&self, event: impl Future<Output = ()>) -> Result<(), Withheld> {
         let mut withheld = self.withheld.subscribe();
         tokio::select! {
+            biased;
             () = event => Ok(()),
             _ = withheld.wait_for(|withheld| *withheld) => Err(Withheld),
         }
     }
 
-    /// Returns the failure, if the answer is one that says something of the client service.
+    /// Returns the failure, if it is one.
     fn weigh<'a>(&self, id: ObjectId, started: Moment, answer: &'a Answer) -> Option<&'a Failure> {
-        let failure = match answer {
-            Answer::Failed(failure) if failure.reason.may_pass() => failure,
-            _ => {
-                self.answered(id, started);
-                return None;
-            }
+        let Answer::Failed(failure) = answer else {
+            self.answered(id, started);
+            return None;
         };
-        self.candidates(|candidates| candidates.failed(id));
         if failure.asks_for_rest() {
             self.rest(started, failure);
+        } else if let Reason::Unreachable(_) = failure.reason {
+            self.ease(started);
         }
         Some(failure)
     }
 
     fn answered(&self, id: ObjectId, started: Moment) {
-        self.candidates(|candidates| candidates.answered(id));
+        let gap_ends = self.candidates(|candidates| candidates.answered(id));
         self.limit.grow();
         self.state.send_if_modified(|state| {
             let was_in_doubt = state.is_in_doubt();
-            let outage = state.answered(started);
-            if let Some(outage) = outage {
-                metrics::gauge!("client_service_breaker_open").set(0);
-                tracing::info!(?outage, "client service answers again, breaker closed");
-                self.dependency.up();
+            if gap_ends {
+                state.gap_ends();
             }
-            was_in_doubt || outage.is_some()
+            let outage = state.answered(started);
+            outage.map_or(was_in_doubt, |outage| self.closed(outage))
         });
+    }
+
+    /// While the state is changed, so that nobody sees it changed before.
+    fn closed(&self, outage: Duration) -> bool {
+        metrics::gauge!("client_service_breaker_open").set(0);
+        tracing::info!(?outage, "client service answers again, breaker closed");
+        self.dependency.up();
+        true
+    }
+
+    /// While the state is changed: the limit is low before anybody sees the breaker open, and so before
+    /// it can close again.
+    fn opened(&self, reason: &dyn Display) {
+        self.limit.lower_to_few();
+        metrics::gauge!("client_service_breaker_open").set(1);
+        self.dependency.down(reason);
+    }
+
+    /// A connection could not be made: too many at once may be the reason.
+    fn ease(&self, started: Moment) {
+        let mut is_news = false;
+        self.state.send_if_modified(|state| {
+            is_news = state.ease(started);
+            false
+        });
+        if is_news {
+            self.limit.halve();
+        }
     }
 
     fn rest(&self, started: Moment, failure: &Failure) {
@@ -246,30 +285,57 @@ impl Breaker {
     /// one, if the client service said so.
     fn probed(&self, id: ObjectId, started: Moment, answer: &Answer) -> Option<Duration> {
         let failure = self.weigh(id, started, answer)?;
-        self.state.send_modify(|state| {
-            if state.probe_failed(started) {
-                // Before anybody sees it open, and so before it can close again.
-                self.limit.lower_to_few();
-                metrics::gauge!("client_service_breaker_open").set(1);
-                self.dependency.down(&failure.reason);
+        self.candidates(|candidates| candidates.refuted(id));
+        let meaning = if failure.reason.may_be_about_the_object() {
+            self.candidates(Candidates::meaning)
+        } else {
+            Meaning::Down
+        };
+        self.state.send_modify(|state| match meaning {
+            Meaning::Down if state.probe_failed(started) => self.opened(&failure.reason),
+            Meaning::Unclear => {
+                state
+                    .probe_unclear(started)
+                    .map(|outage| self.closed(outage));
             }
+            Meaning::Down | Meaning::NotKnownYet => {}
         });
-        failure.retry_after.map(|after| after.min(MOST_REST))
+        // A rest is waited for in any case.
+        failure.retry_after.map(|after| after.min(MOST_PROBE_DELAY))
     }
 
     fn is_open(&self) -> bool {
         self.state.borrow().is_open()
     }
 
-    /// Waits until the breaker is open, or closed.
-    async fn until_open(&self, open: bool) {
+    /// Waits until no look-ups are sent.
+    async fn until_not_free(&self) {
         let mut state = self.state.subscribe();
         // Its sender lives as long as the breaker.
-        drop(state.wait_for(|state| state.is_open() == open).await);
+        drop(
+            state
+                .wait_for(|state| state.passage() != Passage::Free)
+                .await,
+        );
+    }
+
+    /// A rest that has lasted for too long is an outage: a probe has to show that it is over.
+    fn rest_is_outage(&self) {
+        self.state.send_modify(|state| {
+            let now = state.start();
+            if !state.is_open() && state.probe_failed(now) {
+                self.opened(&"it asks to be left alone");
+            }
+        });
     }
 
     /// From now on, or no longer, look-ups that wait end with [`Withheld`].
     fn withhold(&self, withheld: bool) {
         self.withheld.send_replace(withheld);
+    }
+
+    /// From now on no more look-ups at once than were lately.
+    fn cool(&self) {
+        self.limit.cool();
     }
 }

@@ -14,8 +14,12 @@ pub struct Moment(u64);
 pub enum Verdict {
     /// The id's own: the client service works.
     Works,
+    /// The client service works, and did not for a moment: the id is asked for again.
+    WorksAgain,
     /// The client service's.
     Down,
+    /// Something answers, and nothing shows that it is the client service.
+    Unclear,
 }
 
 /// Whether look-ups may be sent.
@@ -29,8 +33,8 @@ pub enum Passage {
     Open,
 }
 
-/// State of the breaker. An answer is valid when the client service did its work, whatever it says
-/// of the object.
+/// State of the breaker. An answer is valid when it says whether the object is online: anybody can
+/// say that there is no such object, or that it is forbidden to ask.
 #[derive(Debug, Default)]
 pub struct State {
     now: Moment,
@@ -40,10 +44,14 @@ pub struct State {
     failed: Moment,
     /// Start of the newest probe that showed the client service to be down.
     down: Moment,
+    /// Start of the newest probe that left it unclear.
+    unclear: Moment,
+    /// End of the newest gap: a time in which there was no valid answer, and should have been some.
+    gap: Moment,
     /// Since when the breaker is open.
     open: Option<Instant>,
     rest_until: Option<Instant>,
-    /// When the limit was last lowered because rest was asked for.
+    /// When the limit was last lowered because of what look-ups met.
     eased: Moment,
 }
 
@@ -58,6 +66,11 @@ impl State {
     pub fn failed(&mut self) -> Moment {
         self.failed = self.start();
         self.failed
+    }
+
+    /// There was no valid answer for a while, and there is one now.
+    pub fn gap_ends(&mut self) {
+        self.gap = self.start();
     }
 
     /// A look-up, or a probe, that began at `started` got a valid answer. Says for how long the
@@ -82,10 +95,23 @@ impl State {
         opens
     }
 
+    /// A probe that began at `started` showed that something answers, and no more. Says for how long
+    /// the breaker was open, if that closes it.
+    pub fn probe_unclear(&mut self, started: Moment) -> Option<Duration> {
+        self.unclear = started;
+        self.open.take().map(|since| since.elapsed())
+    }
+
     /// A look-up that began at `started` was answered with the wish to be left alone for `rest`. Says
-    /// whether the wish is news: look-ups that were in flight together get it together.
+    /// whether the wish is news.
     pub fn rest(&mut self, started: Moment, rest: Duration) -> bool {
         self.rest_until = self.rest_until.max(Some(Instant::now() + rest));
+        self.ease(started)
+    }
+
+    /// A look-up that began at `started` met a client service that bears no more. Says whether that is
+    /// news: look-ups that were in flight together meet it together.
+    pub fn ease(&mut self, started: Moment) -> bool {
         let is_news = started > self.eased;
         if is_news {
             self.eased = self.start();
@@ -109,14 +135,19 @@ impl State {
         self.rest_until.filter(|until| *until > Instant::now())
     }
 
-    /// Whose failure it was that happened at `failed`, once there is evidence from after it. In
-    /// doubt it was the client service's, since that costs no attempt.
+    /// Whose failure it was that a look-up met which began at `started` and failed at `failed`, once
+    /// there is evidence from after it. In doubt it was the client service's, since that costs no
+    /// attempt.
     #[must_use]
-    pub fn verdict(&self, failed: Moment) -> Option<Verdict> {
+    pub fn verdict(&self, started: Moment, failed: Moment) -> Option<Verdict> {
         if self.is_open() || self.down > failed {
             Some(Verdict::Down)
+        } else if self.answered > failed && self.gap > started {
+            Some(Verdict::WorksAgain)
+        } else if self.answered > failed {
+            Some(Verdict::Works)
         } else {
-            (self.answered > failed).then_some(Verdict::Works)
+            (self.unclear > failed).then_some(Verdict::Unclear)
         }
     }
 
@@ -129,7 +160,7 @@ impl State {
     /// Whether a failure waits for a verdict.
     #[must_use]
     pub fn is_in_doubt(&self) -> bool {
-        self.verdict(self.failed).is_none() && self.failed > Moment::default()
+        self.verdict(self.failed, self.failed).is_none() && self.failed > Moment::default()
     }
 }
 
@@ -143,10 +174,10 @@ mod tests {
         let (early, probe) = (state.start(), state.start());
         let failed = state.failed();
         assert_eq!(state.answered(early), None);
-        assert!(state.is_in_doubt() && state.verdict(failed).is_none());
+        assert!(state.is_in_doubt() && state.verdict(failed, failed).is_none());
         let late = state.start();
         assert_eq!(state.answered(late), None);
-        assert_eq!(state.verdict(failed), Some(Verdict::Works));
+        assert_eq!(state.verdict(failed, failed), Some(Verdict::Works));
         assert!(!state.is_in_doubt());
         assert!(!state.probe_failed(probe), "a later look-up was answered");
     }
@@ -158,15 +189,41 @@ mod tests {
         let failed = state.failed();
         let (probe, second) = (state.start(), state.start());
         assert!(state.probe_failed(probe));
-        assert_eq!(state.verdict(failed), Some(Verdict::Down));
+        assert_eq!(state.verdict(failed, failed), Some(Verdict::Down));
         let later = state.failed();
-        assert_eq!(state.verdict(later), Some(Verdict::Down));
+        assert_eq!(state.verdict(later, later), Some(Verdict::Down));
         assert_eq!(state.answered(in_flight), None);
         assert_eq!(state.passage(), Passage::Open);
         tokio::time::advance(Duration::from_secs(9)).await;
         assert_eq!(state.answered(second), Some(Duration::from_secs(9)));
         assert_eq!(state.passage(), Passage::Free);
-        assert_eq!(state.verdict(failed), Some(Verdict::Down));
+        assert_eq!(state.verdict(failed, failed), Some(Verdict::Down));
+    }
+
+    #[test]
+    fn a_gap_shows_in_what_began_before_its_end() {
+        let mut state = State::default();
+        let (within, after) = (state.start(), state.failed());
+        state.gap_ends();
+        let (late, probe) = (state.start(), state.start());
+        assert_eq!(state.verdict(within, after), None);
+        assert_eq!(state.answered(probe), None);
+        assert_eq!(state.verdict(within, after), Some(Verdict::WorksAgain));
+        assert_eq!(state.verdict(late, after), Some(Verdict::Works));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unclear_probe_ends_the_doubt_and_closes_the_breaker() {
+        let mut state = State::default();
+        let failed = state.failed();
+        let probe = state.start();
+        assert_eq!(state.probe_unclear(probe), None);
+        assert!(!state.is_in_doubt());
+        assert_eq!(state.verdict(failed, failed), Some(Verdict::Unclear));
+        let (down, unclear) = (state.start(), state.start());
+        assert!(state.probe_failed(down));
+        assert_eq!(state.probe_unclear(unclear), Some(Duration::ZERO));
+        assert_eq!(state.passage(), Passage::Free);
     }
 
     #[test]

@@ -11,18 +11,24 @@ use tests::broker::headers;
 use tests::client_service::{ClientService, Reply};
 use tests::wait::eventually;
 use tests::world::World;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 tests::tests![
     only_online_objects_are_stored_whatever_their_id,
     a_row_expires_its_ttl_after_it_was_last_seen,
     the_deletion_is_armed_for_exactly_the_stored_rows,
     objects_that_are_gone_are_neither_stored_nor_asked_for_again,
+    every_other_object_can_be_gone_and_is_asked_for_once,
     answers_that_do_not_count_are_asked_for_again_until_they_do,
     a_look_up_without_an_answer_is_given_up_and_tried_again,
     an_id_that_keeps_failing_ends_among_the_dead_with_its_reason,
     a_refused_id_goes_to_the_dead_at_once_and_holds_up_no_other,
     a_client_service_that_asks_for_rest_is_left_alone,
-    an_id_that_is_being_looked_up_is_not_asked_for_again,
+    an_object_that_comes_online_during_its_look_up_is_found_for_the_next_callback,
+    callbacks_that_come_during_a_look_up_share_one_more,
+    a_look_up_that_meets_the_end_of_its_connection_is_sent_again_at_once,
+    look_ups_begin_with_a_modest_number_in_flight,
     look_ups_in_flight_are_bounded,
     an_unreadable_message_goes_to_the_dead_and_the_next_is_worked_on,
     a_message_that_comes_twice_changes_nothing,
@@ -118,12 +124,39 @@ async fn objects_that_are_gone_are_neither_stored_nor_asked_for_again(world: &mu
         _ => Reply::Online,
     })
     .await;
-    let fetcher = world.fetcher(&client, &[FAST]).await;
+    let fetcher = world.fetcher(&client, &[FAST, "--fetch-prefetch=1"]).await;
     publish(world, &[1, 2, 3]).await;
-    world.database.until_ids(&[3]).await;
+    // Nothing is taken before all of that is settled.
+    publish(world, &[4]).await;
+    world.database.until_ids(&[3, 4]).await;
     // A stop in order finishes what is at work: from then on nothing more can happen.
     world.running(fetcher).stop().await;
     assert_eq!((client.look_ups(1).len(), client.look_ups(2).len()), (1, 1));
+    assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
+    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+}
+
+async fn every_other_object_can_be_gone_and_is_asked_for_once(world: &mut World) {
+    let client = ClientService::start(|id, _| {
+        if id % 2 == 0 {
+            Reply::Online
+        } else {
+            Reply::Page(404)
+        }
+    })
+    .await;
+    let flags = ["--object-ttl=1h", "--fetch-prefetch=1"];
+    let fetcher = world.fetcher(&client, &flags).await;
+    // None of those that the client service is probed with.
+    publish(world, &(100..200).collect::<Vec<_>>()).await;
+    // Not taken before all of them are settled.
+    publish(world, &[200]).await;
+    let online: Vec<i64> = (100..=200).step_by(2).collect();
+    world.database.until_ids(&online).await;
+    world.running(fetcher).stop().await;
+    for gone in (101..200).step_by(2) {
+        assert_eq!(client.look_ups(gone).len(), 1, "id {gone}");
+    }
     assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
     assert_eq!(world.broker.ready(Queue::Dead).await, 0);
 }
@@ -234,8 +267,32 @@ async fn a_client_service_that_asks_for_rest_is_left_alone(world: &mut World) {
     );
 }
 
-async fn an_id_that_is_being_looked_up_is_not_asked_for_again(world: &mut World) {
-    let client = ClientService::start(even_is_online).await;
+/// Offline when it is asked for first, online from then on.
+fn comes_online(_: i64, n: usize) -> Reply {
+    if n == 1 {
+        Reply::Offline
+    } else {
+        Reply::Online
+    }
+}
+
+async fn an_object_that_comes_online_during_its_look_up_is_found_for_the_next_callback(
+    world: &mut World,
+) {
+    let client = ClientService::start(comes_online).await;
+    world.fetcher(&client, &[]).await;
+    client.hold();
+    publish(world, &[2]).await;
+    client.until_in_flight(1).await;
+    publish(world, &[2, 10]).await;
+    client.until_in_flight(2).await;
+    client.release();
+    world.database.until_ids(&[2]).await;
+    until_worked_off(world).await;
+}
+
+async fn callbacks_that_come_during_a_look_up_share_one_more(world: &mut World) {
+    let client = ClientService::start(comes_online).await;
     let fetcher = world.fetcher(&client, &[]).await;
     client.hold();
     for other in [10, 20, 30] {
@@ -243,10 +300,76 @@ async fn an_id_that_is_being_looked_up_is_not_asked_for_again(world: &mut World)
     }
     client.until_in_flight(4).await;
     client.release();
-    world.database.until_ids(&[2, 10, 20, 30]).await;
+    world.database.until_ids(&[2]).await;
     world.running(fetcher).stop().await;
-    assert_eq!(client.look_ups(2).len(), 1);
+    assert_eq!(client.look_ups(2).len(), 2);
     assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
+}
+
+/// Leads to `upstream`, and closes each connection when a second request comes on it: in order, or
+/// with a reset.
+async fn closing_at_the_second_request(upstream: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        for nth in 0.. {
+            let (downstream, _) = listener.accept().await.unwrap();
+            tokio::spawn(pass_one(downstream, upstream.clone(), nth % 2 == 0));
+        }
+    });
+    url
+}
+
+async fn pass_one(mut downstream: TcpStream, upstream: String, with_reset: bool) {
+    let mut buffer = vec![0; 4_096];
+    let read = downstream.read(&mut buffer).await.unwrap_or(0);
+    if read == 0 {
+        return;
+    }
+    let mut upstream = TcpStream::connect(upstream).await.unwrap();
+    upstream.write_all(&buffer[..read]).await.unwrap();
+    let read = upstream.read(&mut buffer).await.unwrap();
+    downstream.write_all(&buffer[..read]).await.unwrap();
+    let second = downstream.read(&mut buffer).await;
+    if with_reset && second.is_ok() {
+        downstream.set_zero_linger().unwrap();
+    }
+}
+
+async fn a_look_up_that_meets_the_end_of_its_connection_is_sent_again_at_once(world: &mut World) {
+    let mut client = ClientService::start(|_, _| Reply::Online).await;
+    let upstream = client.url.replace("http://", "");
+    client.url = closing_at_the_second_request(upstream).await;
+    // One after the other, so that connections are used again.
+    let flags = ["--fetch-concurrency=1", "--retry-delays=1h"];
+    world.fetcher(&client, &flags).await;
+    let ids: Vec<i64> = (1..=20).collect();
+    publish(world, &ids).await;
+    world.database.until_ids(&ids).await;
+    until_worked_off(world).await;
+}
+
+/// Thousands of connections at once are refused by many a server.
+async fn look_ups_begin_with_a_modest_number_in_flight(world: &mut World) {
+    const BEGIN: usize = 512;
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    client.hold();
+    world
+        .fetcher(&client, &["--fetch-concurrency=16384", "--object-ttl=1h"])
+        .await;
+    let ids: Vec<i64> = (0..1_500).collect();
+    for ids in ids.chunks(50) {
+        publish(world, ids).await;
+    }
+    client.until_in_flight(BEGIN).await;
+    // Each answer allows one more than it ends.
+    client.let_through(100);
+    client.until_in_flight(BEGIN + 100).await;
+    client.let_through(BEGIN);
+    // All that are left.
+    client.until_in_flight(ids.len() - BEGIN - 100).await;
+    client.release();
+    world.database.until_ids(&ids).await;
 }
 
 async fn look_ups_in_flight_are_bounded(world: &mut World) {

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use shared::config::Value;
 use shared::messages::{FetchChunk, Headers, ObjectId, decode};
-use shared::topology::Queue;
+use shared::topology::{Delay, Queue};
 use tests::broker::headers;
 use tests::client_service::{ClientService, Reply};
 use tests::wait::eventually;
@@ -17,6 +18,22 @@ tests::tests![
     an_outage_with_lies_costs_no_attempts,
     an_outage_with_refused_connections_costs_no_attempts,
     an_outage_that_only_asks_for_rest_costs_no_attempts,
+    a_gateway_that_finds_nothing_makes_no_object_gone,
+    a_gateway_to_which_everything_is_gone_makes_no_object_gone,
+    a_gateway_that_forbids_everything_kills_no_id,
+    a_gateway_that_wants_a_password_kills_no_id,
+    a_gateway_with_a_legal_obstacle_kills_no_id,
+    answers_without_content_cost_no_attempts,
+    a_page_in_place_of_every_object_costs_no_attempts,
+    being_led_to_a_login_page_costs_no_attempts,
+    objects_that_were_known_and_are_not_found_together_are_not_gone,
+    a_gap_of_a_moment_makes_no_object_gone,
+    the_only_object_there_is_can_be_gone,
+    the_only_object_that_was_known_can_be_gone,
+    the_only_id_there_is_can_be_refused,
+    a_good_id_is_found_behind_many_that_are_unknown,
+    a_service_that_asks_for_an_hour_is_found_well_within_seconds,
+    a_long_rest_gives_messages_back,
     after_an_outage_look_ups_ramp_up,
     one_bad_id_among_many_holds_up_no_other,
     the_only_id_there_is_can_be_the_bad_one,
@@ -24,7 +41,7 @@ tests::tests![
     a_good_id_that_turned_bad_does_not_keep_the_breaker_open,
     a_breaker_that_knows_no_good_id_closes_by_those_that_wait,
     while_rest_is_asked_for_no_id_is_looked_up,
-    an_id_that_always_asks_for_rest_is_given_up,
+    an_id_that_always_asks_for_rest_keeps_its_tries,
     in_a_long_outage_messages_are_given_back_once_and_taken_again_after_it,
     a_fetcher_that_holds_back_consumption_can_be_stopped,
     a_fetcher_that_is_stopped_in_an_outage_returns_its_messages,
@@ -141,6 +158,199 @@ async fn an_outage_that_only_asks_for_rest_costs_no_attempts(world: &mut World) 
     until_down(world, fetcher, true).await;
     client.recover();
     recovered(world, &[1]).await;
+}
+
+/// Everything is answered so, and later as it should be: nothing is gone, nothing is dead.
+async fn gateway(world: &mut World, reply: Reply) {
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    client.fail(reply);
+    let flags = [FAST, PROBE, "--object-ttl=1h"];
+    let fetcher = world.fetcher(&client, &flags).await;
+    let ids: Vec<i64> = (1_001..=1_100).collect();
+    for ids in ids.chunks(20) {
+        publish(world, ids).await;
+    }
+    until_down(world, fetcher, true).await;
+    further_look_ups(&client, 8).await;
+    client.recover();
+    world.database.until_ids(&ids).await;
+    until_down(world, fetcher, false).await;
+    world.broker.until_ready(Queue::Fetch, 0).await;
+    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+}
+
+async fn a_gateway_that_finds_nothing_makes_no_object_gone(world: &mut World) {
+    gateway(world, Reply::Page(404)).await;
+}
+
+async fn a_gateway_to_which_everything_is_gone_makes_no_object_gone(world: &mut World) {
+    gateway(world, Reply::Status(410, None)).await;
+}
+
+async fn a_gateway_that_forbids_everything_kills_no_id(world: &mut World) {
+    gateway(world, Reply::Page(403)).await;
+}
+
+async fn a_gateway_that_wants_a_password_kills_no_id(world: &mut World) {
+    gateway(world, Reply::Status(401, None)).await;
+}
+
+async fn a_gateway_with_a_legal_obstacle_kills_no_id(world: &mut World) {
+    gateway(world, Reply::Page(451)).await;
+}
+
+async fn answers_without_content_cost_no_attempts(world: &mut World) {
+    gateway(world, Reply::Status(204, None)).await;
+}
+
+async fn a_page_in_place_of_every_object_costs_no_attempts(world: &mut World) {
+    gateway(world, Reply::Page(200)).await;
+}
+
+async fn being_led_to_a_login_page_costs_no_attempts(world: &mut World) {
+    gateway(world, Reply::Page(302)).await;
+}
+
+/// Few ids, so that it has to be known that they were answered before.
+async fn objects_that_were_known_and_are_not_found_together_are_not_gone(world: &mut World) {
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    let flags = [FAST, "--probe-interval=100ms", "--object-ttl=1h"];
+    let fetcher = world.fetcher(&client, &flags).await;
+    publish(world, &[101, 102, 103]).await;
+    world.database.until_ids(&[101, 102, 103]).await;
+    until_worked_off(world).await;
+    forget_rows(world).await;
+    client.fail(Reply::Page(404));
+    publish(world, &[101, 102, 103]).await;
+    until_down(world, fetcher, true).await;
+    further_look_ups(&client, 8).await;
+    assert!(world.database.ids().await.is_empty());
+    client.recover();
+    world.database.until_ids(&[101, 102, 103]).await;
+}
+
+async fn forget_rows(world: &World) {
+    let delete = world.database.client.batch_execute("delete from objects");
+    delete.await.unwrap();
+}
+
+async fn until_worked_off(world: &World) {
+    world.broker.until_ready(Queue::Fetch, 0).await;
+}
+
+/// Too short, and too few ids, for an outage: an object that is known and not found for a moment tells of
+/// it.
+async fn a_gap_of_a_moment_makes_no_object_gone(world: &mut World) {
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    let flags = ["--retry-delays=1h", "--probe-interval=3s"];
+    world.fetcher(&client, &flags).await;
+    publish(world, &[101, 102, 103]).await;
+    world.database.until_ids(&[101, 102, 103]).await;
+    client.fail(Reply::Page(404));
+    let before = client.total();
+    publish(world, &[201, 202, 203, 204]).await;
+    eventually("a second probe", async || {
+        (client.total() > before + 5).then_some(())
+    })
+    .await;
+    client.recover();
+    let all = [101, 102, 103, 201, 202, 203, 204];
+    world.database.until_ids(&all).await;
+    until_worked_off(world).await;
+}
+
+/// Nobody else is answered, who could show whose fault it is.
+async fn asked_for_until_its_tries_are_used_up(world: &mut World, client: &ClientService, id: i64) {
+    let before = client.look_ups(id).len();
+    let fetcher = world.fetcher(client, &[FAST, PROBE]).await;
+    publish(world, &[id]).await;
+    eventually("its last try", async || {
+        (client.look_ups(id).len() >= before + 3).then_some(())
+    })
+    .await;
+    until_worked_off(world).await;
+    assert!(world.running(fetcher).down().is_empty());
+    world.running(fetcher).stop().await;
+    until_worked_off(world).await;
+}
+
+async fn the_only_object_there_is_can_be_gone(world: &mut World) {
+    let client = ClientService::start(|_, _| Reply::Status(404, None)).await;
+    asked_for_until_its_tries_are_used_up(world, &client, 50).await;
+    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+    assert_eq!(client.look_ups(50).len(), 3);
+}
+
+async fn the_only_object_that_was_known_can_be_gone(world: &mut World) {
+    let client = ClientService::start(|id, n| match (id, n) {
+        (50, 1) => Reply::Online,
+        _ => Reply::Status(404, None),
+    })
+    .await;
+    let fetcher = world.fetcher(&client, &[FAST, PROBE]).await;
+    publish(world, &[50]).await;
+    world.database.until_ids(&[50]).await;
+    publish(world, &[50]).await;
+    eventually("its last try", async || {
+        (client.look_ups(50).len() >= 4).then_some(())
+    })
+    .await;
+    world.running(fetcher).stop().await;
+    until_worked_off(world).await;
+    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+}
+
+async fn the_only_id_there_is_can_be_refused(world: &mut World) {
+    let client = ClientService::start(|_, _| Reply::Status(403, None)).await;
+    asked_for_until_its_tries_are_used_up(world, &client, 50).await;
+    let dead = world.broker.take(Queue::Dead).await;
+    assert_eq!(headers(&dead).reason.as_deref(), Some("status 403"));
+    assert_eq!(headers(&dead).attempt.0.get(), 3);
+}
+
+/// Nothing but what is in the queue can show that the client service works.
+async fn a_good_id_is_found_behind_many_that_are_unknown(world: &mut World) {
+    let client = ClientService::start(|id, _| match id {
+        500 => Reply::Online,
+        _ => Reply::Status(404, None),
+    })
+    .await;
+    let flags = [FAST, "--probe-interval=20ms", "--outage-patience=200ms"];
+    let fetcher = world.fetcher(&client, &flags).await;
+    publish(world, &(100..130).collect::<Vec<_>>()).await;
+    until_given_back(world, fetcher, 1).await;
+    publish(world, &[500]).await;
+    world.database.until_ids(&[500]).await;
+    until_worked_off(world).await;
+    world.running(fetcher).stop().await;
+    assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
+    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+}
+
+async fn a_service_that_asks_for_an_hour_is_found_well_within_seconds(world: &mut World) {
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    client.fail(Reply::Status(503, Some("3600")));
+    let fetcher = world.fetcher(&client, &[FAST, PROBE]).await;
+    publish(world, &[1, 2, 3]).await;
+    until_down(world, fetcher, true).await;
+    client.recover();
+    let recovered = Instant::now();
+    world.database.until_ids(&[1, 2, 3]).await;
+    let took = recovered.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+}
+
+async fn a_long_rest_gives_messages_back(world: &mut World) {
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    client.fail(Reply::Status(429, Some("300")));
+    let flags = [FAST, PROBE, "--outage-patience=500ms"];
+    let fetcher = world.fetcher(&client, &flags).await;
+    publish(world, &[1, 2]).await;
+    until_given_back(world, fetcher, 1).await;
+    let message = world.broker.take(Queue::Fetch).await;
+    assert_eq!(headers(&message).attempt.0.get(), 1);
+    assert_eq!(deliveries(&message), 1);
+    assert!(client.total() <= 3, "{}", client.total());
 }
 
 async fn after_an_outage_look_ups_ramp_up(world: &mut World) {
@@ -283,21 +493,21 @@ async fn while_rest_is_asked_for_no_id_is_looked_up(world: &mut World) {
     assert_eq!(world.broker.ready(Queue::Dead).await, 0);
 }
 
-async fn an_id_that_always_asks_for_rest_is_given_up(world: &mut World) {
+async fn an_id_that_always_asks_for_rest_keeps_its_tries(world: &mut World) {
     let client = ClientService::start(|id, _| match id {
         1 => Reply::Status(429, None),
         _ => Reply::Online,
     })
     .await;
-    world.fetcher(&client, &["--retry-delays=20ms"]).await;
+    world.fetcher(&client, &["--retry-delays=20ms,1h"]).await;
     publish(world, &[1, 2]).await;
     world.database.until_ids(&[2]).await;
-    eventually("its second attempt", async || {
-        (client.look_ups(1).len() > 11).then_some(())
-    })
-    .await;
-    assert_eq!(dead_ids(world).await, [ObjectId(1)]);
-    assert_eq!(client.look_ups(1).len(), 22);
+    let hour = Queue::Retry(<Delay as Value>::parse("1h").unwrap());
+    let waiting = world.broker.take(hour).await;
+    assert_eq!(headers(&waiting).attempt.0.get(), 1);
+    assert_eq!(headers(&waiting).reason.as_deref(), Some("status 429"));
+    assert_eq!(client.look_ups(1).len(), 11);
+    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
 }
 
 /// Waits until the fetcher has met the outage, `messages` are in the queue and nobody is there to

@@ -14,6 +14,10 @@ tests::cases![
     the_client_service_flapping,
     the_client_service_down_for_longer_than_all_tries,
     the_client_service_failing_for_longer_than_all_tries,
+    the_client_service_behind_a_gateway_that_finds_nothing,
+    the_client_service_behind_a_gateway_that_forbids_everything_for_a_moment,
+    the_client_service_behind_a_gateway_that_finds_nothing_for_longer_than_all_tries,
+    the_client_service_resetting_connections,
 ];
 
 async fn down(world: &mut FaultWorld, how_long: Duration) {
@@ -54,5 +58,36 @@ async fn the_client_service_down_for_longer_than_all_tries(world: &mut FaultWorl
 }
 
 async fn the_client_service_failing_for_longer_than_all_tries(world: &mut FaultWorld) {
-    moody(world, Mood::Failing, Duration::from_secs(10)).await;
+    moody(world, Mood::Failing(503), Duration::from_secs(10)).await;
+}
+
+async fn the_client_service_behind_a_gateway_that_finds_nothing(world: &mut FaultWorld) {
+    moody(world, Mood::Failing(404), Duration::from_secs(3)).await;
+}
+
+/// Again and again for a moment, as gateways do that are told of new routes.
+async fn the_client_service_behind_a_gateway_that_forbids_everything_for_a_moment(
+    world: &mut FaultWorld,
+) {
+    for _ in 0..5 {
+        world.mood.send_replace(Mood::Failing(403));
+        sleep(Duration::from_millis(300)).await;
+        world.mood.send_replace(Mood::Honest);
+        sleep(Duration::from_millis(700)).await;
+    }
+    world.back_at_work().await;
+}
+
+async fn the_client_service_behind_a_gateway_that_finds_nothing_for_longer_than_all_tries(
+    world: &mut FaultWorld,
+) {
+    moody(world, Mood::Failing(404), Duration::from_secs(10)).await;
+}
+
+async fn the_client_service_resetting_connections(world: &mut FaultWorld) {
+    for _ in 0..10 {
+        world.ways.to_client.reset();
+        sleep(Duration::from_millis(200)).await;
+    }
+    world.back_at_work().await;
 }
