@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use shared::messages::{DeleteBatch, Headers, ObjectId};
 use shared::publisher::{Publication, Publisher};
 use shared::shutdown::VitalTask;
-use shared::store::{Store, StoreError};
+use shared::store::{Parameters, Store, StoreError, Type};
 use shared::topology::Delay;
 use shared::trace::Traces;
 use shared::trace::database::Statement;
@@ -213,8 +213,12 @@ impl Batches {
         }
         self.store
             .run(async |client| {
-                let statement = client.prepare_cached(UPSERT.text).await?;
-                let row = client.query_one(&statement, &[&ids, &ttl, &age]).await?;
+                let parameters: Parameters = &[
+                    (&ids, Type::INT8_ARRAY),
+                    (&ttl, Type::INT8),
+                    (&age, Type::INT8),
+                ];
+                let row = client.query_typed_one(UPSERT.text, parameters).await?;
                 Ok(Some(Stored {
                     last_seen: row.try_get(0)?,
                     expires_at: row.try_get(1)?,

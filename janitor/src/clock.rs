@@ -140,9 +140,8 @@ impl DatabaseTime {
 pub async fn ask(store: &Store) -> Result<Answer, StoreError> {
     store
         .run(async |client| {
-            let statement = client.prepare_cached(TIME).await?;
             let asked = Instant::now();
-            let row = client.query_one(&statement, &[]).await?;
+            let row = client.query_typed_one(TIME, &[]).await?;
             let answered = Instant::now();
             let shown = row.try_get(0)?;
             Ok(Answer {

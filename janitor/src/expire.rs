@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shared::messages::DeleteBatch;
-use shared::store::{Store, StoreError};
+use shared::store::{Parameters, Store, StoreError, Type};
 use shared::trace::database::Statement;
 use time::OffsetDateTime;
 
@@ -102,10 +102,11 @@ pub fn rows<'a>(batches: impl IntoIterator<Item = &'a DeleteBatch>) -> Rows {
 pub async fn expire(store: &Store, rows: &Rows) -> Result<Expired, StoreError> {
     store
         .run(async |client| {
-            let statement = client.prepare_cached(DELETE.text).await?;
-            let row = client
-                .query_one(&statement, &[&rows.ids, &rows.last_seen])
-                .await?;
+            let parameters: Parameters = &[
+                (&rows.ids, Type::INT8_ARRAY),
+                (&rows.last_seen, Type::TIMESTAMPTZ_ARRAY),
+            ];
+            let row = client.query_typed_one(DELETE.text, parameters).await?;
             let (seconds, rows): (Vec<f64>, Vec<i64>) = (row.try_get(0)?, row.try_get(1)?);
             let late = |(seconds, rows): (f64, i64)| Late {
                 by: duration(seconds).unwrap_or_default(),

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use shared::shutdown::Shutdown;
-use shared::store::{Store, StoreError};
+use shared::store::{Parameters, Store, StoreError, Type};
 
 use crate::config::Config;
 
@@ -79,8 +79,8 @@ impl Sweep {
         let limit = i64::try_from(self.batch.get()).unwrap_or(i64::MAX);
         self.store
             .run(async |client| {
-                let statement = client.prepare_cached(SWEEP).await?;
-                client.execute(&statement, &[&grace, &limit]).await
+                let parameters: Parameters = &[(&grace, Type::INT8), (&limit, Type::INT8)];
+                client.execute_typed(SWEEP, parameters).await
             })
             .await
     }

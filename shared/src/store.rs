@@ -12,6 +12,8 @@ use deadpool_postgres::{
 };
 use futures::future::join_all;
 use tokio_postgres::NoTls;
+use tokio_postgres::types::ToSql;
+pub use tokio_postgres::types::Type;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::database_url::{DatabaseUrl, POSTGRES};
@@ -40,6 +42,10 @@ crate::settings! {
         pub database_timeout: Duration = "5s" in "100ms"..="1h",
     } with {}
 }
+
+/// Parameters of a statement, each with its type. The server then keeps no statement under a name, which
+/// another connection of a pooler would not know, or know already.
+pub type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 /// The database. Clones share one pool.
 #[derive(Clone)]
