@@ -31,7 +31,8 @@ const DELAY: Duration = Duration::from_secs(1);
 
 /// Ids are sorted: two statements that lock the same rows in different orders deadlock. A row
 /// that was stored by a later statement already is left as it is, so `last_seen` never goes
-/// backwards; the message of that statement covers it. `$3` is how many milliseconds ago they were seen.
+/// backwards; the message of that statement covers it. A row that was seen in the future was stored
+/// while the database's clock was ahead. `$3` is how many milliseconds ago the objects were seen.
 pub const UPSERT: Statement = Statement {
     operation: "INSERT",
     table: "objects",
@@ -46,6 +47,7 @@ pub const UPSERT: Statement = Statement {
         on conflict (id) do update
             set last_seen = excluded.last_seen, expires_at = excluded.expires_at
             where o.last_seen < excluded.last_seen
+                or o.last_seen > clock_timestamp() + interval '1 second'
         returning 1
     )
     select seen, seen + $2::bigint * interval '1 millisecond', (select count(*) from stored) from moment",

@@ -19,8 +19,8 @@ shared::settings! {
         pub admin_address: SocketAddr = "127.0.0.1:6062",
         /// Maximum number of messages taken from the queue and not finished. They come 250 ms before their rows
         /// expire, in the order in which those were stored, and wait. Where more come in 250 ms they
-        /// wait in the queue instead. While the database's clock is behind where it was when rows
-        /// were stored, theirs wait longer, and the sweep deletes what they hold up.
+        /// wait in the queue instead. Those whose rows expire in more than 2 s by the database's clock
+        /// do not wait: the sweep deletes these rows.
         pub delete_prefetch: NonZeroU16 = "1000" in "1"..="65535",
         /// Rows from which on a statement takes no more messages; the last one may add to them.
         pub delete_batch: NonZeroUsize = "2000" in "1"..="100000",
@@ -29,12 +29,14 @@ shared::settings! {
         /// How long rows that have expired wait for others that are about to, to be deleted in one
         /// statement. A row that is alone waits for none.
         pub delete_linger: Wait = "2ms" in "0s"..="1m",
-        /// How often rows are looked for that no message covers.
-        pub sweep_interval: Duration = "10s" in "10ms"..="1day",
+        /// How often the sweep looks for overdue rows that no message has deleted. They are deleted at
+        /// most this and SWEEP_GRACE after their expiry.
+        pub sweep_interval: Duration = "500ms" in "10ms"..="1day",
         /// How long a row must be overdue before the sweep takes it, so that the sweep leaves alone
         /// what a message is about to delete.
-        pub sweep_grace: Wait = "10s" in "0s"..="1day",
-        /// Maximum number of rows that the sweep deletes in one statement.
+        pub sweep_grace: Wait = "1s" in "0s"..="1day",
+        /// Maximum number of rows that the sweep deletes in one statement. Between two statements it
+        /// waits for as long as the first one took.
         pub sweep_batch: NonZeroUsize = "1000" in "1"..="100000",
     } with {
         /// Settings of the connection to the broker.

@@ -11,6 +11,7 @@ use shared::messages::DeleteBatch;
 use shared::store::{Parameters, Store, StoreError, Type};
 use shared::trace::database::Statement;
 use time::OffsetDateTime;
+use tokio_postgres::Row;
 
 /// Rows are locked in the order of their ids, as the fetchers do, so that the two never deadlock.
 /// `now()` is when the statement began: what has expired by then is deleted after it expired.
@@ -107,18 +108,34 @@ pub async fn expire(store: &Store, rows: &Rows) -> Result<Expired, StoreError> {
                 (&rows.last_seen, Type::TIMESTAMPTZ_ARRAY),
             ];
             let row = client.query_typed_one(DELETE.text, parameters).await?;
-            let (seconds, rows): (Vec<f64>, Vec<i64>) = (row.try_get(0)?, row.try_get(1)?);
-            let late = |(seconds, rows): (f64, i64)| Late {
-                by: duration(seconds).unwrap_or_default(),
-                rows: rows.unsigned_abs(),
-            };
             let early: Option<f64> = row.try_get(2)?;
             Ok(Expired {
-                deleted: seconds.into_iter().zip(rows).map(late).collect(),
+                deleted: deleted(&row)?,
                 early: early.and_then(duration),
             })
         })
         .await
+}
+
+/// What a statement deleted, as its first two columns say: how many seconds late, and how many rows.
+pub(crate) fn deleted(row: &Row) -> Result<Vec<Late>, tokio_postgres::Error> {
+    let (seconds, rows): (Vec<f64>, Vec<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    let late = |(seconds, rows): (f64, i64)| Late {
+        by: duration(seconds).unwrap_or_default(),
+        rows: rows.unsigned_abs(),
+    };
+    Ok(seconds.into_iter().zip(rows).map(late).collect())
+}
+
+/// Counts deleted rows. Their commit was known `elapsed` after the statement began.
+pub(crate) fn note(leg: &'static str, deleted: &[Late], elapsed: Duration) {
+    for late in deleted {
+        let (by, rows) = (late.by + elapsed, late.rows);
+        metrics::counter!("objects_deleted_total", "by" => leg).increment(rows);
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        metrics::histogram!("object_deletion_lateness_seconds", "by" => leg).record_many(by, rows);
+        metrics::gauge!("object_deletion_last_lateness_seconds").set(by);
+    }
 }
 
 fn duration(seconds: f64) -> Option<Duration> {

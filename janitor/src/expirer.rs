@@ -20,11 +20,15 @@ use tokio::task::JoinSet;
 
 use crate::clock::DatabaseTime;
 use crate::config::Config;
-use crate::expire::{DELETE, Late, Rows, expire, rows};
+use crate::expire::{DELETE, Rows, expire, note, rows};
 use crate::schedule::{Limits, Schedule};
 
 /// How many messages may wait to be put into the schedule, as they do while all slots are taken.
 const WAITING: usize = 1_000;
+
+/// How far ahead rows may expire for their message to be held. Messages come 250 ms before; rows that
+/// expire later were stored while the database's clock was ahead, and are left to the sweep.
+const HORIZON: Duration = Duration::from_secs(2);
 
 /// A message to work off, and who waits for its rows to be gone.
 struct Request {
@@ -56,10 +60,12 @@ impl Expirer {
         let limits = Limits {
             weight: config.delete_batch.get(),
             linger: config.delete_linger.0,
+            horizon: HORIZON,
         };
         let batches = Batches {
             requests: receiver,
             schedule: Schedule::new(limits),
+            prefetch: config.delete_prefetch.get().into(),
             time,
         };
         let concurrency = config.delete_concurrency.get().min(Semaphore::MAX_PERMITS);
@@ -99,6 +105,8 @@ impl Handler for Expirer {
 struct Batches {
     requests: mpsc::Receiver<Request>,
     schedule: Schedule<Request>,
+    /// Maximum number of requests that somebody waits for.
+    prefetch: usize,
     time: DatabaseTime,
 }
 
@@ -133,7 +141,12 @@ impl Batches {
         }
     }
 
+    /// Messages go back to the queue with their channel, and come again. If more than the prefetch
+    /// are held, some are of a channel that was lost.
     fn hold(&mut self, request: Request) {
+        if self.schedule.len() >= self.prefetch {
+            self.schedule.retain(|held| !held.done.is_closed());
+        }
         let (due, rows) = (request.due(), request.batch.object_ids.len());
         self.schedule.hold(due, rows, request);
     }
@@ -177,7 +190,8 @@ async fn work_off(
 }
 
 /// Deletes the rows, each of those that have not expired yet when it has: where the database's time
-/// was unknown, or its clock was set back since.
+/// was unknown, or its clock was set back since. Rows that expire beyond the horizon are left to the
+/// sweep.
 async fn until_expired(
     rows: &Rows,
     traces: &Traces,
@@ -186,9 +200,14 @@ async fn until_expired(
     store: &Store,
 ) {
     let mut slot = Some(slot);
+    let mut waited = Duration::ZERO;
     while let Some(early) = expire_and_count(store, rows, traces).await {
         metrics::counter!("early_delete_batches_total").increment(1);
         tracing::debug!(?early, "a statement came before its rows expired");
+        waited += early;
+        if waited > HORIZON {
+            return;
+        }
         drop(slot.take());
         tokio::time::sleep(early).await;
         slot = Arc::clone(slots).acquire_owned().await.ok();
@@ -206,20 +225,8 @@ async fn expire_and_count(store: &Store, rows: &Rows, traces: &Traces) -> Option
         .await;
     metrics::histogram!("delete_duration_seconds").record(begun.elapsed());
     metrics::histogram!("delete_rows").record(u32::try_from(rows.count()).unwrap_or(u32::MAX));
-    note(&expired.deleted, started.elapsed());
+    note("message", &expired.deleted, started.elapsed());
     expired.early
-}
-
-/// Until the commit was known here, `elapsed` after the statement began, which is no less than
-/// until the commit.
-fn note(deleted: &[Late], elapsed: Duration) {
-    for late in deleted {
-        let (by, rows) = (late.by + elapsed, late.rows);
-        metrics::counter!("objects_deleted_total", "by" => "message").increment(rows);
-        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
-        metrics::histogram!("object_deletion_lateness_seconds").record_many(by, rows);
-        metrics::gauge!("object_deletion_last_lateness_seconds").set(by);
-    }
 }
 
 #[cfg(test)]
@@ -233,6 +240,7 @@ mod tests {
 
     const NOON: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
     const LONG_AGO: OffsetDateTime = datetime!(2026-01-01 11:00 UTC);
+    const PREFETCH: usize = 10;
 
     fn millis(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -263,10 +271,12 @@ mod tests {
             let limits = Limits {
                 weight: 100,
                 linger: millis(2),
+                horizon: HORIZON,
             };
             let batches = Batches {
                 requests: receiver,
                 schedule: Schedule::new(limits),
+                prefetch: PREFETCH,
                 time,
             };
             Self {
@@ -283,7 +293,9 @@ mod tests {
             held
         }
 
-        async fn send(&self, id: i64, expires_at: Option<OffsetDateTime>) {
+        /// Returns the receiver that is told of its end.
+        async fn send(&self, id: i64, expires_at: Option<OffsetDateTime>) -> oneshot::Receiver<()> {
+            let (done, waits) = oneshot::channel();
             let batch = DeleteBatch {
                 last_seen: LONG_AGO,
                 expires_at,
@@ -292,9 +304,10 @@ mod tests {
             let request = Request {
                 batch,
                 traces: Traces::default(),
-                done: oneshot::channel().0,
+                done,
             };
             assert!(self.requests.send(request).await.is_ok());
+            waits
         }
 
         /// The ids of the next batch, and how long after noon it was given out.
@@ -345,19 +358,46 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_clock_that_is_set_forward_while_messages_are_held_makes_them_due() {
+    async fn a_clock_that_is_set_while_messages_are_held_makes_them_due() {
+        let hour = time::Duration::HOUR;
+        for set_to in [NOON + hour, NOON - hour] {
+            let mut held = Held::at_noon();
+            held.send(1, Some(NOON + HORIZON)).await;
+            let Held { batches, clock, .. } = &mut held;
+            let setting = async {
+                advance(millis(1_000)).await;
+                clock.note(Ok(answer(set_to)));
+            };
+            let (due, ()) = tokio::join!(batches.due(), setting);
+            assert!(due.is_some());
+            assert_eq!(batches.take().len(), 1);
+            assert_eq!(held.start.elapsed(), millis(1_000));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_whose_rows_expire_beyond_the_horizon_is_not_held() {
         let mut held = Held::at_noon();
-        held.send(1, Some(NOON + Duration::from_hours(1))).await;
-        let Held { batches, clock, .. } = &mut held;
-        let setting = async {
-            advance(Duration::from_secs(1)).await;
-            clock.note(Ok(answer(NOON + Duration::from_hours(1))));
-        };
-        let (due, ()) = tokio::join!(batches.due(), setting);
-        assert!(due.is_some());
-        let batch = batches.take();
-        assert_eq!(batch.len(), 1);
-        assert_eq!(held.start.elapsed(), Duration::from_secs(1));
+        held.send(1, Some(datetime!(9999-12-31 23:59:59 UTC))).await;
+        held.send(2, Some(NOON + millis(90))).await;
+        assert_eq!(held.next().await, (vec![1], millis(0)));
+        assert_eq!(held.next().await, (vec![2], millis(90)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_of_lost_channels_leave_the_schedule() {
+        let mut held = Held::at_noon();
+        let (first, second) = (NOON + millis(80), NOON + millis(90));
+        let waits = held.send(0, Some(first)).await;
+        for _ in 0..5 {
+            for id in 1..10 {
+                drop(held.send(id, Some(second)).await);
+            }
+            held.batches.hold_arrived();
+            assert!(held.batches.schedule.len() <= PREFETCH);
+        }
+        assert_eq!(held.next().await, (vec![0], millis(80)));
+        drop(waits);
     }
 
     #[tokio::test(start_paused = true)]

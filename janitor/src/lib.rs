@@ -1,4 +1,4 @@
-//! Deletes objects at their expiry: on the messages that the delay queue gives out, and by a slow
+//! Deletes objects at their expiry: on the messages that the delay queue gives out, and by a
 //! sweep for rows that no message covers.
 
 use clock::Clock;
@@ -27,7 +27,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let (clock, time) = Clock::new();
     let (expirer, expiring) = expirer::Expirer::start(&config, &worker, time);
     let (store, shutdown) = (worker.store.clone(), worker.shutdown.clone());
-    let sweep = sweep::Sweep::new(&config, store.clone());
+    let mut sweep = sweep::Sweep::new(&config, store.clone());
     let beside = Box::pin(async {
         tokio::join!(clock.run(&store, &shutdown), sweep.run(&shutdown));
     });

@@ -8,21 +8,24 @@ const DEPENDENCIES: &[Values] = &[(
     &["broker (publishing)", "broker (consuming)", "database"],
 )];
 
+/// What deletes rows.
+const LEGS: &[Values] = &[("by", &["message", "sweep"])];
+
 /// All of them.
 pub const METRICS: &[Description] = &[
     DEPENDENCY_UP.by(DEPENDENCIES),
     DEAD_LETTERS.by(&[("reason", &["unprocessable"])]),
     Description::counter(
         "objects_deleted_total",
-        "Rows that were deleted after they expired, by their message or by the sweep for what no \
-         message covers.",
+        "Rows that were deleted after they expired, by their message or by the sweep, which deletes \
+         what no message has deleted in time.",
     )
-    .by(&[("by", &["message", "sweep"])]),
+    .by(LEGS),
     Description::histogram(
         "object_deletion_lateness_seconds",
-        "How long each row that a message deleted had been expired when its deletion was known to \
-         be committed.",
-    ),
+        "How long each row had been expired when its deletion was known to be committed.",
+    )
+    .by(LEGS),
     Description::gauge(
         "object_deletion_last_lateness_seconds",
         "The same for the most overdue row of the last statement that deleted any.",
@@ -43,6 +46,15 @@ pub const METRICS: &[Description] = &[
     ),
     Description::histogram(
         "sweep_duration_seconds",
-        "How long the search for rows that no message covers took, their deletion included.",
+        "How long the sweep took to look for overdue rows and to delete them.",
+    ),
+    Description::counter(
+        "sweep_failures_total",
+        "Sweeps that the database did not carry out, or not within DATABASE_TIMEOUT.",
+    ),
+    Description::counter(
+        "objects_set_right_total",
+        "Rows that were stored while the database's clock was ahead, and expire as if they had been \
+         seen when the sweep found them.",
     ),
 ];

@@ -12,6 +12,8 @@ pub struct Limits {
     pub weight: usize,
     /// How long the first of a batch waits, when it is due, for others that soon are.
     pub linger: Duration,
+    /// How far ahead something may be due to be held. What is due later is given out at once.
+    pub horizon: Duration,
 }
 
 struct Held<T> {
@@ -19,7 +21,7 @@ struct Held<T> {
     item: T,
 }
 
-/// Holds what is not due yet. It has no clock: whoever asks it says what time it is.
+/// Holds what is due soon. It has no clock: the caller says what time it is.
 pub struct Schedule<T> {
     limits: Limits,
     /// By when it is due. The number keeps apart, and in order, what is due at once.
@@ -45,16 +47,26 @@ impl<T> Schedule<T> {
         self.next_number += 1;
     }
 
+    /// How many items it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Drops the items that `keep` refuses.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        self.held.retain(|_, held| keep(&held.item));
+    }
+
     /// How long after `now` the next batch is due: when the last is that belongs to it. None if
     /// nothing is held. When it is unknown what time it is, everything is due.
     #[must_use]
     pub fn wait(&self, now: Option<OffsetDateTime>) -> Option<Duration> {
         let (first, _) = self.held.first_key_value()?.0;
-        let Some(now) = now else {
+        let (last, _) = self.held.last_key_value()?.0;
+        let Some(now) = now.filter(|now| !self.is_beyond(*last, *now)) else {
             return Some(Duration::ZERO);
         };
-        let linger = self.limits.linger.try_into().unwrap_or(time::Duration::MAX);
-        let end = first.saturating_add(linger);
+        let end = later(*first, self.limits.linger);
         let due = if end <= now { end } else { self.last(end) };
         // Negative where it is overdue.
         Some(Duration::try_from(due - now).unwrap_or_default())
@@ -74,20 +86,40 @@ impl<T> Schedule<T> {
         last
     }
 
-    /// Gives out what is due at `now`, the earliest first, until the batch is full.
+    /// Gives out what is due at `now`, the earliest first, and what is not held, until the batch is
+    /// full.
     pub fn take(&mut self, now: Option<OffsetDateTime>) -> Vec<T> {
         let mut weight = 0;
         let mut batch = Vec::new();
         while weight < self.limits.weight
-            && let Some(first) = self.held.first_entry()
-            && now.is_none_or(|now| first.key().0 <= now)
+            && let Some(held) = self.pop(now)
         {
-            let held = first.remove();
             weight += held.weight;
             batch.push(held.item);
         }
         batch
     }
+
+    /// The first item if it is due, else the last one if it is beyond the horizon.
+    fn pop(&mut self, now: Option<OffsetDateTime>) -> Option<Held<T>> {
+        let (first, _) = self.held.first_key_value()?.0;
+        let (last, _) = self.held.last_key_value()?.0;
+        let popped = match now {
+            Some(now) if *first > now && self.is_beyond(*last, now) => self.held.pop_last(),
+            Some(now) if *first > now => None,
+            _ => self.held.pop_first(),
+        };
+        popped.map(|(_, held)| held)
+    }
+
+    fn is_beyond(&self, due: OffsetDateTime, now: OffsetDateTime) -> bool {
+        due > later(now, self.limits.horizon)
+    }
+}
+
+/// At the latest the end of the calendar.
+fn later(time: OffsetDateTime, by: Duration) -> OffsetDateTime {
+    time.saturating_add(by.try_into().unwrap_or(time::Duration::MAX))
 }
 
 #[cfg(test)]
@@ -100,6 +132,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         weight: 10,
         linger: Duration::from_millis(2),
+        horizon: Duration::from_secs(2),
     };
 
     fn after(micros: i64) -> OffsetDateTime {
@@ -183,8 +216,25 @@ mod tests {
             ..LIMITS
         });
         schedule.hold(datetime!(9999-12-31 23:59:59 UTC), 1, ());
-        assert!(schedule.wait(Some(NOON)).is_some());
+        assert_eq!(schedule.wait(Some(NOON)), Some(Duration::ZERO));
         schedule.hold(datetime!(-9999-01-01 00:00 UTC), 1, ());
         assert!(schedule.wait(Some(NOON)).is_some());
+        assert_eq!(schedule.take(Some(NOON)), [(), ()]);
+    }
+
+    #[test]
+    fn what_is_due_beyond_the_horizon_is_given_out_at_once() {
+        let mut schedule = schedule(&[(1_000_000, 1), (2_000_000, 1), (2_000_001, 1)]);
+        assert_eq!(waits(&schedule, 0), Some(0));
+        assert_eq!(schedule.take(Some(NOON)), [2_000_001]);
+        assert_eq!(waits(&schedule, 0), Some(1_000_000));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_puts_what_is_held_beyond_the_horizon() {
+        let mut schedule = schedule(&[(5_000, 1), (7_100, 1)]);
+        assert_eq!(waits(&schedule, 0), Some(5_000));
+        assert_eq!(waits(&schedule, -3_600_000_000), Some(0));
+        assert_eq!(schedule.take(Some(after(-3_600_000_000))), [7_100, 5_000]);
     }
 }

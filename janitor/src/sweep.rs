@@ -1,33 +1,87 @@
-//! The backstop: rows that are overdue although no message deletes them, such as those whose fetcher
-//! died between the commit and the message and found the object offline at the second try.
+//! The second leg of deletion: rows that are overdue although no message has deleted them.
+//!
+//! A message is exact, but not every row has one: its fetcher died between the commit and the message,
+//! the broker took no messages, or somebody deleted the queue. The database knows when each row
+//! expires, so the sweep needs nothing but the database.
 
 use std::num::NonZeroUsize;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shared::shutdown::Shutdown;
 use shared::store::{Parameters, Store, StoreError, Type};
+use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::expire::{Late, deleted, note};
 
-/// Locked rows are in other hands already. The table has no index by expiry (see the migration), so
-/// each sweep reads all of it: what is there is what was seen within the last N seconds.
-const SWEEP: &str = "
+/// Deletes up to $3 rows that are overdue by more than $1 ms, and by no more than $2 ms above that. The
+/// index on `expires_at` leads to them. Rows that are locked are in other hands; since nothing waits for
+/// them, the order of the locks does not matter.
+pub const OVERDUE: &str = "
     with overdue as (
         select id from objects
         where expires_at <= now() - $1::bigint * interval '1 millisecond'
-        order by id
-        limit $2
+            and expires_at > now() - ($1::bigint + $2::bigint) * interval '1 millisecond'
+        order by expires_at
+        limit $3
+        for update skip locked
+    ),
+    deleted as (
+        delete from objects
+        where id = any (array(select id from overdue))
+        returning expires_at
+    ),
+    late as (
+        select extract(epoch from now() - expires_at)::float8 as seconds, count(*) as rows
+        from deleted
+        group by expires_at
+    )
+    select
+        coalesce(array_agg(seconds order by seconds), '{}'),
+        coalesce(array_agg(rows order by seconds), '{}')
+    from late";
+
+/// Sets rows right that were stored while the database's clock was ahead: they live on as if they had
+/// been seen now. When they were seen in truth nobody knows, and a deletion is never early. Of rows that
+/// live equally long these expire last, so that no more than the last $1 rows are read.
+pub const AHEAD: &str = "
+    with last as (
+        select id, last_seen from objects order by expires_at desc limit $1
+    ),
+    ahead as (
+        select id from objects
+        where id = any (array(
+                select id from last where last_seen > clock_timestamp() + interval '1 second'
+            ))
+            and last_seen > clock_timestamp() + interval '1 second'
         for update skip locked
     )
-    delete from objects o using overdue where o.id = overdue.id";
+    update objects
+    set last_seen = now(),
+        expires_at = now() + extract(epoch from expires_at - last_seen) * interval '1 second'
+    where id = any (array(select id from ahead))";
 
-/// Looks for overdue rows.
-#[derive(Clone)]
+/// How far back most sweeps look. Where an old transaction keeps the server from removing deleted
+/// rows, a sweep reads all of them that it looks back on.
+const RECENT: Duration = Duration::from_mins(1);
+
+/// How often a sweep looks back without a limit. What it finds was overdue while the database was away,
+/// or its clock was set.
+const FULL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// More than any row can be overdue, in milliseconds: 1,000 years.
+const EVER: i64 = 1_000 * 365 * 24 * 3_600 * 1_000;
+
+/// Deletes overdue rows.
 pub struct Sweep {
     store: Store,
     interval: Duration,
     grace: Duration,
     batch: NonZeroUsize,
+    /// When to look back without a limit.
+    full: Instant,
+    /// Whether the last sweep failed.
+    is_failing: bool,
 }
 
 impl Sweep {
@@ -39,49 +93,114 @@ impl Sweep {
             interval: config.sweep_interval,
             grace: config.sweep_grace.0,
             batch: config.sweep_batch,
+            full: Instant::now(),
+            is_failing: false,
         }
     }
 
     /// Sweeps until the shut-down.
-    pub async fn run(&self, shutdown: &Shutdown) {
+    pub async fn run(&mut self, shutdown: &Shutdown) {
         while shutdown.sleep(self.interval).await {
             tokio::select! {
-                swept = self.sweep() => match swept {
-                    Ok(0) => {}
-                    Ok(rows) => tracing::warn!(rows, "swept up rows that no message had deleted"),
-                    Err(error) => tracing::debug!(%error, "could not sweep"),
-                },
+                swept = self.sweep() => self.note(swept),
                 () = shutdown.begun() => {}
             }
         }
     }
 
-    /// Deletes all rows that are overdue by more than the grace, and returns how many.
-    ///
-    /// # Errors
-    /// The database failed; what was deleted until then is deleted.
-    pub async fn sweep(&self) -> Result<u64, StoreError> {
-        let started = Instant::now();
-        let mut swept = 0;
-        loop {
-            let rows = self.sweep_batch().await?;
-            metrics::counter!("objects_deleted_total", "by" => "sweep").increment(rows);
-            swept += rows;
-            if rows < self.batch.get() as u64 {
-                metrics::histogram!("sweep_duration_seconds").record(started.elapsed());
-                return Ok(swept);
+    /// Logs the first failure of several, and their end.
+    fn note(&mut self, swept: Result<(), StoreError>) {
+        let was_failing = std::mem::replace(&mut self.is_failing, swept.is_err());
+        match swept {
+            Ok(()) if was_failing => tracing::info!("sweeping again"),
+            Ok(()) => {}
+            Err(error) => {
+                metrics::counter!("sweep_failures_total").increment(1);
+                if !was_failing {
+                    tracing::warn!(%error, "could not sweep: overdue rows without a message stay");
+                }
             }
         }
     }
 
-    async fn sweep_batch(&self) -> Result<u64, StoreError> {
-        let grace = i64::try_from(self.grace.as_millis()).unwrap_or(i64::MAX);
-        let limit = i64::try_from(self.batch.get()).unwrap_or(i64::MAX);
+    /// Deletes all rows that are overdue by more than the grace.
+    ///
+    /// # Errors
+    /// The database failed; what was deleted until then is deleted.
+    pub async fn sweep(&mut self) -> Result<(), StoreError> {
+        let started = Instant::now();
+        self.set_right().await?;
+        let within = if self.full <= started {
+            self.full = started + FULL_INTERVAL;
+            EVER
+        } else {
+            millis(RECENT)
+        };
+        self.delete_overdue(within).await?;
+        metrics::histogram!("sweep_duration_seconds").record(started.elapsed());
+        Ok(())
+    }
+
+    /// Between two statements the database is left to others for as long as the first one took.
+    async fn delete_overdue(&self, within: i64) -> Result<(), StoreError> {
+        loop {
+            let started = Instant::now();
+            let late = self.delete_batch(within).await?;
+            let elapsed = started.elapsed();
+            note("sweep", &late, elapsed);
+            let rows: u64 = late.iter().map(|late| late.rows).sum();
+            if rows > 0 {
+                tracing::debug!(rows, "deleted overdue rows");
+            }
+            if rows < self.batch.get() as u64 {
+                return Ok(());
+            }
+            tokio::time::sleep(elapsed).await;
+        }
+    }
+
+    async fn delete_batch(&self, within: i64) -> Result<Vec<Late>, StoreError> {
+        let (grace, limit) = (millis(self.grace), self.limit());
         self.store
             .run(async |client| {
-                let parameters: Parameters = &[(&grace, Type::INT8), (&limit, Type::INT8)];
-                client.execute_typed(SWEEP, parameters).await
+                let parameters: Parameters = &[
+                    (&grace, Type::INT8),
+                    (&within, Type::INT8),
+                    (&limit, Type::INT8),
+                ];
+                deleted(&client.query_typed_one(OVERDUE, parameters).await?)
             })
             .await
     }
+
+    async fn set_right(&self) -> Result<(), StoreError> {
+        loop {
+            let rows = self.set_batch_right().await?;
+            metrics::counter!("objects_set_right_total").increment(rows);
+            if rows > 0 {
+                tracing::warn!(
+                    rows,
+                    "rows were stored while the database's clock was ahead; they live on as if seen now"
+                );
+            }
+            if rows < self.batch.get() as u64 {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn set_batch_right(&self) -> Result<u64, StoreError> {
+        let limit = self.limit();
+        self.store
+            .run(async |client| client.execute_typed(AHEAD, &[(&limit, Type::INT8)]).await)
+            .await
+    }
+
+    fn limit(&self) -> i64 {
+        i64::try_from(self.batch.get()).unwrap_or(i64::MAX)
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -23,6 +23,34 @@ async fn connected(database_url: &str) -> Client {
     eventually("the database to answer", connected).await
 }
 
+/// Puts a clock that can be set before that of the database: what is called `now` and `clock_timestamp`
+/// in a statement. The table of the objects is there, and connections that are there are closed.
+pub async fn replace_clock(client: &Client) {
+    client
+        .batch_execute(
+            "create table clock_ahead (by interval);
+             insert into clock_ahead values ('0 s');
+             create function now() returns timestamptz stable
+                 language sql as 'select pg_catalog.now() + by from clock_ahead';
+             create function clock_timestamp() returns timestamptz volatile
+                 language sql as 'select pg_catalog.clock_timestamp() + by from clock_ahead';
+             do $$ begin
+                 execute format('alter database %I set search_path = public, pg_catalog',
+                     current_database());
+             end $$;
+             select pg_terminate_backend(pid) from pg_stat_activity
+                 where datname = current_database() and pid <> pg_backend_pid();",
+        )
+        .await
+        .unwrap();
+}
+
+/// Sets a clock that was put before that of the database.
+pub async fn set_clock_ahead(client: &Client, by: &str) {
+    let set = "update clock_ahead set by = $1::text::interval";
+    client.execute(set, &[&by]).await.unwrap();
+}
+
 /// A database of one test's own.
 pub struct Database {
     /// Address for the pipeline's processes.

@@ -1,11 +1,17 @@
-//! A host whose clock is minutes off. The database's clock alone says when a row expires.
+//! Clocks that are off. The database's clock alone says when a row expires.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use tests::fault_world::FaultWorld;
+use tests::database::{replace_clock, set_clock_ahead};
+use tests::fault_world::{FaultWorld, OBJECT_TTL};
 use tests::parts::Part;
+use tokio::time::sleep;
 
-tests::cases![clocks_of_hosts_five_minutes_off];
+tests::cases![
+    clocks_of_hosts_five_minutes_off,
+    the_clock_of_the_database_an_hour_ahead_and_back,
+];
 
 const OFFSETS: [(Part, &str); 4] = [
     (Part::Ingest, "+5m"),
@@ -35,6 +41,19 @@ async fn clocks_of_hosts_five_minutes_off(world: &mut FaultWorld) {
         for (part, _) in OFFSETS {
             assert_off(world, part);
         }
+    }
+}
+
+/// What was stored while it was ahead is not kept for an hour.
+async fn the_clock_of_the_database_an_hour_ahead_and_back(world: &mut FaultWorld) {
+    let client = world.database().await;
+    replace_clock(&client).await;
+    for _ in 0..2 {
+        set_clock_ahead(&client, "1 h").await;
+        world.back_at_work().await;
+        sleep(OBJECT_TTL + Duration::from_secs(1)).await;
+        set_clock_ahead(&client, "0 s").await;
+        world.back_at_work().await;
     }
 }
 
