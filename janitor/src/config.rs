@@ -30,7 +30,7 @@ shared::settings! {
         /// statement. A row that is alone waits for none.
         pub delete_linger: Wait = "2ms" in "0s"..="1m",
         /// How often the sweep looks for overdue rows that no message has deleted. They are deleted at
-        /// most this and SWEEP_GRACE after their expiry.
+        /// most this plus SWEEP_GRACE after their expiry.
         pub sweep_interval: Duration = "500ms" in "10ms"..="1day",
         /// How long a row must be overdue before the sweep takes it, so that the sweep leaves alone
         /// what a message is about to delete.
