@@ -41,8 +41,8 @@ pub const METRICS: &[Description] = &[
     ),
     Description::counter(
         "early_delete_batches_total",
-        "Statements that were tried before all of their rows had expired, and had to wait: the \
-         database's time was not known, or its clock was set back.",
+        "Statements that were tried before all of their rows had expired: the database's time was \
+         not known, or its clock was set back. They wait up to 2 s, and leave later rows to the sweep.",
     ),
     Description::histogram(
         "sweep_duration_seconds",

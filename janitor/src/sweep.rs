@@ -1,8 +1,8 @@
 //! The second leg of deletion: rows that are overdue although no message has deleted them.
 //!
 //! A message is exact, but not every row has one: its fetcher died between the commit and the message,
-//! the broker took no messages, or somebody deleted the queue. The database knows when each row
-//! expires, so the sweep needs nothing but the database.
+//! the broker took no messages, or somebody deleted the queue. The sweep needs nothing but the
+//! database, which knows when each row expires.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use crate::config::Config;
 use crate::expire::{Late, deleted, note};
 
 /// Deletes up to $3 rows that are overdue by more than $1 ms, and by no more than $2 ms above that. The
-/// index on `expires_at` leads to them. Rows that are locked are in other hands; since nothing waits for
-/// them, the order of the locks does not matter.
+/// index on `expires_at` leads to them. Rows that another statement has locked are left to it: this one
+/// waits for no lock, so that the order of its own locks does not matter.
 pub const OVERDUE: &str = "
     with overdue as (
         select id from objects
@@ -42,8 +42,8 @@ pub const OVERDUE: &str = "
     from late";
 
 /// Sets rows right that were stored while the database's clock was ahead: they live on as if they had
-/// been seen now. When they were seen in truth nobody knows, and a deletion is never early. Of rows that
-/// live equally long these expire last, so that no more than the last $1 rows are read.
+/// been seen now. The row does not say by how much the clock was ahead, and a deletion is never early.
+/// Of rows that live equally long these expire last, so that only the last $1 rows are read.
 pub const AHEAD: &str = "
     with last as (
         select id, last_seen from objects order by expires_at desc limit $1
@@ -61,12 +61,12 @@ pub const AHEAD: &str = "
         expires_at = now() + extract(epoch from expires_at - last_seen) * interval '1 second'
     where id = any (array(select id from ahead))";
 
-/// How far back most sweeps look. Where an old transaction keeps the server from removing deleted
-/// rows, a sweep reads all of them that it looks back on.
+/// How far back most sweeps look. An old transaction keeps the server from removing deleted rows, and
+/// a sweep reads all of those that it looks back on: 10 million take a second or more.
 const RECENT: Duration = Duration::from_mins(1);
 
-/// How often a sweep looks back without a limit. What it finds was overdue while the database was away,
-/// or its clock was set.
+/// How often a sweep looks back without a limit. It finds rows that became overdue while no janitor
+/// swept, or whose locks an outage left behind.
 const FULL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// More than any row can be overdue, in milliseconds: 1,000 years.
@@ -123,13 +123,13 @@ impl Sweep {
         }
     }
 
-    /// Deletes all rows that are overdue by more than the grace.
+    /// Deletes all rows that are overdue by more than the grace, and sets right those that were stored
+    /// while the database's clock was ahead.
     ///
     /// # Errors
-    /// The database failed; what was deleted until then is deleted.
+    /// The database failed; what was done until then stays done.
     pub async fn sweep(&mut self) -> Result<(), StoreError> {
         let started = Instant::now();
-        self.set_right().await?;
         let within = if self.full <= started {
             self.full = started + FULL_INTERVAL;
             EVER
@@ -137,6 +137,7 @@ impl Sweep {
             millis(RECENT)
         };
         self.delete_overdue(within).await?;
+        self.set_right().await?;
         metrics::histogram!("sweep_duration_seconds").record(started.elapsed());
         Ok(())
     }

@@ -8,5 +8,8 @@
 -- Nothing is lost meanwhile.
 -- Where that is too long an operator builds the index before, which blocks nobody:
 --     create index concurrently objects_by_expiry on objects (expires_at);
--- This file cannot do so, since it is applied in a transaction.
+-- This file cannot do so, because it is applied in a transaction.
 create index if not exists objects_by_expiry on objects (expires_at);
+
+comment on column objects.last_seen is
+    'When the look-up was stored, by this database''s clock; goes backwards only where the clock did';

@@ -74,7 +74,12 @@ impl Pipeline {
         let fetcher = [&format!("--client-url=http://{mock}"), "--object-ttl=1s"];
         pipeline.add(world, "fetcher", &fetcher, None).await;
         pipeline
-            .add(world, "janitor", &["--sweep-interval=200ms"], None)
+            .add(
+                world,
+                "janitor",
+                &["--sweep-interval=200ms", "--sweep-grace=1m"],
+                None,
+            )
             .await;
         pipeline
     }
