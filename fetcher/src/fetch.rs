@@ -2,7 +2,6 @@
 //! on. It is done when each id is safe somewhere.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -37,9 +36,7 @@ const MOST_AT_HAND: Duration = Duration::from_mins(15);
 /// Handles chunks.
 pub struct Fetch {
     /// Asks the client service.
-    pub look_ups: Arc<LookUps>,
-    /// Whether its chunks are those of huge callbacks.
-    pub is_bulk: bool,
+    pub look_ups: LookUps,
     /// Stores what is online.
     pub writer: Writer,
     /// When to try again.

@@ -46,15 +46,14 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     worker.hold = breaker.hold();
     let prober = Prober::new(Arc::clone(&breaker), client.clone(), &config);
     let service = client.clone();
-    let look_ups = Arc::new(look_ups::LookUps::new(client, breaker));
+    let look_ups = look_ups::LookUps::new(client, breaker);
     let prefetch = config.fetch_prefetch;
-    let consume = |queue, name, prefetch: NonZeroU16, is_bulk| Consumption {
+    let consume = |queue, name, prefetch: NonZeroU16, look_ups| Consumption {
         queue,
         name,
         prefetch: prefetch.get(),
         handler: fetch::Fetch {
-            look_ups: Arc::clone(&look_ups),
-            is_bulk,
+            look_ups,
             writer: writer.clone(),
             retry_delays: config.retry_delays.clone(),
             publisher: worker.publisher.clone(),
@@ -63,8 +62,13 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     };
     let bulk_prefetch = NonZeroU16::new(prefetch.get() / BULK_PART).unwrap_or(NonZeroU16::MIN);
     let consumptions = [
-        consume(Queue::Fetch, "broker (consuming)", prefetch, false),
-        consume(Queue::Bulk, "broker (consuming bulk)", bulk_prefetch, true),
+        consume(
+            Queue::Bulk,
+            "broker (consuming bulk)",
+            bulk_prefetch,
+            look_ups.for_bulk(),
+        ),
+        consume(Queue::Fetch, "broker (consuming)", prefetch, look_ups),
     ];
     drop(writer);
     let shutdown = worker.shutdown.clone();

@@ -121,14 +121,18 @@ impl Flights {
 }
 
 /// Joined look-ups.
+#[derive(Clone)]
 pub struct LookUps {
     client: ClientService,
     breaker: Arc<Breaker>,
     flights: Flights,
     counts: Counts,
+    /// Whether it is asked for the ids of huge callbacks.
+    is_bulk: bool,
 }
 
 /// What is counted of each look-up: to find it anew each time takes time.
+#[derive(Clone)]
 struct Counts {
     in_flight: Gauge,
     duration: Histogram,
@@ -166,6 +170,16 @@ impl LookUps {
             breaker,
             flights: Flights::default(),
             counts: Counts::new(),
+            is_bulk: false,
+        }
+    }
+
+    /// The same look-ups for the ids of huge callbacks, which let others go first.
+    #[must_use]
+    pub fn for_bulk(&self) -> Self {
+        Self {
+            is_bulk: true,
+            ..self.clone()
         }
     }
 
@@ -233,7 +247,7 @@ impl LookUps {
 
     async fn ask(&self, leader: &Leader, traces: &Traces) -> Result<(Answer, Moment), Withheld> {
         let id = leader.id;
-        let admission = self.breaker.admit(id).await?;
+        let admission = self.breaker.admit(id, self.is_bulk).await?;
         leader.is_sending();
         let _counted = InFlight::in_gauge(self.counts.in_flight.clone());
         let started = Instant::now();

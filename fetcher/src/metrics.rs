@@ -67,6 +67,7 @@ const DEPENDENCIES: &[Values] = &[(
     &[
         "broker (publishing)",
         "broker (consuming)",
+        "broker (consuming bulk)",
         "database",
         "client service",
     ],

@@ -89,10 +89,9 @@ impl Broker {
         connection: &Connection,
         mut channel: Channel,
     ) -> BrokerError {
-        const INTERVAL: Duration = Duration::from_secs(3);
+        const INTERVAL: Duration = Duration::from_secs(2);
         let mut unroutable = u32::MAX;
         loop {
-            tokio::time::sleep(INTERVAL).await;
             let found = match self.look(connection, &channel).await {
                 Ok(found) => found,
                 Err(error) => return error,
@@ -105,6 +104,7 @@ impl Broker {
                 }
             }
             unroutable = found.unwrap_or(unroutable);
+            tokio::time::sleep(INTERVAL).await;
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use shared::health::Dependency;
 use shared::hold::Hold;
 use shared::messages::ObjectId;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::answer::{Answer, Failure, Reason};
@@ -40,6 +40,9 @@ const MOST_REST: Duration = Duration::from_mins(5);
 /// cannot know when it will be well.
 const MOST_PROBE_DELAY: Duration = Duration::from_secs(10);
 
+/// How many ids of huge callbacks wait for a slot in the same queue as all others.
+const BULK_LINE: usize = 32;
+
 /// The look-up is not made for now: its message is to go back to the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Withheld;
@@ -49,6 +52,8 @@ pub struct Breaker {
     state: watch::Sender<State>,
     withheld: watch::Sender<bool>,
     limit: Limit,
+    /// Places in the queue before the limit for the ids of huge callbacks.
+    bulk: Semaphore,
     candidates: Mutex<Candidates>,
     dependency: Dependency,
 }
@@ -71,6 +76,7 @@ impl Breaker {
             state: watch::Sender::default(),
             withheld: watch::Sender::new(false),
             limit: Limit::new(concurrency),
+            bulk: Semaphore::new(BULK_LINE),
             candidates: Mutex::default(),
             dependency,
         }
@@ -82,13 +88,21 @@ impl Breaker {
         self.withheld.subscribe().into()
     }
 
-    /// Waits until `id` may be looked up.
+    /// Waits until `id` may be looked up. Few ids of huge callbacks stand in the queue at once, so that
+    /// others do not wait behind them; where there are no others, they have all slots.
     ///
     /// # Errors
     /// [`Withheld`] when that will not be soon.
-    pub async fn admit(&self, id: ObjectId) -> Result<Admission<'_>, Withheld> {
+    pub async fn admit(&self, id: ObjectId, is_bulk: bool) -> Result<Admission<'_>, Withheld> {
         loop {
+            let place = if is_bulk {
+                // The semaphore is never closed.
+                self.bulk.acquire().await.ok()
+            } else {
+                None
+            };
             let slot = self.limit.acquire().await;
+            drop(place);
             if let Some(started) = self.start() {
                 return Ok(Admission {
                     started,

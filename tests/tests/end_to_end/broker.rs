@@ -26,6 +26,7 @@ tests::tests![
     work_that_cannot_be_finished_returns_to_a_queue_that_was_deleted,
     a_message_of_too_many_ids_is_refused,
     an_exchange_without_its_bindings_has_them_again,
+    small_callbacks_do_not_wait_behind_huge_ones,
 ];
 
 /// Accepts connections and says nothing on them, for ever. Returns its address, and how many it has
@@ -204,4 +205,35 @@ async fn an_exchange_without_its_bindings_has_them_again(world: &mut World) {
     })
     .await;
     until_ready(ingest).await;
+}
+
+/// The huge one needs 500 rounds of look-ups.
+async fn small_callbacks_do_not_wait_behind_huge_ones(world: &mut World) {
+    const HUGE: i64 = 10_000;
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    client.hold();
+    let ingest = world.ingest(&["--bulk-ids=1000"]).await;
+    world.fetcher(&client, &["--fetch-concurrency=20"]).await;
+    let stored = async |query: &str| world.database.number(query).await;
+    post_ids(ingest, &(1..=HUGE).collect::<Vec<_>>()).await;
+    client.until_in_flight(20).await;
+    let small: Vec<i64> = (1..=20).map(|id| -id).collect();
+    post_ids(ingest, &small).await;
+    world.broker.until_ready(Queue::Fetch, 0).await;
+    for _ in 0..20 {
+        client.let_through(20);
+        client.until_in_flight(20).await;
+    }
+    eventually("the small callback's rows", async || {
+        (stored("select count(*) from objects where id < 0").await == 20).then_some(())
+    })
+    .await;
+    let before = stored("select count(*) from objects where id > 0").await;
+    assert!(before <= 400, "{before} rows of the huge one came before");
+    client.release();
+    let all = "select count(*) from objects";
+    eventually("all rows", async || {
+        (stored(all).await == HUGE + 20).then_some(())
+    })
+    .await;
 }
