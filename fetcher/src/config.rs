@@ -46,7 +46,7 @@ shared::settings! {
         /// Maximum number of rows in one statement.
         pub write_batch: NonZeroUsize = "1000" in "1"..="50000",
         /// How long a row waits for others to be stored with. Each statement has a message that deletes
-        /// its rows, and the broker passes on some 6,000 of those a second.
+        /// its rows, and the broker passes on some 15,000 of those a second.
         pub write_linger: Wait = "2ms" in "0s"..="1m",
         /// Maximum number of statements at work at once.
         pub write_concurrency: NonZeroUsize = "2" in "1"..="1000",

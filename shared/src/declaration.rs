@@ -14,9 +14,11 @@ use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use crate::broker::{Broker, BrokerError};
 use crate::topology::{Queue, Step, Topology};
 
-/// Arguments without which a queue does not do its job. Where one of the others differs, a queue that
-/// exists is used as it is.
-const VITAL: [&str; 9] = [
+/// Arguments without which a queue, or the exchange, does not do its job. Where one of the others differs,
+/// what exists is used as it is.
+const VITAL: [&str; 11] = [
+    "type",
+    "alternate-exchange",
     "durable",
     "exclusive",
     "auto_delete",
