@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
-use reqwest::Response;
+use reqwest::{RequestBuilder, Response};
 use serde::Deserialize;
 use shared::messages::{ObjectId, shortened};
 use shared::trace::http::{Target, note_status};
@@ -73,12 +73,8 @@ impl ClientService {
     }
 
     async fn ask(&self, id: ObjectId, span: &mut Spans) -> Result<Answer, Failure> {
-        let mut headers = HeaderMap::new();
-        span.traces().inject(&mut headers);
-        let response = self
-            .send(id, headers)
-            .await
-            .map_err(|error| transport(&error))?;
+        let sent = self.send(id, &span.traces()).await;
+        let response = sent.map_err(|error| transport(&error))?;
         note_status(span, response.status());
         match response.status() {
             StatusCode::OK => self.judge(id, response).await,
@@ -91,17 +87,21 @@ impl ClientService {
 
     /// A server may close a connection that it has kept at the very moment it is used again. That
     /// says nothing of the object, and to ask twice does no harm.
-    async fn send(&self, id: ObjectId, headers: HeaderMap) -> reqwest::Result<Response> {
-        let object = self.object(id);
+    async fn send(&self, id: ObjectId, traces: &Traces) -> reqwest::Result<Response> {
         let kept = self.connections.kept();
-        let request = kept.get(object.clone()).headers(headers.clone());
-        match request.send().await {
+        match self.request(&kept, id, traces).send().await {
             Err(error) if was_cut_off(&error) => {
                 let single = self.connections.single();
-                single.get(object).headers(headers).send().await
+                self.request(single, id, traces).send().await
             }
             sent => sent,
         }
+    }
+
+    fn request(&self, http: &reqwest::Client, id: ObjectId, traces: &Traces) -> RequestBuilder {
+        let mut headers = HeaderMap::new();
+        traces.inject(&mut headers);
+        http.get(self.object(id)).headers(headers)
     }
 
     fn object(&self, id: ObjectId) -> Url {
@@ -164,23 +164,18 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)
 
 /// Whether the connection ended after the request was sent and before an answer began.
 fn was_cut_off(error: &reqwest::Error) -> bool {
-    let is_end = |cause: &(dyn Error + 'static)| {
-        let closed = cause
-            .downcast_ref()
-            .is_some_and(hyper::Error::is_incomplete_message);
-        let broken = cause
-            .downcast_ref()
-            .map(io::Error::kind)
-            .is_some_and(|kind| {
-                use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-                matches!(
-                    kind,
-                    BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
-                )
-            });
-        closed || broken
-    };
     error.is_request() && !error.is_connect() && causes(error).any(is_end)
+}
+
+fn is_end(cause: &(dyn Error + 'static)) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let http = cause.downcast_ref::<hyper::Error>();
+    let network = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    http.is_some_and(hyper::Error::is_incomplete_message)
+        || matches!(
+            network,
+            Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+        )
 }
 
 fn refusal(status: StatusCode) -> Reason {

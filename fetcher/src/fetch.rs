@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use shared::consumer::{Handler, Outcome};
 use shared::messages::{Attempt, FetchChunk, Headers, ObjectId};
 use shared::publisher::{Publication, Publisher};
@@ -58,7 +58,8 @@ impl Handler for Fetch {
         let deadline = Instant::now() + PATIENCE;
         let mut ids = chunk.object_ids;
         loop {
-            let unsent = match self.settle_all(&ids, &headers.traces).await {
+            let settle = |id| self.settle(id, &headers.traces);
+            let unsent = match settle_all(&ids, settle).await {
                 Ok(failed) => self.send_on(&headers, failed).await,
                 Err(Unfinished) => return Outcome::Requeue,
             };
@@ -76,6 +77,7 @@ impl Handler for Fetch {
 }
 
 /// What is to be done for an id cannot be done here and now.
+#[derive(Debug)]
 struct Unfinished;
 
 impl From<Withheld> for Unfinished {
@@ -85,30 +87,6 @@ impl From<Withheld> for Unfinished {
 }
 
 impl Fetch {
-    /// Settles each id, and returns what failed. What is not settled in the time that a message may be
-    /// at hand counts as such: the others are done, and need not be done again.
-    async fn settle_all(
-        &self,
-        ids: &[ObjectId],
-        traces: &Traces,
-    ) -> Result<Vec<(ObjectId, Failure)>, Unfinished> {
-        let of_one = async |id| self.settle(id, traces).await.map(|failure| (id, failure));
-        let mut under_way: FuturesUnordered<_> = ids.iter().copied().map(of_one).collect();
-        let (mut failed, mut settled) = (Vec::new(), Vec::with_capacity(ids.len()));
-        let deadline = Instant::now() + MOST_AT_HAND;
-        while let Ok(Some(one)) = timeout_at(deadline, under_way.next()).await {
-            let (id, failure) = one?;
-            settled.push(id);
-            failed.extend(failure.map(|failure| (id, failure)));
-        }
-        if !under_way.is_empty() {
-            let settled: HashSet<ObjectId> = settled.into_iter().collect();
-            let left = ids.iter().filter(|id| !settled.contains(id));
-            failed.extend(left.map(|id| (*id, Reason::Unfinished.into())));
-        }
-        Ok(failed)
-    }
-
     /// Looks one id up and, if it is online, waits until it is stored: it does not wait for the
     /// others of its chunk. Returns its failure.
     async fn settle(&self, id: ObjectId, traces: &Traces) -> Result<Option<Failure>, Unfinished> {
@@ -198,6 +176,34 @@ impl Fetch {
     }
 }
 
+/// Settles each id, and returns what failed. What is not settled in the time that a message may be at
+/// hand counts as such: the others are done, and need not be done again.
+async fn settle_all<F>(
+    ids: &[ObjectId],
+    settle: impl Fn(ObjectId) -> F,
+) -> Result<Vec<(ObjectId, Failure)>, Unfinished>
+where
+    F: Future<Output = Result<Option<Failure>, Unfinished>>,
+{
+    let of_one = |id: &ObjectId| {
+        let id = *id;
+        settle(id).map(move |settled| (id, settled))
+    };
+    let mut under_way: FuturesUnordered<_> = ids.iter().map(of_one).collect();
+    let (mut failed, mut settled) = (Vec::new(), Vec::with_capacity(ids.len()));
+    let deadline = Instant::now() + MOST_AT_HAND;
+    while let Ok(Some((id, result))) = timeout_at(deadline, under_way.next()).await {
+        failed.extend(result?.map(|failure| (id, failure)));
+        settled.push(id);
+    }
+    if !under_way.is_empty() {
+        let settled: HashSet<ObjectId> = settled.into_iter().collect();
+        let left = ids.iter().filter(|id| !settled.contains(id));
+        failed.extend(left.map(|id| (*id, Reason::Unfinished.into())));
+    }
+    Ok(failed)
+}
+
 fn note_gone() {
     metrics::counter!("objects_gone_total").increment(1);
 }
@@ -211,5 +217,33 @@ fn note(queue: Queue, attempt: Attempt, reason: &Reason, ids: &[ObjectId]) {
     } else {
         metrics::counter!("fetch_retries_total", "reason" => reason.kind()).increment(count);
         tracing::debug!(%attempt, %reason, count, "ids will be looked up again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_settled_in_time_is_sent_on_without_the_others() {
+        let ids = [1, 2, 3, 4].map(ObjectId);
+        let settle = async |id| match id {
+            ObjectId(1) => Ok(None),
+            ObjectId(2) => Ok(Some(Reason::Timeout.into())),
+            _ => std::future::pending().await,
+        };
+        let begun = Instant::now();
+        let failed = settle_all(&ids, settle).await.unwrap();
+        assert_eq!(begun.elapsed(), MOST_AT_HAND);
+        let reasons: Vec<_> = failed
+            .into_iter()
+            .map(|(id, failure)| (id.0, failure.reason))
+            .collect();
+        let expected = [
+            (2, Reason::Timeout),
+            (3, Reason::Unfinished),
+            (4, Reason::Unfinished),
+        ];
+        assert_eq!(reasons, expected);
     }
 }
