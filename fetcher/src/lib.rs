@@ -34,7 +34,7 @@ const BULK_PART: u16 = 4;
 /// Fetches until the shut-down.
 ///
 /// # Errors
-/// The database cannot be migrated, or a task ended before its time.
+/// A task ended before its time.
 pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let (broker, database) = (&config.broker, &config.database);
     let client_service = context.health.awaited("client service");

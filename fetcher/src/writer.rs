@@ -32,7 +32,11 @@ const DELAY: Duration = Duration::from_secs(1);
 /// Ids are sorted: two statements that lock the same rows in different orders deadlock. A row
 /// that was stored by a later statement already is left as it is, so `last_seen` never goes
 /// backwards; the message of that statement covers it. A row that was seen in the future was stored
-/// while the database's clock was ahead. `$3` is how many milliseconds ago the objects were seen.
+/// while the database's clock was ahead. `$3` is how many milliseconds ago the objects were seen. After
+/// its deadline, `$4`, the statement does nothing.
+///
+/// The commit is on disk when it is reported, also where the server says otherwise by default: the
+/// message is acked then. Stricter settings stand.
 pub const UPSERT: Statement = Statement {
     operation: "INSERT",
     table: "objects",
@@ -44,13 +48,23 @@ pub const UPSERT: Statement = Statement {
         insert into objects as o (id, last_seen, expires_at)
         select id, seen, seen + $2::bigint * interval '1 millisecond'
         from unnest($1::bigint[]) as id, moment
+        where now() < $4
         on conflict (id) do update
             set last_seen = excluded.last_seen, expires_at = excluded.expires_at
             where o.last_seen < excluded.last_seen
                 or o.last_seen > clock_timestamp() + interval '1 second'
         returning 1
     )
-    select seen, seen + $2::bigint * interval '1 millisecond', (select count(*) from stored) from moment",
+    select
+        seen,
+        seen + $2::bigint * interval '1 millisecond',
+        now() < $4,
+        (select count(*) from stored),
+        (
+            select set_config('synchronous_commit', 'on', true)
+            where current_setting('synchronous_commit') = 'off'
+        )
+    from moment",
 };
 
 /// An id to store, and who waits for it to be safe.
@@ -213,20 +227,24 @@ impl Batches {
         if age >= ttl {
             return Ok(None);
         }
-        self.store
-            .run(async |client| {
-                let parameters: Parameters = &[
-                    (&ids, Type::INT8_ARRAY),
-                    (&ttl, Type::INT8),
-                    (&age, Type::INT8),
-                ];
-                let row = client.query_typed_one(UPSERT.text, parameters).await?;
-                Ok(Some(Stored {
-                    last_seen: row.try_get(0)?,
-                    expires_at: row.try_get(1)?,
-                }))
-            })
-            .await
+        let run = self.store.run(async |client| {
+            let parameters: Parameters = &[
+                (&ids, Type::INT8_ARRAY),
+                (&ttl, Type::INT8),
+                (&age, Type::INT8),
+                (&self.store.deadline(), Type::TIMESTAMPTZ),
+            ];
+            let row = client.query_typed_one(UPSERT.text, parameters).await?;
+            let stored = Stored {
+                last_seen: row.try_get(0)?,
+                expires_at: row.try_get(1)?,
+            };
+            Ok((stored, row.try_get(2)?))
+        });
+        match run.await? {
+            (stored, true) => Ok(Some(stored)),
+            (_, false) => Err(StoreError::Late),
+        }
     }
 
     /// After the commit: a row that is not there when its message is worked off would stay.

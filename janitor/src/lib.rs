@@ -11,6 +11,7 @@ pub mod config;
 pub mod expire;
 pub mod expirer;
 pub mod metrics;
+pub mod migrate;
 pub mod schedule;
 pub mod sweep;
 
@@ -19,7 +20,7 @@ pub use config::Config;
 /// Deletes until the shut-down.
 ///
 /// # Errors
-/// The database cannot be migrated, or a task ended before its time.
+/// A task ended before its time.
 pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let (broker, database) = (&config.broker, &config.database);
     let topology = Topology::new(&broker.queue_prefix);

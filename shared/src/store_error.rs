@@ -12,7 +12,7 @@ use crate::trace::attribute::DB_RESPONSE_STATUS_CODE;
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// There is no connection; where to, and why.
-    #[error("no connection to the database at {0}")]
+    #[error("no connection to the database: {0}")]
     NoConnection(String),
     /// The statement failed.
     #[error("{}", reason(.0))]
@@ -20,6 +20,12 @@ pub enum StoreError {
     /// The statement took longer than `database_timeout`.
     #[error("the database took too long")]
     Timeout,
+    /// The statement arrived after it had been given up, and did nothing.
+    #[error("the statement reached the database too late")]
+    Late,
+    /// The commit did not wait for its synchronous standby, because somebody cancelled the wait.
+    #[error("the commit is not on the standby: its wait was cancelled")]
+    Unreplicated,
 }
 
 impl StoreError {
@@ -27,7 +33,7 @@ impl StoreError {
     fn state(&self) -> Option<&str> {
         match self {
             Self::Statement(error) => error.code().map(SqlState::code),
-            Self::NoConnection(_) | Self::Timeout => None,
+            _ => None,
         }
     }
 
@@ -37,6 +43,8 @@ impl StoreError {
             Self::NoConnection(_) => "no connection",
             Self::Statement(_) => "connection lost",
             Self::Timeout => "timeout",
+            Self::Late => "late",
+            Self::Unreplicated => "unreplicated",
         })
     }
 

@@ -69,9 +69,8 @@ crate::settings! {
     /// Settings of logs.
     pub struct LogSettings {
         /// Which log lines are written: a level (error, warn, info, debug, trace), or target=level
-        /// pairs separated by commas. What lapin, deadpool and refinery log is logged once more, with what
-        /// follows from it.
-        pub log: LogFilter = "info,lapin=off,deadpool=off,refinery_core=off",
+        /// pairs separated by commas. What lapin logs is logged once more, with what follows from it.
+        pub log: LogFilter = "info,lapin=off",
         /// How log lines are written: text (for people) or json (for machines).
         pub log_format: LogFormat = "text",
     } with {}

@@ -18,7 +18,7 @@ use crate::topology::{Queue, Topology};
 
 /// What the work of such a process is made from.
 pub struct Worker {
-    /// The database, its schema up to date.
+    /// The database, its schema as needed.
     pub store: Store,
     /// Confirmed publishing.
     pub publisher: Publisher,
@@ -44,10 +44,10 @@ pub struct Consumption<H> {
 }
 
 impl Worker {
-    /// Waits for the database, brings its schema up to date, and begins to connect to the broker.
+    /// Waits for the database and its schema, and begins to connect to the broker.
     ///
     /// # Errors
-    /// The database cannot be migrated.
+    /// The pool of connections cannot be made.
     pub async fn start(
         process: &'static str,
         broker: &BrokerSettings,
@@ -58,7 +58,7 @@ impl Worker {
         let Context { health, shutdown } = context;
         let publishing = health.dependency("broker (publishing)");
         let store = Store::new(process, database, health.dependency("database"))?;
-        store.migrate(&shutdown).await?;
+        store.ready(&shutdown).await;
         let broker = Broker::new(process, broker, topology);
         let (publisher, publishing) = Publisher::start(broker.clone(), publishing, &shutdown);
         Ok(Self {

@@ -73,13 +73,50 @@ impl Database {
         Self { url, client }
     }
 
-    /// Drops the database `name`, whoever is connected to it.
+    /// Drops the database `name`, whoever is connected to it, and the role of that name.
     pub async fn drop(server_url: &str, name: &str) {
         let admin = connected(server_url).await;
+        for what in ["database", "role"] {
+            let options = if what == "database" {
+                "with (force)"
+            } else {
+                ""
+            };
+            let drop = format!("drop {what} if exists {name} {options}");
+            admin.batch_execute(&drop).await.unwrap();
+        }
+    }
+
+    /// Drops the database and creates it again, empty, as somebody does who restores one.
+    pub async fn recreate(&mut self) {
+        let (server, name) = self.url.rsplit_once('/').unwrap();
+        let server_url = format!("{server}/postgres");
+        let admin = connected(&server_url).await;
         admin
-            .batch_execute(&format!("drop database if exists {name} with (force)"))
+            .batch_execute(&format!("drop database {name} with (force)"))
             .await
             .unwrap();
+        *self = Self::create(&server_url, name).await;
+    }
+
+    /// Makes a role, named as the database is, that may connect and nothing else. It is dropped with the
+    /// database. Returns its URL.
+    pub async fn create_role(&self) -> String {
+        let (_, name) = self.url.rsplit_once('/').unwrap();
+        let (_, place) = self.url.rsplit_once('@').unwrap();
+        let create = format!(
+            "revoke create on schema public from public;
+             create role {name} login password 'password'"
+        );
+        self.client.batch_execute(&create).await.unwrap();
+        format!("postgres://{name}:password@{place}")
+    }
+
+    /// Lets the role do what the processes do with the rows, and nothing else.
+    pub async fn grant_rows(&self) {
+        let (_, name) = self.url.rsplit_once('/').unwrap();
+        let grant = format!("grant select, insert, update, delete on objects to {name}");
+        self.client.batch_execute(&grant).await.unwrap();
     }
 
     /// The stored ids, in ascending order. None as long as there is no table.

@@ -324,8 +324,7 @@ impl FaultWorld {
         self.set_ack_timeout(ACK_TIMEOUT, ACK_TICK).await;
         let url = self.servers.database.url().await.unwrap();
         let admin = database::connect(&url).await.unwrap();
-        let reset = "alter system reset default_transaction_read_only";
-        admin.batch_execute(reset).await.unwrap();
+        admin.batch_execute("alter system reset all").await.unwrap();
         admin
             .batch_execute("select pg_reload_conf()")
             .await

@@ -7,7 +7,6 @@ use janitor::expire::{expire, rows};
 use janitor::sweep::{AHEAD, OVERDUE};
 use shared::health::Health;
 use shared::messages::{DeleteBatch, FetchChunk, Headers, ObjectId};
-use shared::shutdown::Shutdown;
 use shared::store::Store;
 use shared::topology::Queue;
 use tests::client_service::{ClientService, Reply};
@@ -452,7 +451,7 @@ async fn an_unreadable_delete_message_goes_to_the_dead(world: &mut World) {
 
 async fn each_row_is_late_by_its_own_expiry(world: &mut World) {
     let store = store(world);
-    store.migrate(&Shutdown::new(BOUND)).await.unwrap();
+    store.ensure_schema().await.unwrap();
     let first = insert(world, 0..3, "0.001 s").await;
     let second = insert(world, 3..5, "0.001 s").await;
     let live = "select count(*) from live_objects";
@@ -473,7 +472,7 @@ async fn each_row_is_late_by_its_own_expiry(world: &mut World) {
 
 async fn a_statement_that_comes_early_tells_when_the_first_row_expires(world: &mut World) {
     let store = store(world);
-    store.migrate(&Shutdown::new(BOUND)).await.unwrap();
+    store.ensure_schema().await.unwrap();
     let soon = insert(world, 0..3, "1 h").await;
     let late = insert(world, 3..5, "2 h").await;
     let batches = [batch(soon, None, 0..3), batch(late, None, 3..5)];

@@ -17,6 +17,7 @@ mod alerts;
 mod binaries;
 mod broker;
 mod content_coding;
+mod database;
 mod dead_letters;
 mod deletion;
 mod description;
@@ -34,6 +35,7 @@ mod pipeline;
 mod profiles;
 mod proxies;
 mod reasons;
+mod schema;
 mod settings;
 mod spool;
 mod topology;
@@ -73,6 +75,8 @@ fn main() -> ExitCode {
         dead_letters::tests(),
         panics::tests(),
         topology::tests(),
+        database::possible_tests(),
+        schema::tests(),
         pipeline::tests(),
         mock_client::tests(),
         traces::tests(),

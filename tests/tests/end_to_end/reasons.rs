@@ -51,11 +51,11 @@ async fn the_reason_of_a_failed_connection_to_the_database_is_said_in_full(world
         ),
         (
             "postgres://user:hidden-word@127.0.0.1:1/db".to_owned(),
-            "127.0.0.1:1: error connecting to server: Connection refused",
+            "127.0.0.1:1: Connection refused",
         ),
         (
             "postgres://user:hidden-word@host.invalid/db".to_owned(),
-            "host.invalid:5432: error connecting to server: failed to lookup",
+            "host.invalid:5432: failed to lookup",
         ),
         (
             format!("postgres://user:hidden-word@{place}/db?sslmode=require"),

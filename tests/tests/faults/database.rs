@@ -1,4 +1,5 @@
-//! A database that is there, and takes no more connections, no writes, or moves elsewhere.
+//! A database that is there, and takes no more connections, no writes, moves elsewhere, or is set to
+//! promise less or wait for more.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,12 +7,15 @@ use std::time::Duration;
 use tests::fault_world::FaultWorld;
 use tests::parts::Part;
 use tests::proxy::{Network, Proxy};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+use tokio_postgres::Client;
 
 tests::cases![
     no_connection_to_the_database_left,
     a_database_that_turns_read_only,
     failover_to_another_address,
+    commits_that_are_reported_before_they_are_on_disk,
+    a_standby_that_never_answers,
 ];
 
 const DATABASE_USERS: [Part; 3] = [Part::Fetcher, Part::OtherFetcher, Part::Janitor];
@@ -58,22 +62,21 @@ async fn no_connection_to_the_database_left(world: &mut FaultWorld) {
     world.back_at_work().await;
 }
 
+/// Changes a setting of the whole server.
+async fn alter_system(admin: &Client, change: &str) {
+    for command in [&format!("alter system {change}"), "select pg_reload_conf()"] {
+        admin.batch_execute(command).await.unwrap();
+    }
+}
+
 /// As a primary that was demoted: its connections live on, and are good for nothing.
 async fn a_database_that_turns_read_only(world: &mut FaultWorld) {
     let admin = world.database().await;
-    let set = async |read_only: &str| {
-        let system = format!("alter system set default_transaction_read_only = {read_only}");
-        admin.batch_execute(&system).await.unwrap();
-        admin
-            .batch_execute("select pg_reload_conf()")
-            .await
-            .unwrap();
-    };
     let before = world.ways.to_database["fetcher"].accepted();
-    set("on").await;
+    alter_system(&admin, "set default_transaction_read_only = on").await;
     sleep(Duration::from_secs(3)).await;
     let after = world.ways.to_database["fetcher"].accepted();
-    set("off").await;
+    alter_system(&admin, "set default_transaction_read_only = off").await;
     world.back_at_work().await;
     assert!(after > before, "connections that cannot write were kept");
 }
@@ -95,4 +98,40 @@ async fn failover_to_another_address(world: &mut FaultWorld) {
     second.set(Network::Cut);
     world.ways.set_to_database(Network::Pass);
     world.back_at_work().await;
+}
+
+/// The server keeps what it has reported in its own memory for ten seconds, and dies with it.
+async fn commits_that_are_reported_before_they_are_on_disk(world: &mut FaultWorld) {
+    let admin = world.database().await;
+    alter_system(&admin, "set wal_writer_delay = '10s'").await;
+    alter_system(&admin, "set synchronous_commit = off").await;
+    world.back_at_work().await;
+    world.kill(Part::Database).await;
+    world.start(Part::Database).await;
+    world.back_at_work().await;
+    let admin = world.database().await;
+    alter_system(&admin, "reset all").await;
+}
+
+/// Every commit waits for it, and goes on doing so at the server when it was given up here.
+async fn a_standby_that_never_answers(world: &mut FaultWorld) {
+    for part in DATABASE_USERS {
+        world.stop(part).await;
+        world.process(part).set_flag("database-timeout", "500ms");
+        world.start(part).await;
+    }
+    world.back_at_work().await;
+    let admin = world.database().await;
+    alter_system(&admin, "set synchronous_standby_names = 'nobody'").await;
+    let (begin, mut most) = (Instant::now(), 0);
+    while begin.elapsed() < Duration::from_secs(5) {
+        let waiting = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'";
+        let waiting: i64 = admin.query_one(waiting, &[]).await.unwrap().get(0);
+        most = most.max(waiting);
+        sleep(Duration::from_millis(20)).await;
+    }
+    alter_system(&admin, "reset all").await;
+    world.back_at_work().await;
+    // Two statements at once of each process, and as many of each that are being cancelled.
+    assert!((1..=12).contains(&most), "{most} commits waited at once");
 }

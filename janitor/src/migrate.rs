@@ -1,0 +1,37 @@
+//! Laying the schema as a step before the processes start, by a role that may do so.
+
+use std::time::Duration;
+
+use shared::health::Health;
+use shared::store::{DatabaseSettings, Store};
+use shared::telemetry::write_to_stderr;
+
+/// Name of the command, as its binary is called.
+pub const NAME: &str = "migrate";
+
+/// What the command does, in a sentence.
+pub const ABOUT: &str = "Lays the schema of the database, or brings it up to date, and ends.";
+
+/// Waits for the database, and says why it waits.
+///
+/// # Errors
+/// The role may not lay the schema, or a migration cannot be carried out.
+pub async fn run(settings: DatabaseSettings, (): ()) -> anyhow::Result<()> {
+    const PAUSE: Duration = Duration::from_millis(500);
+    let store = Store::new(NAME, &settings, Health::default().dependency("database"))?;
+    let mut said = String::new();
+    loop {
+        let waiting = match store.ensure_schema().await {
+            Ok(()) => break,
+            Err(error) if error.is_permanent() => return Err(error.into()),
+            Err(error) => error.to_string(),
+        };
+        if said != waiting {
+            write_to_stderr(&format!("waiting: {waiting}"));
+            said = waiting;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    write_to_stderr("the schema is up to date");
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! The schema of the database: who lays it, and what is said where it is missing.
+
+use tests::binaries::{Started, output};
+use tests::client_service::{ClientService, Reply};
+use tests::http_client::post_ids;
+use tests::wait::eventually;
+use tests::world::World;
+
+use crate::binaries::{flags, replaced};
+
+tests::tests![
+    a_newer_schema_is_worked_with,
+    the_history_of_another_program_is_left_alone,
+    what_was_laid_before_there_was_a_history_is_recognized,
+    a_role_that_may_only_change_rows_is_enough_once_the_schema_is_laid,
+    a_schema_that_is_missing_is_said_by_a_process_that_may_not_lay_it,
+    a_table_of_another_program_is_named_as_the_reason,
+    a_database_that_comes_back_empty_is_said_once_and_healed,
+    migrate_lays_the_schema_and_ends,
+    migrate_says_what_it_waits_for_and_what_it_may_not_do,
+];
+
+const MIGRATED: &str = "select max(version)::bigint from objects_schema";
+
+/// Lays the schema by another process, which ends.
+async fn lay(world: &mut World) {
+    let janitor = world.janitor(&[]).await;
+    world.running(janitor).stop().await;
+}
+
+/// A callback's object has a row, by way of a role with this URL.
+async fn assert_stores(world: &mut World, url: &str) {
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    let flag = format!("--database-url={url}");
+    world.fetcher(&client, &[&flag]).await;
+    world.janitor(&[&flag]).await;
+    let ingest = world.ingest(&[]).await;
+    post_ids(ingest, &[1]).await;
+    world.database.until_ids(&[1]).await;
+}
+
+async fn until_said(world: &mut World, place: usize, reason: &str) {
+    eventually(reason, async || {
+        let down = world.running(place).down();
+        let of_database = down.iter().find(|(name, _)| *name == "database");
+        of_database
+            .filter(|(_, why)| why.contains(reason))
+            .map(drop)
+    })
+    .await;
+}
+
+async fn a_newer_schema_is_worked_with(world: &mut World) {
+    lay(world).await;
+    let client = &world.database.client;
+    let newer = "insert into objects_schema (version) values (99)";
+    client.batch_execute(newer).await.unwrap();
+    let url = world.database.url.clone();
+    assert_stores(world, &url).await;
+    assert_eq!(world.database.number(MIGRATED).await, 99);
+}
+
+async fn the_history_of_another_program_is_left_alone(world: &mut World) {
+    let client = &world.database.client;
+    let history = "
+        create table refinery_schema_history (
+            version int4 primary key, name varchar(255), applied_on varchar(255), checksum varchar(255)
+        );
+        insert into refinery_schema_history
+        values (1, 'users', '2026-01-01T00:00:00Z', '1'), (7, 'orders', '2026-01-01T00:00:00Z', '7')";
+    client.batch_execute(history).await.unwrap();
+    let url = world.database.url.clone();
+    assert_stores(world, &url).await;
+    let others = "select count(*) from refinery_schema_history";
+    assert_eq!(world.database.number(others).await, 2);
+}
+
+async fn what_was_laid_before_there_was_a_history_is_recognized(world: &mut World) {
+    let first = include_str!("../../../shared/migrations/V1__objects.sql");
+    world.database.client.batch_execute(first).await.unwrap();
+    let row = "insert into objects values (7, now(), now() + interval '1 h')";
+    world.database.client.batch_execute(row).await.unwrap();
+    world.janitor(&[]).await;
+    assert_eq!(world.database.ids().await, [7]);
+}
+
+async fn a_role_that_may_only_change_rows_is_enough_once_the_schema_is_laid(world: &mut World) {
+    lay(world).await;
+    let url = world.database.create_role().await;
+    world.database.grant_rows().await;
+    assert_stores(world, &url).await;
+}
+
+async fn a_schema_that_is_missing_is_said_by_a_process_that_may_not_lay_it(world: &mut World) {
+    let url = world.database.create_role().await;
+    let janitor = world.start_janitor(&[&format!("--database-url={url}")]);
+    until_said(world, janitor, "the schema is missing, and the role test_").await;
+    until_said(world, janitor, "run migrate as a role that may").await;
+    lay(world).await;
+    world.database.grant_rows().await;
+    world.running(janitor).ready().await;
+}
+
+async fn a_table_of_another_program_is_named_as_the_reason(world: &mut World) {
+    let client = &world.database.client;
+    client
+        .batch_execute("create table objects (name text)")
+        .await
+        .unwrap();
+    let janitor = world.start_janitor(&[]);
+    until_said(world, janitor, r#"relation "objects" already exists"#).await;
+    let client = &world.database.client;
+    client.batch_execute("drop table objects").await.unwrap();
+    world.running(janitor).ready().await;
+}
+
+async fn a_database_that_comes_back_empty_is_said_once_and_healed(world: &mut World) {
+    let mut process = Started::new("janitor", &flags(world, "janitor"));
+    process.until_logged(r#"up dependency="database""#).await;
+    world.database.recreate().await;
+    process.until_logged("laid the schema").await;
+    // Without a right to lay it, until somebody has.
+    process.signal("TERM").await;
+    assert_eq!(process.end().await, Some(0));
+    let url = world.database.create_role().await;
+    world.database.grant_rows().await;
+    let flag = format!("--database-url={url}");
+    let mut process = Started::new("janitor", &replaced(flags(world, "janitor"), &[flag]));
+    process.until_logged(r#"up dependency="database""#).await;
+    world
+        .database
+        .client
+        .batch_execute("drop table objects cascade")
+        .await
+        .unwrap();
+    process.until_logged("the schema is missing").await;
+    lay(world).await;
+    world.database.grant_rows().await;
+    process.until_logged(r#"up dependency="database""#).await;
+    process.signal("TERM").await;
+    process.end().await;
+    let changes = process
+        .lines
+        .iter()
+        .filter(|line| line.contains(r#"dependency="database""#));
+    assert_eq!(changes.count(), 3, "{:#?}", process.lines);
+}
+
+async fn migrate_lays_the_schema_and_ends(world: &mut World) {
+    let flag = format!("--database-url={}", world.database.url);
+    for _ in 0..2 {
+        let ended = output("migrate", std::slice::from_ref(&flag), &[]).await;
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    }
+    assert!(world.database.number(MIGRATED).await >= 1);
+}
+
+async fn migrate_says_what_it_waits_for_and_what_it_may_not_do(world: &mut World) {
+    let name = world.database.url.rsplit_once('/').unwrap().1;
+    let admin = &world.database.client;
+    let read_only = format!("alter database {name} set default_transaction_read_only = on");
+    admin.batch_execute(&read_only).await.unwrap();
+    let flag = format!("--database-url={}", world.database.url);
+    let waiting = output("migrate", std::slice::from_ref(&flag), &[]);
+    let reset = async {
+        // Whichever comes first: it has looked, or not yet.
+        let reset = "set default_transaction_read_only = off;
+                     alter database {} reset default_transaction_read_only";
+        admin
+            .batch_execute(&reset.replace("{}", name))
+            .await
+            .unwrap();
+    };
+    let (ended, ()) = tokio::join!(waiting, reset);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+
+    admin
+        .batch_execute("drop table objects cascade")
+        .await
+        .unwrap();
+    let flag = format!("--database-url={}", world.database.create_role().await);
+    let ended = output("migrate", &[flag], &[]).await;
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("may not lay it"), "{said}");
+}
