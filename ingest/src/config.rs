@@ -33,8 +33,8 @@ shared::settings! {
         /// Folder, on a disk that outlives the process, for callbacks that the broker did not confirm
         /// in time. Several replicas can share one.
         pub spool_directory: SpoolDirectory = "spool",
-        /// Maximum number of bytes in the spool; what does not fit is answered 503. A callback of 200 ids takes
-        /// 1 to 4 KiB.
+        /// Maximum number of bytes in the spool, without what was adopted from replicas that are gone;
+        /// what does not fit is answered 503. A callback of 200 ids takes 1 to 4 KiB.
         pub spool_limit: ByteSize = "1GiB" in "0"..="1024GiB",
         /// Largest body of a request, as it is sent and as it is decoded; a larger one is answered
         /// 413.

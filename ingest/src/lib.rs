@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use shared::boot::{Context, Process};
 use shared::broker::Broker;
 use shared::http_server::{ServerLimits, serve};
@@ -28,7 +27,7 @@ pub use config::Config;
 /// Accepts callbacks on `listener` until the shut-down.
 ///
 /// # Errors
-/// The spool cannot be used, or a task ended before its time.
+/// A task ended before its time.
 pub async fn run(config: Config, listener: TcpListener, context: Context) -> anyhow::Result<()> {
     let Context { health, shutdown } = context;
     let topology = Topology::new(&config.broker.queue_prefix);
@@ -39,8 +38,7 @@ pub async fn run(config: Config, listener: TcpListener, context: Context) -> any
     let (directory, limit) = (&config.spool_directory, config.spool_limit);
     // Each is enough to accept callbacks.
     let dependency = health.alternative("spool", "broker");
-    let (spool, spooling) = spool::Spool::start(directory, limit, dependency, &shutdown)
-        .with_context(|| format!("opening SPOOL_DIRECTORY {}", directory.0.display()))?;
+    let (spool, spooling) = spool::Spool::start(directory, limit, dependency, &shutdown);
 
     let acceptance = acceptance::Acceptance::new(publisher.clone(), spool.clone());
     let server = Arc::new(server::Server::new(&config, acceptance, health));
@@ -55,8 +53,7 @@ pub async fn run(config: Config, listener: TcpListener, context: Context) -> any
     let work = async {
         tokio::join!(
             serve(listener, limits, server, &shutdown),
-            spool::drain::drain(&spool, &publisher, &shutdown),
-            spool::drain::report(&spool, &shutdown),
+            spool::drain::run(&spool, &publisher, &shutdown),
         )
     };
     tokio::select! {

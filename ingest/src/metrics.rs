@@ -27,6 +27,9 @@ const STATUSES: &[Values] = &[(
     ],
 )];
 
+/// Where callbacks lie below the spool's directory.
+const PLACES: &[Values] = &[("place", &["own", "adopted", "others", "damaged"])];
+
 /// All of them.
 pub const METRICS: &[Description] = &[
     DEPENDENCY_UP.by(&[("dependency", &["broker", "spool"])]),
@@ -67,11 +70,23 @@ pub const METRICS: &[Description] = &[
         "callback_chunks_published_total",
         "Messages with ids that the broker confirmed, those from the spool included.",
     ),
-    Description::gauge("spool_callbacks", "Callbacks in the spool."),
-    Description::gauge("spool_bytes", "Size of what is in the spool."),
+    Description::gauge(
+        "spool_bytes",
+        "Size of what lies below SPOOL_DIRECTORY: what this replica has spooled, what it has adopted \
+         from replicas that are gone, what others have, and what was damaged and is set aside.",
+    )
+    .by(PLACES)
+    .from_zero(),
+    Description::gauge(
+        "spool_segments",
+        "Files of callbacks that lie below SPOOL_DIRECTORY, by place as in spool_bytes.",
+    )
+    .by(PLACES)
+    .from_zero(),
     Description::gauge(
         "spool_limit_bytes",
-        "Size from which on the spool takes no more: SPOOL_LIMIT.",
+        "Size from which on the spool takes no more: SPOOL_LIMIT. It is for what this replica has \
+         spooled.",
     ),
     Description::gauge(
         "spool_oldest_age_seconds",
@@ -84,6 +99,14 @@ pub const METRICS: &[Description] = &[
     Description::counter(
         "spool_callbacks_drained_total",
         "Callbacks of the spool that were published, the oldest first.",
+    ),
+    Description::counter(
+        "spool_reads_failed_total",
+        "Reads of a segment that failed. It is read again later, and waits until then.",
+    ),
+    Description::counter(
+        "spool_segments_set_aside_total",
+        "Segments that had unreadable parts. They are kept in the folder `damaged`.",
     ),
 ];
 

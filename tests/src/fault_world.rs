@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,6 +170,12 @@ impl FaultWorld {
     pub fn way_of_callbacks(&mut self) -> &Proxy {
         self.allowed.refuse();
         &self.ways.to_ingest
+    }
+
+    /// Folder of the spool.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        self.logs.path().join("spool")
     }
 
     /// Whether `ingest` was killed or stopped, which is how each change to its process begins.

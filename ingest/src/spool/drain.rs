@@ -1,5 +1,6 @@
 //! Draining the spool: its callbacks go to the broker, the oldest first.
 
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
@@ -9,19 +10,18 @@ use shared::trace::Traces;
 
 use crate::publisher::ChunkPublisher;
 use crate::spool::Spool;
+use crate::spool::disk::Disk;
 use crate::spool::record::{Records, SpooledCallback};
-use crate::spool::segment::{Removal, Segment};
+use crate::spool::segment::{End, Removal, Segment};
 
 /// How many chunks are published at once. Less than the publisher's window, of which the callbacks that
 /// arrive meanwhile need their part.
 const WINDOW: usize = 400;
 
-/// Publishes what is in the spool, until the shut-down.
-pub async fn drain(spool: &Spool, publisher: &ChunkPublisher, shutdown: &Shutdown) {
+/// Drains the spool, finds what is to be drained, and says how that goes, until the shut-down.
+pub async fn run(spool: &Spool, publisher: &ChunkPublisher, shutdown: &Shutdown) {
     let work = async {
-        while let Some(segment) = spool.oldest().await {
-            drain_segment(spool, publisher, segment).await;
-        }
+        tokio::join!(drain(spool, publisher), search(spool), report(spool));
     };
     tokio::select! {
         () = work => {}
@@ -30,42 +30,66 @@ pub async fn drain(spool: &Spool, publisher: &ChunkPublisher, shutdown: &Shutdow
     }
 }
 
-async fn drain_segment(spool: &Spool, publisher: &ChunkPublisher, segment: Segment) {
-    let path = segment.path().display().to_string();
-    let removal = match read(segment).await {
+async fn drain(spool: &Spool, publisher: &ChunkPublisher) {
+    while let Some(segment) = spool.oldest().await {
+        let removal = match segment.settled {
+            Some(removal) => removal,
+            None => drain_segment(spool, publisher, &segment).await,
+        };
+        spool.settle(segment, removal).await;
+    }
+}
+
+async fn drain_segment(spool: &Spool, publisher: &ChunkPublisher, segment: &Segment) -> Removal {
+    match read(spool.disk, segment.clone()).await {
         Ok(content) => {
             publish(publisher, &content.callbacks).await;
             content.removal
         }
         Err(error) => {
-            tracing::error!(%error, segment = path, "a segment of the spool cannot be read");
-            Removal::Leave
+            metrics::counter!("spool_reads_failed_total").increment(1);
+            tracing::error!(%error, "a segment of the spool cannot be read; it is tried again");
+            Removal::TryAgain
         }
-    };
-    spool.remove_oldest(removal).await;
+    }
 }
 
 /// A segment's callbacks, and what is to become of it.
-struct Content {
-    callbacks: Vec<SpooledCallback>,
-    removal: Removal,
+pub(super) struct Content {
+    pub(super) callbacks: Vec<SpooledCallback>,
+    pub(super) removal: Removal,
 }
 
-async fn read(segment: Segment) -> std::io::Result<Content> {
-    let reading = tokio::task::spawn_blocking(move || Ok(parse(&segment.read()?)));
+async fn read<D: Disk>(disk: D, segment: Segment) -> std::io::Result<Content> {
+    let reading =
+        tokio::task::spawn_blocking(move || Ok(parse(&segment, disk.read(segment.path())?)));
     reading.await.unwrap_or_else(|error| Err(error.into()))
 }
 
-fn parse(segment: &[u8]) -> Content {
-    let records = Records::read(segment);
+pub(super) fn parse(segment: &Segment, mut bytes: Vec<u8>) -> Content {
+    let written = usize::try_from(segment.bytes).unwrap_or(usize::MAX);
+    if segment.end == End::Known {
+        bytes.truncate(written);
+    }
+    let records = Records::read(&bytes);
+    let mut damaged = records.damaged;
+    match records.cut_off {
+        Some(cut_off) if segment.end == End::MayBeCutOff => {
+            warn_of_cut_off_write(segment, &cut_off);
+        }
+        cut_off => damaged.extend(cut_off),
+    }
+    if bytes.len() < written {
+        damaged.push(bytes.len()..written);
+    }
     let mut content = Content {
         callbacks: Vec::with_capacity(records.readable.len()),
-        removal: if records.damaged == 0 {
-            Removal::Delete
-        } else {
-            Removal::SetAside
-        },
+        removal: Removal::Delete,
     };
+    if !damaged.is_empty() {
+        warn_of_damage(segment, &damaged);
+        content.removal = Removal::SetAside;
+    }
     for record in records.readable {
         match record.callback() {
             Ok(callback) => content.callbacks.push(callback),
@@ -76,6 +100,25 @@ fn parse(segment: &[u8]) -> Content {
         }
     }
     content
+}
+
+fn warn_of_cut_off_write(segment: &Segment, bytes: &Range<usize>) {
+    tracing::warn!(
+        segment = %segment.path().display(),
+        offset = bytes.start,
+        bytes = bytes.len(),
+        "the spool ends in a write that was cut off before its callback was answered; it is dropped"
+    );
+}
+
+fn warn_of_damage(segment: &Segment, damaged: &[Range<usize>]) {
+    tracing::error!(
+        segment = %segment.path().display(),
+        offset = damaged.first().map(|first| first.start),
+        places = damaged.len(),
+        bytes = damaged.iter().map(Range::len).sum::<usize>(),
+        "the spool is damaged: callbacks in these bytes cannot be read"
+    );
 }
 
 async fn publish(publisher: &ChunkPublisher, callbacks: &[SpooledCallback]) {
@@ -96,37 +139,44 @@ async fn publish(publisher: &ChunkPublisher, callbacks: &[SpooledCallback]) {
     metrics::counter!("spool_callbacks_drained_total").increment(callbacks.len() as u64);
 }
 
-/// Says how much waits in the spool, for how long, and how fast it is drained, until the shut-down.
-pub async fn report(spool: &Spool, shutdown: &Shutdown) {
+/// Takes up what earlier runs left at once, and what others leave within a minute.
+async fn search(spool: &Spool) {
+    const INTERVAL: Duration = Duration::from_secs(10);
+    loop {
+        if let Err(error) = spool.search().await {
+            tracing::warn!(%error, "the spool cannot be searched for what is left; it is tried again");
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// Says how much waits in the spool, and for how long.
+async fn report(spool: &Spool) {
     const INTERVAL: Duration = Duration::from_secs(1);
     const LINES: u64 = 10;
-    let (mut ticks, mut before) = (0, spool.depth());
-    while shutdown.sleep(INTERVAL).await {
+    let mut before = spool.depth();
+    for tick in 1_u64.. {
+        tokio::time::sleep(INTERVAL).await;
+        spool.check().await;
         let now = spool.depth();
         let age = now
             .oldest
             .and_then(|oldest| SystemTime::now().duration_since(oldest).ok());
         metrics::gauge!("spool_oldest_age_seconds").set(age.unwrap_or_default());
-        ticks += 1;
-        if ticks % LINES == 0 {
-            spool.check().await;
+        let turned = (now.segments() == 0) != (before.segments() == 0);
+        if turned || (now.segments() > 0 && tick % LINES == 0) {
+            tracing::info!(
+                bytes = now.bytes(),
+                segments = now.segments(),
+                oldest_s = age.unwrap_or_default().as_secs(),
+                "{}",
+                if now.segments() == 0 {
+                    "the spool is drained"
+                } else {
+                    "callbacks wait in the spool"
+                }
+            );
         }
-        let turned = (now.callbacks == 0) != (before.callbacks == 0);
-        if !turned && (now.callbacks == 0 || ticks % LINES != 0) {
-            continue;
-        }
-        tracing::info!(
-            callbacks = now.callbacks,
-            bytes = now.bytes,
-            oldest_s = age.unwrap_or_default().as_secs(),
-            drained = now.drained - before.drained,
-            "{}",
-            if now.callbacks == 0 {
-                "the spool is drained"
-            } else {
-                "callbacks wait in the spool"
-            }
-        );
         before = now;
     }
 }

@@ -1,11 +1,15 @@
 //! The task that owns the files of the spool.
 
 use std::io;
+use std::path::PathBuf;
+use std::time::Instant;
 
 use shared::health::Dependency;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::SpoolError;
+use super::disk::{Disk, named};
+use super::folders::{Claim, Claimed, Size};
 use super::log::{Depth, Log};
 use super::segment::{Removal, Segment};
 
@@ -13,35 +17,51 @@ use super::segment::{Removal, Segment};
 pub(super) const GROUP: usize = 1_000;
 
 /// What the task is asked for.
-pub(super) enum Command {
+pub(super) enum Command<D: Disk> {
     Append {
         record: Vec<u8>,
         reply: oneshot::Sender<Result<(), SpoolError>>,
     },
     Oldest(oneshot::Sender<Option<Segment>>),
-    RemoveOldest {
+    Settle {
+        path: PathBuf,
         removal: Removal,
         reply: oneshot::Sender<()>,
     },
-    Check,
+    Claimed(oneshot::Sender<Claimed>),
+    TakeUp {
+        listed: Option<Vec<Segment>>,
+        adopted: Vec<(Claim<D>, Vec<Segment>)>,
+        reply: oneshot::Sender<()>,
+    },
+    Check(oneshot::Sender<()>),
 }
 
 /// Owns the files.
-pub(super) struct Keeper {
-    log: Log,
+pub(super) struct Keeper<D: Disk> {
+    log: Log<D>,
     limit: u64,
     dependency: Dependency,
     depth: watch::Sender<Depth>,
-    /// Whether the last write did.
-    disk_failed: bool,
+    state: State,
+}
+
+/// Whether callbacks can be appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Well,
+    /// The last one did not fit.
+    Full,
+    /// The last write failed, or there was none yet.
+    Failed,
 }
 
 /// Records to be written, and who waits for each.
 type Waiting = Vec<(Vec<u8>, oneshot::Sender<Result<(), SpoolError>>)>;
 
-impl Keeper {
+impl<D: Disk> Keeper<D> {
     pub(super) fn new(
-        log: Log,
+        log: Log<D>,
         limit: u64,
         dependency: Dependency,
         depth: watch::Sender<Depth>,
@@ -51,59 +71,90 @@ impl Keeper {
             limit,
             dependency,
             depth,
-            disk_failed: false,
+            state: State::Failed,
         }
     }
 
     /// Does what it is asked for, until nobody is left to ask.
-    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command<D>>) {
         self.announce();
+        self.check();
         let mut group = Vec::with_capacity(GROUP);
         while commands.blocking_recv_many(&mut group, GROUP) > 0 {
             let mut waiting = Waiting::new();
             for command in group.drain(..) {
                 match command {
                     Command::Append { record, reply } => waiting.push((record, reply)),
-                    Command::Oldest(reply) => answer(reply, self.log.oldest()),
-                    Command::RemoveOldest { removal, reply } => {
-                        self.remove_oldest(removal);
-                        answer(reply, ());
-                    }
-                    Command::Check => self.check(),
+                    command => self.obey(command),
                 }
             }
             self.append(waiting);
         }
     }
 
-    fn remove_oldest(&mut self, removal: Removal) {
-        self.log.remove_oldest(removal);
-        self.announce();
-        if !self.disk_failed {
-            // There is room again.
-            self.dependency.up();
+    fn obey(&mut self, command: Command<D>) {
+        match command {
+            Command::Append { record, reply } => self.append(vec![(record, reply)]),
+            Command::Oldest(reply) => answer(reply, self.log.oldest(Instant::now())),
+            Command::Settle {
+                path,
+                removal,
+                reply,
+            } => {
+                self.log.settle(&path, removal, Instant::now());
+                self.announce();
+                if self.state == State::Full {
+                    // There is room again.
+                    self.note(&Ok(()));
+                }
+                answer(reply, ());
+            }
+            Command::Claimed(reply) => answer(reply, self.log.claimed()),
+            Command::TakeUp {
+                listed,
+                adopted,
+                reply,
+            } => {
+                self.log.take_up(listed, adopted);
+                self.announce();
+                answer(reply, ());
+            }
+            Command::Check(reply) => {
+                self.check();
+                answer(reply, ());
+            }
         }
     }
 
+    /// Tries a disk that failed again. Whoever asks may have called one down that only was slow.
     fn check(&mut self) {
-        if self.disk_failed {
-            let checked = self.log.check();
-            self.note(&checked);
+        match self.state {
+            State::Well => self.dependency.up(),
+            State::Full => {}
+            State::Failed => {
+                let checked = self.log.check();
+                self.note(&checked);
+            }
         }
     }
 
     /// Notes how writing went.
     fn note(&mut self, result: &io::Result<()>) {
-        self.disk_failed = result.is_err();
         match result {
-            Ok(()) => self.dependency.up(),
-            Err(error) => self.dependency.down(error),
+            Ok(()) => {
+                self.state = State::Well;
+                self.dependency.up();
+            }
+            Err(error) => {
+                self.state = State::Failed;
+                self.dependency.down(&named("SPOOL_DIRECTORY", error));
+            }
         }
     }
 
     /// Writes all that fit with one `fsync`.
     fn append(&mut self, waiting: Waiting) {
-        let mut room = self.limit.saturating_sub(self.log.depth().bytes);
+        let mut room = self.limit.saturating_sub(self.log.depth().own.bytes);
         let mut records = Vec::new();
         let mut taken = Vec::new();
         // Who has given up meanwhile has been answered without it.
@@ -113,6 +164,7 @@ impl Keeper {
                 records.extend_from_slice(&record);
                 taken.push(reply);
             } else {
+                self.state = State::Full;
                 self.dependency.down(&SpoolError::Full);
                 answer(reply, Err(SpoolError::Full));
             }
@@ -124,7 +176,7 @@ impl Keeper {
 
     fn write(&mut self, records: &[u8], taken: Vec<oneshot::Sender<Result<(), SpoolError>>>) {
         let count = taken.len() as u64;
-        let result = self.log.append(records, count);
+        let result = self.log.append(records);
         // Before anybody is answered, so that what is safe is also counted.
         self.announce();
         self.note(&result);
@@ -141,16 +193,26 @@ impl Keeper {
 
     fn announce(&self) {
         let depth = self.log.depth();
+        show("own", depth.own);
+        show("adopted", depth.adopted);
         #[expect(
             clippy::cast_precision_loss,
-            reason = "gauges are floating-point numbers"
+            reason = "a gauge is a floating-point number"
         )]
-        {
-            metrics::gauge!("spool_bytes").set(depth.bytes as f64);
-            metrics::gauge!("spool_limit_bytes").set(self.limit as f64);
-            metrics::gauge!("spool_callbacks").set(depth.callbacks as f64);
-        }
+        metrics::gauge!("spool_limit_bytes").set(self.limit as f64);
         self.depth.send_replace(depth);
+    }
+}
+
+/// Shows how much lies below the directory, and where.
+pub(super) fn show(place: &'static str, size: Size) {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "gauges are floating-point numbers"
+    )]
+    {
+        metrics::gauge!("spool_bytes", "place" => place).set(size.bytes as f64);
+        metrics::gauge!("spool_segments", "place" => place).set(size.segments as f64);
     }
 }
 

@@ -4,7 +4,8 @@
 //! and the callback as a versioned message. The marker lets a reader find the next record behind bytes
 //! that are not readable, so that damage costs no more than the records it hits.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::ops::Range;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use shared::messages::{Message, MessageError, ObjectId, decode, encode};
@@ -12,7 +13,7 @@ use shared::messages::{Message, MessageError, ObjectId, decode, encode};
 const MARKER: [u8; 4] = *b"\xcbsp1";
 /// Marker, length and checksum: four bytes each, numbers little-endian.
 const HEADER: usize = 12;
-/// Milliseconds since 1970, little-endian.
+/// The time of acceptance: milliseconds since 1970, little-endian.
 const ACCEPTED_AT: usize = 8;
 
 /// A callback in the spool.
@@ -59,8 +60,6 @@ pub fn frame(
 /// A record whose checksum is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// When the callback was accepted, by the clock of the host.
-    pub accepted_at: SystemTime,
     message: &'a [u8],
 }
 
@@ -79,10 +78,10 @@ impl Record<'_> {
 pub struct Records<'a> {
     /// Every record whose checksum is right, in the order in which they were written.
     pub readable: Vec<Record<'a>>,
-    /// Bytes behind the last of them: a write that was cut off, and so never answered.
-    pub torn_tail: usize,
-    /// Bytes before the last of them that are no record: damage.
-    pub damaged: usize,
+    /// Where bytes are that are no record.
+    pub damaged: Vec<Range<usize>>,
+    /// Where a record begins that ends behind the last byte.
+    pub cut_off: Option<Range<usize>>,
 }
 
 impl<'a> Records<'a> {
@@ -90,44 +89,64 @@ impl<'a> Records<'a> {
     #[must_use]
     pub fn read(segment: &'a [u8]) -> Self {
         let mut records = Self::default();
-        let mut rest = segment;
-        let mut unreadable = 0;
-        while !rest.is_empty() {
-            let length = if let Some((record, length)) = first(rest) {
+        let mut at = 0;
+        while let Some(rest) = segment.get(at..).filter(|rest| !rest.is_empty()) {
+            if let Some((record, length)) = first(rest) {
                 records.readable.push(record);
-                records.damaged += std::mem::take(&mut unreadable);
-                length
+                at += length;
+                continue;
+            }
+            let skipped = at..at + to_next_marker(rest);
+            at = skipped.end;
+            if skipped.end == segment.len() && is_cut_off(rest) {
+                records.cut_off = Some(skipped);
             } else {
-                let skipped = to_next_marker(rest);
-                unreadable += skipped;
-                skipped
-            };
-            rest = &rest[length..];
+                records.damage(skipped);
+            }
         }
-        records.torn_tail = unreadable;
         records
     }
+
+    fn damage(&mut self, bytes: Range<usize>) {
+        match self.damaged.last_mut() {
+            Some(last) if last.end == bytes.start => last.end = bytes.end,
+            _ => self.damaged.push(bytes),
+        }
+    }
+}
+
+/// The little-endian number in four bytes, if there are so many.
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    let number = bytes.get(at..)?.first_chunk()?;
+    Some(u32::from_le_bytes(*number))
 }
 
 /// The record that `bytes` begin with, and its length.
 fn first(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
-    let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     if !bytes.starts_with(&MARKER) {
         return None;
     }
-    let end = HEADER.checked_add(number(4)? as usize)?;
+    let end = HEADER.checked_add(number(bytes, 4)? as usize)?;
     let content = bytes.get(HEADER..end)?;
-    if crc32fast::hash(content) != number(8)? {
+    if crc32fast::hash(content) != number(bytes, 8)? {
         return None;
     }
-    let (millis, message) = content.split_at_checked(ACCEPTED_AT)?;
-    let millis = u64::from_le_bytes(millis.try_into().ok()?);
-    let accepted_at = UNIX_EPOCH.checked_add(Duration::from_millis(millis))?;
-    let record = Record {
-        accepted_at,
-        message,
-    };
-    Some((record, end))
+    let (_, message) = content.split_at_checked(ACCEPTED_AT)?;
+    Some((Record { message }, end))
+}
+
+/// Whether `bytes` are the beginning of a record, and no whole one whose length was changed.
+fn is_cut_off(bytes: &[u8]) -> bool {
+    let marker = bytes.len().min(MARKER.len());
+    if bytes[..marker] != MARKER[..marker] {
+        return false;
+    }
+    match (number(bytes, 4), number(bytes, 8), bytes.get(HEADER..)) {
+        (Some(length), Some(checksum), Some(content)) => {
+            content.len() < length as usize && crc32fast::hash(content) != checksum
+        }
+        _ => true,
+    }
 }
 
 /// How far it is from the first byte to the next marker, or to the end.
@@ -141,6 +160,8 @@ fn to_next_marker(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -170,16 +191,17 @@ mod tests {
             .collect()
     }
 
+    fn only(places: &[Range<usize>]) -> Range<usize> {
+        assert_eq!(places.len(), 1, "{places:?}");
+        places[0].clone()
+    }
+
     #[test]
     fn callbacks_are_read_in_the_order_in_which_they_were_written() {
         let segment = segment([5, i64::MIN, 0]);
         let records = Records::read(&segment);
         assert_eq!(ids(&records), [5, i64::MIN, 0]);
-        assert_eq!((records.torn_tail, records.damaged), (0, 0));
-        assert_eq!(
-            records.readable[0].accepted_at,
-            UNIX_EPOCH + Duration::from_millis(5)
-        );
+        assert_eq!((records.cut_off, records.damaged), (None, vec![]));
     }
 
     #[test]
@@ -201,11 +223,24 @@ mod tests {
 
     #[test]
     fn a_marker_within_what_cannot_be_read_is_no_record() {
-        let mut torn = segment([1]);
-        torn.extend_from_slice(&MARKER);
-        torn.extend_from_slice(&[0xff; 40]);
-        let records = Records::read(&torn);
-        assert_eq!((ids(&records), records.torn_tail), (vec![1], 44));
+        let mut damaged = segment([1]);
+        let kept = damaged.len();
+        damaged.extend_from_slice(&[0xff; 40]);
+        damaged.extend_from_slice(&MARKER);
+        damaged.extend_from_slice(&[0; 40]);
+        let records = Records::read(&damaged);
+        assert_eq!((ids(&records), records.cut_off), (vec![1], None));
+        assert_eq!(only(&records.damaged), kept..kept + 84);
+    }
+
+    #[test]
+    fn a_record_that_is_all_there_was_not_cut_off() {
+        let mut changed = segment([1, 2]);
+        let second = changed.len() / 2;
+        changed[second + 5] ^= 1;
+        let records = Records::read(&changed);
+        assert_eq!((ids(&records), records.cut_off), (vec![1], None));
+        assert_eq!(only(&records.damaged), second..changed.len());
     }
 
     proptest! {
@@ -214,9 +249,11 @@ mod tests {
             let whole = segment(10..10 + count);
             let cut = cut.index(whole.len());
             let records = Records::read(&whole[..cut]);
-            let (kept, torn) = (cut / record(10).len(), cut % record(10).len());
+            let kept = cut / record(10).len();
             prop_assert_eq!(ids(&records), (10..10 + i64::try_from(kept).unwrap()).collect::<Vec<_>>());
-            prop_assert_eq!((records.torn_tail, records.damaged), (torn, 0));
+            let end = kept * record(10).len();
+            prop_assert_eq!(records.cut_off, (end < cut).then_some(end..cut));
+            prop_assert!(records.damaged.is_empty());
         }
 
         #[test]
@@ -225,7 +262,9 @@ mod tests {
             torn.extend_from_slice(&garbage);
             let records = Records::read(&torn);
             prop_assert_eq!(ids(&records), (0..count).collect::<Vec<_>>());
-            prop_assert_eq!(records.torn_tail, garbage.len());
+            let unreadable: Vec<_> = records.damaged.into_iter().chain(records.cut_off).collect();
+            let whole = torn.len() - garbage.len()..torn.len();
+            prop_assert!(garbage.is_empty() && unreadable.is_empty() || only(&unreadable) == whole);
         }
 
         #[test]
@@ -236,9 +275,11 @@ mod tests {
             prop_assume!(segment[at] != byte);
             segment[at] = byte;
             let records = Records::read(&segment);
-            let hit = 10 + i64::try_from(at / length).unwrap();
-            prop_assert_eq!(ids(&records), (10..20).filter(|id| *id != hit).collect::<Vec<_>>());
-            prop_assert_eq!(records.damaged + records.torn_tail, length);
+            let hit = at / length;
+            let id = 10 + i64::try_from(hit).unwrap();
+            prop_assert_eq!(ids(&records), (10..20).filter(|other| *other != id).collect::<Vec<_>>());
+            prop_assert_eq!(records.cut_off, None);
+            prop_assert_eq!(only(&records.damaged), hit * length..(hit + 1) * length);
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::spool::record::Records;
+use crate::spool::disk::{Disk, Measure};
 
 const EXTENSION: &str = "segment";
+/// As versions called a segment that they set aside, in the folder where it was.
 const DAMAGED: &str = "damaged";
 
 /// A file of records.
@@ -15,20 +16,47 @@ pub struct Segment {
     path: PathBuf,
     /// Its size in bytes.
     pub bytes: u64,
-    /// How many callbacks it holds.
-    pub callbacks: u64,
-    /// When the first of them was accepted.
-    pub oldest: SystemTime,
+    /// When it was created, and so when its first callback was accepted.
+    pub since: SystemTime,
+    /// What is known of its end.
+    pub end: End,
+    /// Whether it lies in a folder that was adopted.
+    pub adopted: bool,
+    /// What is to become of it, if that is known and was not possible yet.
+    pub settled: Option<Removal>,
+    turn: Turn,
+    pause: Duration,
 }
 
-/// What becomes of a drained segment.
+/// What is known of the end of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// This run has written it: behind its size there may be what a failed write left.
+    Known,
+    /// An earlier run has written it, and another one after it: it ends as it was answered.
+    Sealed,
+    /// It was the last one that its process wrote, perhaps while it was killed.
+    MayBeCutOff,
+}
+
+/// When a segment is to be drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Now,
+    At(Instant),
+    NextRun,
+}
+
+/// What becomes of a segment that was to be drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
     /// All of it was drained.
     Delete,
-    /// A part of it is damaged: it stays beside the segments, for an operator.
+    /// A part of it is damaged: it is kept for an operator.
     SetAside,
-    /// It, or a part of it, could not be read for now: the next run tries again.
+    /// It could not be read for now.
+    TryAgain,
+    /// A part of it is for another version of ingest: the next run tries again.
     Leave,
 }
 
@@ -36,11 +64,29 @@ impl Segment {
     /// A new one, which is empty.
     #[must_use]
     pub fn new(folder: &Path, number: u64) -> Self {
+        let path = folder.join(format!("{number:020}.{EXTENSION}"));
+        Self::at(path, 0, SystemTime::now(), End::Known)
+    }
+
+    fn at(path: PathBuf, bytes: u64, since: SystemTime, end: End) -> Self {
         Self {
-            path: folder.join(format!("{number:020}.{EXTENSION}")),
-            bytes: 0,
-            callbacks: 0,
-            oldest: SystemTime::now(),
+            path,
+            bytes,
+            since,
+            end,
+            adopted: false,
+            settled: None,
+            turn: Turn::Now,
+            pause: Duration::ZERO,
+        }
+    }
+
+    /// The same in a folder that was adopted.
+    #[must_use]
+    pub fn adopted(self) -> Self {
+        Self {
+            adopted: true,
+            ..self
         }
     }
 
@@ -50,102 +96,81 @@ impl Segment {
         &self.path
     }
 
-    /// Its bytes, to be read as [`Records`].
-    ///
-    /// # Errors
-    /// The disk fails.
-    pub fn read(&self) -> io::Result<Vec<u8>> {
-        std::fs::read(&self.path)
+    /// Whether it lies in `folder`.
+    #[must_use]
+    pub fn is_in(&self, folder: &Path) -> bool {
+        self.path.parent() == Some(folder)
     }
 
-    /// Removes it.
-    ///
-    /// # Errors
-    /// The disk fails, and it stays.
-    pub fn remove(&self, removal: Removal) -> io::Result<()> {
-        match removal {
-            Removal::Delete => std::fs::remove_file(&self.path),
-            Removal::SetAside => set_aside(&self.path),
-            Removal::Leave => Ok(()),
+    /// Whether it is to be drained now.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        match self.turn {
+            Turn::Now => true,
+            Turn::At(at) => at <= now,
+            Turn::NextRun => false,
         }
     }
+
+    /// Its turn comes later, and each time twice as much later.
+    pub fn postpone(&mut self, now: Instant) {
+        const FIRST: Duration = Duration::from_secs(1);
+        const LONGEST: Duration = Duration::from_mins(5);
+        self.pause = (self.pause * 2).clamp(FIRST, LONGEST);
+        self.turn = Turn::At(now + self.pause);
+    }
+
+    /// Its turn comes when ingest is started again.
+    pub fn leave(&mut self) {
+        self.turn = Turn::NextRun;
+    }
 }
 
-fn set_aside(segment: &Path) -> io::Result<()> {
-    let aside = segment.with_extension(DAMAGED);
-    std::fs::rename(segment, &aside)?;
-    tracing::error!(
-        file = %aside.display(),
-        "a segment of the spool had unreadable parts; it is kept under this name"
-    );
-    Ok(())
-}
-
-/// The segments in a folder, and those that were set aside.
+/// The paths of the segments in a folder and their numbers, in the order of these.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let is_one = |kind: &std::ffi::OsStr| kind == EXTENSION || kind == DAMAGED;
-        if path.extension().is_some_and(is_one) {
-            paths.push(path);
-        }
-    }
-    Ok(paths)
+pub fn paths<D: Disk>(disk: &D, folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let paths = disk.list(folder)?.into_iter();
+    let numbered = paths.filter(|path| has_extension(path, EXTENSION));
+    let mut numbered: Vec<_> = numbered.map(|path| (number(&path), path)).collect();
+    numbered.sort_unstable();
+    Ok(numbered)
 }
 
-/// Whether a segment was set aside.
-#[must_use]
-pub fn is_aside(path: &Path) -> bool {
-    path.extension().is_some_and(|kind| kind == DAMAGED)
-}
-
-/// Its place in the order of all segments.
-#[must_use]
-pub fn number(path: &Path) -> u64 {
-    let stem = path.file_stem().and_then(|stem| stem.to_str());
-    stem.and_then(|stem| stem.parse().ok()).unwrap_or(0)
-}
-
-/// Takes up a segment of an earlier run, and says what of it cannot be read. `None` if that is all of it.
+/// The segments of earlier runs in a folder: those with numbers below `end`.
 ///
 /// # Errors
-/// The disk fails.
-pub fn recover(path: PathBuf) -> io::Result<Option<Segment>> {
-    let content = std::fs::read(&path)?;
-    let records = Records::read(&content);
-    if records.torn_tail > 0 {
-        tracing::warn!(
-            segment = %path.display(),
-            bytes = records.torn_tail,
-            kept = records.readable.len(),
-            "the spool ends in a write that was cut off before its callback was answered; it is dropped"
-        );
+/// The folder cannot be read. A segment of which nothing can be learned is found nevertheless.
+pub fn segments<D: Disk>(disk: &D, folder: &Path, end: u64) -> io::Result<Vec<Segment>> {
+    let mut segments = Vec::new();
+    for (_, path) in paths(disk, folder)?
+        .into_iter()
+        .filter(|(number, _)| *number < end)
+    {
+        let Measure { bytes, since } = disk.measure(&path).unwrap_or(Measure {
+            bytes: 0,
+            since: SystemTime::now(),
+        });
+        segments.push(Segment::at(path, bytes, since, End::Sealed));
     }
-    if records.damaged > 0 {
-        tracing::error!(
-            segment = %path.display(),
-            bytes = records.damaged,
-            kept = records.readable.len(),
-            "the spool is damaged: callbacks in these bytes cannot be read"
-        );
+    if let Some(last) = segments.last_mut() {
+        last.end = End::MayBeCutOff;
     }
-    let Some(first) = records.readable.first() else {
-        if content.is_empty() {
-            std::fs::remove_file(&path)?;
-        } else {
-            set_aside(&path)?;
-        }
-        return Ok(None);
-    };
-    let (oldest, callbacks) = (first.accepted_at, records.readable.len() as u64);
-    Ok(Some(Segment {
-        bytes: content.len() as u64,
-        path,
-        callbacks,
-        oldest,
-    }))
+    Ok(segments)
+}
+
+/// Whether earlier versions set a segment aside under this name.
+#[must_use]
+pub fn is_damaged(path: &Path) -> bool {
+    has_extension(path, DAMAGED)
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|kind| kind == extension)
+}
+
+fn number(path: &Path) -> u64 {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    stem.and_then(|stem| stem.parse().ok()).unwrap_or(0)
 }

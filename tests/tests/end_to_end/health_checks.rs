@@ -6,6 +6,7 @@ use http::{Method, StatusCode, Version};
 use serde_json::{Value, json};
 use tests::http_client::{exchange, post};
 use tests::versions::{VERSIONS, ask};
+use tests::wait::eventually;
 use tests::world::World;
 
 tests::tests![
@@ -83,8 +84,12 @@ async fn every_usual_check_is_answered(world: &mut World) {
 }
 
 async fn checks_succeed_while_the_spool_alone_takes_callbacks(world: &mut World) {
-    let (address, _) = world.start_ingest(&[NO_BROKER]).await;
+    let (address, ingest) = world.start_ingest(&[NO_BROKER]).await;
     let degraded = json!({ "status": "degraded", "degraded": ["broker"] });
+    eventually("the spool to be ready", async || {
+        world.running(ingest).is_ready().then_some(())
+    })
+    .await;
     readiness_is(address, StatusCode::OK, &degraded).await;
     let answer = post(address, r#"{"object_ids":[1]}"#).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");

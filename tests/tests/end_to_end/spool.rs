@@ -5,13 +5,15 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use serde_json::json;
 use shared::messages::{FetchChunk, decode};
 use shared::topology::Queue;
-use tests::binaries::{Started, output};
+use tests::binaries::Started;
 use tests::http_client::{post, post_ids, send, until_ready};
+use tests::wait::eventually;
 use tests::world::World;
 
 tests::tests![
@@ -20,7 +22,13 @@ tests::tests![
     a_write_that_was_cut_off_is_logged_and_costs_nothing_that_was_answered,
     a_full_spool_asks_the_client_to_come_back,
     ingest_is_ready_with_the_spool_alone_and_names_the_broker,
-    a_spool_that_cannot_be_used_is_named,
+    what_a_replica_left_that_is_gone_is_published_by_one_that_runs,
+    a_folder_behind_a_gap_is_found,
+    a_segment_that_could_not_be_read_is_read_again,
+    a_callback_that_rotted_is_set_aside_and_the_others_are_published,
+    without_a_disk_for_the_spool_callbacks_are_accepted_by_the_broker,
+    callbacks_are_accepted_at_once_beside_a_large_spool,
+    a_disk_that_hangs_holds_up_neither_callbacks_nor_the_end,
 ];
 
 /// Nothing listens there.
@@ -68,8 +76,7 @@ async fn a_write_that_was_cut_off_is_logged_and_costs_nothing_that_was_answered(
     file.write_all(&written[..written.len() - 1]).unwrap();
 
     let (mut process, address) = started(world, &[]).await;
-    let begun = process.lines.join("\n");
-    assert!(begun.contains("write that was cut off"), "{begun}");
+    process.until_logged("write that was cut off").await;
     until_ready(address).await;
     post_ids(address, &[2]).await;
     // One comes from the spool and the other one does not wait for it.
@@ -110,20 +117,139 @@ async fn ingest_is_ready_with_the_spool_alone_and_names_the_broker(world: &mut W
     assert_eq!((answer.status, answer.body), (StatusCode::OK, degraded));
 }
 
-async fn a_spool_that_cannot_be_used_is_named(_: &mut World) {
-    let output = output(
-        "ingest",
-        &[
-            "--admin-address=127.0.0.1:0".to_owned(),
-            "--listen-address=127.0.0.1:0".to_owned(),
-            "--spool-directory=/dev/null/spool".to_owned(),
-        ],
-        &[],
-    )
+async fn what_a_replica_left_that_is_gone_is_published_by_one_that_runs(world: &mut World) {
+    let (address, gone) = world.start_ingest(&[NO_BROKER]).await;
+    post_ids(address, &[1]).await;
+    world.ingest(&[]).await;
+    world.running(gone).kill().await;
+    assert_eq!(next_chunk(world).await, [1]);
+}
+
+async fn a_folder_behind_a_gap_is_found(world: &mut World) {
+    spooled(world, &[1]).await;
+    let folder = |number: &str| world.spool().join(number);
+    std::fs::rename(folder("0"), folder("3")).unwrap();
+    std::fs::create_dir(folder("1")).unwrap();
+    world.ingest(&[]).await;
+    assert_eq!(next_chunk(world).await, [1]);
+}
+
+async fn a_segment_that_could_not_be_read_is_read_again(world: &mut World) {
+    spooled(world, &[1]).await;
+    let (segment, elsewhere) = (segment(world.spool()), world.spool().join("moved"));
+    std::fs::rename(&segment, &elsewhere).unwrap();
+    std::fs::create_dir(&segment).unwrap();
+    let (mut process, address) = started(world, &[]).await;
+    process.until_logged("cannot be read").await;
+    until_ready(address).await;
+    std::fs::remove_dir(&segment).unwrap();
+    std::fs::rename(&elsewhere, &segment).unwrap();
+    assert_eq!(next_chunk(world).await, [1]);
+}
+
+async fn a_callback_that_rotted_is_set_aside_and_the_others_are_published(world: &mut World) {
+    let (address, ingest) = world.start_ingest(&[NO_BROKER]).await;
+    // The first ones may be in a segment of their own.
+    for id in 1..=4 {
+        post_ids(address, &[id]).await;
+    }
+    world.running(ingest).stop().await;
+    let segment = segments(world.spool()).pop().unwrap();
+    let mut content = std::fs::read(&segment).unwrap();
+    let last = content.len() - 1;
+    content[last] ^= 1;
+    std::fs::write(&segment, &content).unwrap();
+
+    world.ingest(&[]).await;
+    for id in 1..=3 {
+        assert_eq!(next_chunk(world).await, [id]);
+    }
+    let removed = async || (!segment.exists()).then_some(());
+    eventually("the segment to be set aside", removed).await;
+    let mut aside = std::fs::read_dir(world.spool().join("damaged")).unwrap();
+    let kept = std::fs::read(aside.next().unwrap().unwrap().path()).unwrap();
+    assert_eq!(kept, content);
+}
+
+async fn without_a_disk_for_the_spool_callbacks_are_accepted_by_the_broker(world: &mut World) {
+    let in_the_way = world.spool().join("file");
+    std::fs::write(&in_the_way, "").unwrap();
+    let directory = format!("--spool-directory={}/spool", in_the_way.display());
+    let (mut process, address) = started(world, &[&directory]).await;
+    let line = process
+        .until_logged("dependency is down dependency=\"spool\"")
+        .await;
+    assert!(line.contains("SPOOL_DIRECTORY"), "{line}");
+    post_until_accepted(address, 1).await;
+    assert_eq!(next_chunk(world).await, [1]);
+    let degraded = json!({ "status": "degraded", "degraded": ["spool"] });
+    for path in ["/", "/readyz"] {
+        let answer = send(address, Method::GET, path, "").await;
+        assert_eq!(
+            (answer.status, answer.body),
+            (StatusCode::OK, degraded.clone())
+        );
+    }
+    std::fs::remove_file(&in_the_way).unwrap();
+    std::fs::create_dir(&in_the_way).unwrap();
+    process
+        .until_logged("dependency is up dependency=\"spool\"")
+        .await;
+    process.signal("TERM").await;
+    assert_eq!(process.end().await, Some(0));
+}
+
+/// A spool of 8 GiB: one segment of a MiB with many names.
+async fn callbacks_are_accepted_at_once_beside_a_large_spool(world: &mut World) {
+    const SEGMENTS: usize = 8_000;
+    spooled(world, &(0..100_000).collect::<Vec<_>>()).await;
+    let first = segment(world.spool());
+    let written = std::fs::read(&first).unwrap();
+    std::fs::write(&first, written.repeat((1 << 20) / written.len() + 1)).unwrap();
+    for number in 1..SEGMENTS {
+        let name = first.with_file_name(format!("{number:020}.segment"));
+        std::fs::hard_link(&first, name).unwrap();
+    }
+    let begin = Instant::now();
+    let (address, _) = world
+        .start_ingest(&[NO_BROKER, "--spool-limit=100GiB"])
+        .await;
+    post_ids(address, &[1]).await;
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+/// A pipe in the place of a file: to open it takes as long as nobody reads from it.
+async fn a_disk_that_hangs_holds_up_neither_callbacks_nor_the_end(world: &mut World) {
+    let folder = world.spool().join("0");
+    std::fs::create_dir(&folder).unwrap();
+    let lock = folder.join("lock");
+    let made = std::process::Command::new("mkfifo").arg(lock).status();
+    assert!(made.unwrap().success());
+    let (mut process, address) = started(world, &["--shutdown-timeout=3s"]).await;
+    post_until_accepted(address, 1).await;
+    assert_eq!(next_chunk(world).await, [1]);
+    process.until_logged("takes too long").await;
+    process.signal("TERM").await;
+    assert_eq!(process.end().await, Some(0));
+    let log = process.lines.join("\n");
+    assert!(log.contains("did not answer in time"), "{log}");
+}
+
+/// Leaves a callback in the spool.
+async fn spooled(world: &mut World, ids: &[i64]) {
+    let (address, ingest) = world.start_ingest(&[NO_BROKER]).await;
+    post_ids(address, ids).await;
+    world.running(ingest).kill().await;
+}
+
+/// Posts a callback until the broker is connected, on which alone it depends.
+async fn post_until_accepted(address: SocketAddr, id: i64) {
+    eventually("the callback to be accepted", async || {
+        let answer = post(address, json!({ "object_ids": [id] }).to_string()).await;
+        (answer.status == StatusCode::ACCEPTED).then_some(())
+    })
     .await;
-    assert_eq!(output.status.code(), Some(1));
-    let shown = String::from_utf8_lossy(&output.stdout);
-    assert!(shown.contains("SPOOL_DIRECTORY /dev/null/spool"), "{shown}");
 }
 
 /// Starts the binary; returns the address that it listens on.
@@ -140,11 +266,18 @@ async fn started(world: &World, more: &[&str]) -> (Started, SocketAddr) {
 
 /// The one segment in the spool.
 fn segment(spool: &Path) -> PathBuf {
+    let mut segments = segments(spool);
+    assert_eq!(segments.len(), 1, "{segments:?}");
+    segments.remove(0)
+}
+
+/// The segments in the spool, in their order.
+fn segments(spool: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(spool.join("0")).unwrap();
-    let mut segments = files
+    let mut segments: Vec<_> = files
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|kind| kind == "segment"));
-    let segment = segments.next().unwrap();
-    assert_eq!(segments.next(), None);
-    segment
+        .filter(|path| path.extension().is_some_and(|kind| kind == "segment"))
+        .collect();
+    segments.sort();
+    segments
 }

@@ -10,6 +10,7 @@ tests::cases![
     callbacks_are_accepted_while_the_broker_is_away,
     ingest_killed_while_the_broker_is_away,
     a_full_disk_while_the_broker_is_away,
+    no_disk_for_the_spool_and_then_one_again,
 ];
 
 async fn accepted_within(world: &FaultWorld, time: Duration) -> usize {
@@ -50,4 +51,21 @@ async fn a_full_disk_while_the_broker_is_away(world: &mut FaultWorld) {
     world.back_at_work().await;
     assert!(accepted > 0, "nothing fitted");
     assert!(refused > 0, "everything fitted");
+}
+
+/// The broker alone is enough to accept callbacks, and the spool is there again as soon as its disk is.
+async fn no_disk_for_the_spool_and_then_one_again(world: &mut FaultWorld) {
+    world.stop(Part::Ingest).await;
+    let (spool, elsewhere) = (world.spool(), world.spool().with_extension("away"));
+    std::fs::rename(&spool, &elsewhere).unwrap();
+    std::fs::write(&spool, "").unwrap();
+    world.start(Part::Ingest).await;
+    world.back_at_work().await;
+    std::fs::remove_file(&spool).unwrap();
+    std::fs::rename(&elsewhere, &spool).unwrap();
+    world.kill(Part::Broker).await;
+    let accepted = accepted_within(world, Duration::from_secs(6)).await;
+    world.start(Part::Broker).await;
+    world.back_at_work().await;
+    assert!(accepted > 0, "nothing was accepted by the spool");
 }

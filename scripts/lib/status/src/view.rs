@@ -36,11 +36,11 @@ pub(crate) fn worries(numbers: &Numbers) -> String {
     } else {
         worries.push("the broker does not say what is queued".to_owned());
     }
-    let spooled = numbers.total("spool_callbacks");
-    if spooled > 0.0 {
+    if spooled_kib(numbers) > 0.0 {
         let age = seconds(numbers.largest("spool_oldest_age_seconds"));
         worries.push(format!(
-            "{spooled:.0} callbacks in the spool, the oldest for {age}"
+            "{:.0} KiB in the spool, the oldest for {age}",
+            spooled_kib(numbers)
         ));
     }
     if numbers
@@ -79,14 +79,21 @@ fn table(numbers: &Numbers) -> String {
 
 fn accepted(numbers: &Numbers) -> String {
     format!(
-        "{} callbacks, {} ids; rejected {}; in flight {:.0}; in the spool {:.0} {}",
+        "{} callbacks, {} ids; rejected {}; in flight {:.0}; in the spool {:.0} KiB {}",
         rate(numbers, "callbacks_accepted_total"),
         rate(numbers, "callback_ids_accepted_total"),
         rate(numbers, "callbacks_rejected_total"),
         numbers.total("callbacks_in_flight"),
-        numbers.total("spool_callbacks"),
+        spooled_kib(numbers),
         replicas(numbers, "ingest"),
     )
+}
+
+/// What the replicas have to drain.
+fn spooled_kib(numbers: &Numbers) -> f64 {
+    let places = ["own", "adopted"].iter();
+    let bytes = places.map(|place| numbers.labelled("spool_bytes", "place", place));
+    (bytes.sum::<f64>() / 1024.0).ceil()
 }
 
 fn queued(numbers: &Numbers) -> String {

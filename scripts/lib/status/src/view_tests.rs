@@ -86,7 +86,7 @@ const WELL: [Part<'static>; 4] = [
 #[test]
 fn the_table_has_rates_depths_and_replicas() {
     let expected = "\
-accepted  2.5/s callbacks, 50/s ids; rejected 0/s; in flight 0; in the spool 0 (ingest x 1)
+accepted  2.5/s callbacks, 50/s ids; rejected 0/s; in flight 0; in the spool 0 KiB (ingest x 1)
 queued    4 messages, 5 at work, 2 consumers; to retry 13; dead 0; unroutable 0; taken 0 ms after due
 looked up 2.5/s; failed 1.5/s; in flight 0 of 512; joined 0/s (fetcher x 1)
 stored    0.5/s rows; offline 0/s; gone 0/s
@@ -148,7 +148,7 @@ fn what_piles_up_is_to_be_looked_at() {
     let mut parts = WELL;
     parts[0].1 = Some("callbacks_rejected_total{reason=\"overloaded\"} 1");
     parts[0].2 = Some(
-        "callbacks_rejected_total{reason=\"overloaded\"} 2\nspool_callbacks 3\nspool_oldest_age_seconds 4.5",
+        "callbacks_rejected_total{reason=\"overloaded\"} 2\nspool_bytes{place=\"own\"} 3000\nspool_bytes{place=\"others\"} 9000\nspool_oldest_age_seconds 4.5",
     );
     parts[3].2 = Some(
         r#"rabbitmq_detailed_queue_messages_ready{queue="objects.dead"} 2
@@ -157,7 +157,7 @@ rabbitmq_detailed_queue_consumers{queue="objects.delete"} 1"#,
     );
     assert_eq!(
         worries_of(&parts, ""),
-        "nobody consumes objects.fetch, 2 dead letters, 3 unroutable messages, 3 callbacks in the spool, the oldest \
+        "nobody consumes objects.fetch, 2 dead letters, 3 unroutable messages, 3 KiB in the spool, the oldest \
          for 4.5 s, callbacks are rejected"
     );
 }
