@@ -11,7 +11,7 @@ use shared::store::Store;
 use shared::topology::Queue;
 use tests::client_service::{ClientService, Reply};
 use tests::database::{replace_clock, set_clock_ahead};
-use tests::wait::{BOUND, eventually};
+use tests::wait::eventually;
 use tests::world::{World, configure};
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -331,7 +331,7 @@ async fn rows_without_a_message_are_deleted_soon_after_they_expire(world: &mut W
 /// However many rows live. Those that were set right before the sweep are the last ones of the index.
 async fn a_sweep_reads_overdue_rows_only(world: &mut World) {
     let client = &world.database.client;
-    store(world).migrate(&Shutdown::new(BOUND)).await.unwrap();
+    store(world).ensure_schema().await.unwrap();
     let rows = "
         insert into objects select id, now(), now() + interval '30 d'
         from generate_series(1, 20000) as id;
@@ -357,7 +357,7 @@ async fn a_sweep_reads_overdue_rows_only(world: &mut World) {
 }
 
 async fn a_sweep_that_fails_says_so(world: &mut World) {
-    store(world).migrate(&Shutdown::new(BOUND)).await.unwrap();
+    store(world).ensure_schema().await.unwrap();
     let lock = "begin; lock table objects";
     world.database.client.batch_execute(lock).await.unwrap();
     let flags = ["--sweep-interval=50ms", "--database-timeout=200ms"];
@@ -370,7 +370,7 @@ async fn a_sweep_that_fails_says_so(world: &mut World) {
 /// As after an outage.
 async fn two_janitors_share_a_backlog_and_messages_do_not_wait_for_it(world: &mut World) {
     const WITH_MESSAGE: i64 = 20;
-    store(world).migrate(&Shutdown::new(BOUND)).await.unwrap();
+    store(world).ensure_schema().await.unwrap();
     let overdue = "
         insert into objects select id, now() - interval '2 h', now() - interval '1 h'
         from generate_series(1001, 61000) as id";
@@ -392,7 +392,7 @@ async fn two_janitors_share_a_backlog_and_messages_do_not_wait_for_it(world: &mu
 }
 
 async fn rows_stored_while_the_clock_was_ahead_are_right_when_it_is_back(world: &mut World) {
-    store(world).migrate(&Shutdown::new(BOUND)).await.unwrap();
+    store(world).ensure_schema().await.unwrap();
     let client = ClientService::start(|_, _| Reply::Online).await;
     replace_clock(&world.database.client).await;
     set_clock_ahead(&world.database.client, "1 h").await;
