@@ -16,7 +16,7 @@ use crate::load::Answers;
 use crate::run::message;
 use crate::servers::{Servers, variable};
 
-/// How long a case may take, beside the time of random kills.
+/// How long a case may take, beside the time of random faults.
 const CASE_BOUND: Duration = Duration::from_mins(4);
 
 /// Back at work later than this is a failure, unless the case says why it takes longer.
@@ -213,7 +213,7 @@ fn show(text: &str) {
     println!("{text}");
 }
 
-/// How long random kills go on: `FAULTS_DURATION`.
+/// How long random faults go on: `FAULTS_DURATION`.
 #[must_use]
 pub fn duration() -> Duration {
     let given = variable("FAULTS_DURATION");

@@ -1,4 +1,5 @@
-//! Kills at random under load, for `FAULTS_DURATION`, in an order that `FAULTS_SEED` repeats.
+//! Faults at random under load, for `FAULTS_DURATION`, in an order that `FAULTS_SEED` repeats: kills, and
+//! now and then an alarm of the broker, or confirms that come late.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,12 +8,13 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tests::case::duration;
-use tests::fault_world::FaultWorld;
+use tests::fault_world::{FaultWorld, MEMORY_WATERMARK};
 use tests::parts::Part;
+use tests::proxy::Network;
 use tests::servers::variable;
 use tokio::time::{Instant, sleep};
 
-tests::cases![random_kills];
+tests::cases![random_faults];
 
 const PARTS: [Part; 6] = [
     Part::Ingest,
@@ -23,25 +25,80 @@ const PARTS: [Part; 6] = [
     Part::Database,
 ];
 
-async fn random_kills(world: &mut FaultWorld) {
+/// Longer than a callback waits for its confirm.
+const LATE: Network = Network::Slow(Duration::from_millis(400));
+
+enum Fault {
+    /// These parts are killed, and started again.
+    Kill(Vec<Part>),
+    /// The broker blocks whoever publishes.
+    Alarm,
+    /// The broker is far away.
+    LateConfirms,
+}
+
+impl Fault {
+    fn choose(random: &mut StdRng) -> Self {
+        match random.random_range(0..8) {
+            0 => Self::Alarm,
+            1 => Self::LateConfirms,
+            // Now and then two at once.
+            n => {
+                let count = if n < 4 { 2 } else { 1 };
+                Self::Kill(PARTS.choose_multiple(random, count).copied().collect())
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Kill(parts) => parts
+                .iter()
+                .map(|part| format!("{part:?} killed"))
+                .collect(),
+            Self::Alarm => vec!["alarm".to_owned()],
+            Self::LateConfirms => vec!["late confirms".to_owned()],
+        }
+    }
+
+    async fn begin(&self, world: &mut FaultWorld) {
+        match self {
+            Self::Kill(parts) => {
+                for part in parts {
+                    world.kill(*part).await;
+                }
+            }
+            Self::Alarm => world.set_memory_watermark("0").await,
+            Self::LateConfirms => world.ways.set_to_broker(LATE),
+        }
+    }
+
+    async fn end(&self, world: &mut FaultWorld) {
+        match self {
+            Self::Kill(parts) => {
+                for part in parts {
+                    world.start(*part).await;
+                }
+            }
+            Self::Alarm => world.set_memory_watermark(MEMORY_WATERMARK).await,
+            Self::LateConfirms => world.ways.set_to_broker(Network::Pass),
+        }
+    }
+}
+
+async fn random_faults(world: &mut FaultWorld) {
     let seed = variable("FAULTS_SEED").map_or_else(rand::random, |seed| seed.parse().unwrap());
     let mut random = StdRng::seed_from_u64(seed);
-    let mut times: BTreeMap<Part, Vec<Duration>> = BTreeMap::new();
+    let mut times: BTreeMap<String, Vec<Duration>> = BTreeMap::new();
     let end = Instant::now() + duration();
     while Instant::now() < end {
-        // Now and then two at once.
-        let count = if random.random_ratio(1, 4) { 2 } else { 1 };
-        let victims: Vec<Part> = PARTS.choose_multiple(&mut random, count).copied().collect();
-        for victim in &victims {
-            world.kill(*victim).await;
-        }
+        let fault = Fault::choose(&mut random);
+        fault.begin(world).await;
         sleep(Duration::from_millis(random.random_range(0..2_000))).await;
-        for victim in &victims {
-            world.start(*victim).await;
-        }
+        fault.end(world).await;
         let took = world.back_at_work().await;
-        for victim in victims {
-            times.entry(victim).or_default().push(took);
+        for name in fault.names() {
+            times.entry(name).or_default().push(took);
         }
         sleep(Duration::from_millis(random.random_range(0..2_000))).await;
     }
@@ -49,9 +106,9 @@ async fn random_kills(world: &mut FaultWorld) {
     world.notes.extend(times.into_iter().map(note));
 }
 
-fn note((part, mut times): (Part, Vec<Duration>)) -> String {
+fn note((name, mut times): (String, Vec<Duration>)) -> String {
     times.sort_unstable();
-    let (kills, median) = (times.len(), times[times.len() / 2]);
-    let worst = times[kills - 1];
-    format!("{part:?}: {kills} kills, back after {median:.2?} (median), {worst:.2?} (worst)")
+    let (count, median) = (times.len(), times[times.len() / 2]);
+    let worst = times[count - 1];
+    format!("{name}: {count} times, back after {median:.2?} (median), {worst:.2?} (worst)")
 }
