@@ -15,7 +15,10 @@ use crate::reason::reason;
 use crate::store::{Parameters, Store, StoreError, Type};
 
 /// What leads from each version to the next, the first one from nothing.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/V1__objects.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../migrations/V1__objects.sql"),
+    include_str!("../migrations/V2__objects_by_expiry.sql"),
+];
 
 /// The version that the processes need.
 const VERSION: usize = MIGRATIONS.len();
