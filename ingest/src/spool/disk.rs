@@ -181,7 +181,7 @@ impl Disk for HostDisk {
     }
 }
 
-/// Whether the file is still the one at the path: whoever removed the folder had locked it before.
+/// Whether the file is still at the path: a process that removes the folder locks the file before.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     match fs::metadata(path) {

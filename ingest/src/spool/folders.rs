@@ -31,7 +31,7 @@ pub fn claim<D: Disk>(disk: &D, directory: &Path) -> io::Result<Claim<D>> {
         Some(claim) => claim,
         None => claim_new(disk, directory, &folders)?,
     };
-    // Whoever created it may not have come to this.
+    // The process that created it may have been killed before it synced.
     disk.sync_folder(directory)?;
     Ok(claim)
 }
@@ -100,7 +100,7 @@ fn create<D: Disk>(disk: &D, folder: &Path) -> io::Result<()> {
         Ok(()) => disk
             .sync_folder(parent)
             .inspect_err(|_| drop(disk.remove_folder(folder))),
-        // Whoever created it may not have come to this, or may be the only one that is allowed to.
+        // The process that created it may not have synced. It may not be allowed here.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => match disk.sync_folder(parent) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
             synced => synced,

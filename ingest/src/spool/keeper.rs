@@ -126,7 +126,7 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    /// Tries a disk that failed again. Whoever asks may have called one down that only was slow.
+    /// Tries a disk that failed again. A disk that only was slow may have been declared down.
     fn check(&mut self) {
         match self.state {
             State::Well => self.dependency.up(),
