@@ -144,8 +144,8 @@ impl Answer {
         }
     }
 
-    /// The answer, if nobody is answered who could show that the client service works: another try
-    /// may end otherwise.
+    /// The answer, if no other id is answered, which would show that the client service works: another
+    /// try may end otherwise.
     #[must_use]
     pub fn doubted(self) -> Self {
         match self {

@@ -57,7 +57,7 @@ impl Connector {
 /// Connections to the client service.
 pub struct Connections {
     connector: Connector,
-    /// Most connections that are kept.
+    /// Maximum number of connections that are kept.
     most: usize,
     /// Name of the client service, if it has one.
     name: Option<String>,

@@ -36,12 +36,12 @@ struct Flight {
     traces: Traces,
     /// Those who came before the request that is under way was sent: its answer is theirs too.
     asked: Vec<Follower>,
-    /// Those who came since. What the client service knew when it was asked may be what their callback
+    /// Those who came later. What the client service knew when it was asked may be what their callback
     /// says has changed.
     waiting: Vec<Follower>,
 }
 
-/// One who waits for the look-up of another one.
+/// A caller that waits for the look-up of another one.
 struct Follower {
     turn: oneshot::Sender<Turn>,
     traces: Traces,
@@ -266,7 +266,7 @@ fn waiting_span(first: &Traces) -> SpanBuilder {
     SpanBuilder::from_name("join GET /objects/{id}").with_links(first.links())
 }
 
-/// The one who makes the look-up of an id. When it ends, the followers whose answer it has are told,
+/// The caller that makes the look-up of an id. When it ends, the followers whose answer it has are told,
 /// and one of the others leads the next look-up. So they do when it is given up without an answer.
 struct Leader {
     flights: Flights,
@@ -275,7 +275,7 @@ struct Leader {
 }
 
 impl Leader {
-    /// Whoever is here by now will have the answer to this request.
+    /// All followers that are here by now will have the answer to this request.
     fn is_sending(&self) {
         if let Some(flight) = self.flights.lock().get_mut(&self.id) {
             flight.asked.append(&mut flight.waiting);
@@ -293,7 +293,7 @@ impl Drop for Leader {
             }
         }
         if let Some(next) = next {
-            // One who has just left drops it, and so hands it on.
+            // A follower that has just left drops it, and so hands it on.
             drop(next.turn.send(Turn::Leads(self.flights.leader(self.id))));
         }
     }

@@ -93,12 +93,12 @@ pub const METRICS: &[Description] = &[
     .from_zero(),
     Description::gauge(
         "fetch_limit",
-        "Most look-ups in flight at once as it is now: FETCH_CONCURRENCY, or less at the start and \
-         after an outage, a 429 or a connection that could not be made.",
+        "Maximum number of look-ups in flight as it is now: FETCH_CONCURRENCY, or less at the start \
+         and after an outage, a 429 or a connection that could not be made.",
     ),
     Description::counter(
         "fetches_joined_total",
-        "Ids that were not looked up, since a look-up of the same id that was sent after they had \
+        "Ids that were not looked up, because a look-up of the same id that was sent after they had \
          come answered for them.",
     ),
     Description::counter(

@@ -56,7 +56,7 @@ impl RetryDelays {
 
     /// Where the client service asked to be left alone for longer than the try's `own` delay, the
     /// shortest delay that is long enough, or the longest there is. An id that has asked for rest
-    /// again and again waits for the longest, since all others rest meanwhile.
+    /// again and again waits for the longest, because all others rest meanwhile.
     fn long_enough(&self, own: Delay, failure: &Failure) -> Delay {
         let least = if failure.asks_for_rest() {
             Duration::MAX

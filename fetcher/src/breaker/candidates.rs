@@ -45,9 +45,9 @@ pub struct Candidates {
     waiting: VecDeque<ObjectId>,
     stranger: i64,
     turn: usize,
-    /// Ids that failed since any was answered, and when.
+    /// Ids that failed after the latest answer, and when.
     failed: VecDeque<(ObjectId, Instant)>,
-    /// How many failed since then that had been answered before.
+    /// How many failed after it that had been answered before.
     refuted: usize,
 }
 

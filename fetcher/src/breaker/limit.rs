@@ -25,7 +25,7 @@ pub struct Limit {
 struct Size {
     limit: usize,
     issued: usize,
-    /// The largest number in flight since [`Limit::cool`].
+    /// The largest number in flight after the last [`Limit::cool`].
     peak: usize,
 }
 

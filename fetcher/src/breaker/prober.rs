@@ -107,7 +107,7 @@ impl Prober {
     }
 
     /// Waits until the outage is over. If there is an answer to each probe, "gone" or "refused", it may
-    /// be the right one: then only for `pause`, since only further messages have other ids.
+    /// be the right one: then only for `pause`, because only further messages have other ids.
     async fn hold_back(&self, pause: Duration) {
         loop {
             let is_over = timeout(pause, self.breaker.until_free()).await.is_ok();

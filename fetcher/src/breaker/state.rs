@@ -136,7 +136,7 @@ impl State {
     }
 
     /// Whose failure it was that a look-up met which began at `started` and failed at `failed`, once
-    /// there is evidence from after it. In doubt it was the client service's, since that costs no
+    /// there is evidence from after it. In doubt it was the client service's, because that costs no
     /// attempt.
     #[must_use]
     pub fn verdict(&self, started: Moment, failed: Moment) -> Option<Verdict> {

@@ -259,7 +259,7 @@ async fn a_gap_of_a_moment_makes_no_object_gone(world: &mut World) {
     until_worked_off(world).await;
 }
 
-/// Nobody else is answered, who could show whose fault it is.
+/// No other id is answered, which would show whose fault it is.
 async fn asked_for_until_its_tries_are_used_up(world: &mut World, client: &ClientService, id: i64) {
     let before = client.look_ups(id).len();
     let fetcher = world.fetcher(client, &[FAST, PROBE]).await;
