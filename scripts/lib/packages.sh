@@ -58,10 +58,10 @@ build_packages() {
   [[ -e /etc/ssl/certs/ca-certificates.crt || -n ${SSL_CERT_FILE:-} ]] || echo ca-certificates
 }
 
-# The proxies that ingest is tried behind, which Debian keeps from the path of ordinary users.
+# The proxies and the pooler that the pipeline is tried behind, which Debian keeps from the path of ordinary users.
 missing_proxies() {
   local proxy
-  for proxy in nginx haproxy; do
+  for proxy in nginx haproxy pgbouncer; do
     have "$proxy" || [[ -x /usr/sbin/$proxy ]] || echo "$proxy"
   done
 }

@@ -139,22 +139,22 @@ pub enum SchemaError {
     #[error("{0}: another process is laying it")]
     BeingLaid(Version),
     /// The role of this process may not lay it.
-    #[error("{found}, and the role {role} may not lay it ({}): run migrate as a role that may", reason(.source))]
+    #[error("{found}, and the role {role} may not lay it ({}): run migrate as a role that may", reason(.error))]
     Forbidden {
         /// What was found.
         found: Version,
         /// Who may not lay it.
         role: String,
         /// What the database said.
-        source: tokio_postgres::Error,
+        error: tokio_postgres::Error,
     },
     /// A migration cannot be carried out.
-    #[error("{found}, and laying it failed: {}", reason(.source))]
+    #[error("{found}, and laying it failed: {}", reason(.error))]
     Failed {
         /// What was found.
         found: Version,
         /// What the database said.
-        source: tokio_postgres::Error,
+        error: tokio_postgres::Error,
     },
 }
 
@@ -166,21 +166,17 @@ impl SchemaError {
     }
 
     /// What an error of a migration means.
-    fn of(source: tokio_postgres::Error, Look { version, role, .. }: &Look) -> Self {
+    fn of(error: tokio_postgres::Error, Look { version, role, .. }: &Look) -> Self {
         let (found, role) = (*version, role.clone());
-        match source.code() {
+        match error.code() {
             Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => Self::ReadOnly,
             // No schema that it may create something in counts, too.
             Some(&SqlState::INSUFFICIENT_PRIVILEGE | &SqlState::INVALID_SCHEMA_NAME) => {
-                Self::Forbidden {
-                    found,
-                    role,
-                    source,
-                }
+                Self::Forbidden { found, role, error }
             }
             // "Syntax error or access rule violation": of the migration, or of what it finds.
-            Some(state) if state.code().starts_with("42") => Self::Failed { found, source },
-            _ => Self::Store(StoreError::Statement(source)),
+            Some(state) if state.code().starts_with("42") => Self::Failed { found, error },
+            _ => Self::Store(StoreError::Statement(error)),
         }
     }
 }
