@@ -91,15 +91,15 @@ impl Watched {
         }
     }
 
-    /// Waits until all is well: so many rows have been stored, and deleted, and both queues are consumed.
+    /// Waits until all is well: so many rows have been stored, and deleted, and all work queues are consumed.
     async fn until_well(&self, rows: f64) {
         for metric in ["sum(objects_stored_total)", "sum(objects_deleted_total)"] {
             let all = async || (self.prometheus.query(metric).await == [rows]).then_some(());
             eventually(&format!("{metric} to be {rows}"), all).await;
         }
         let consumed = "rabbitmq_detailed_queue_consumers > 0";
-        let both = async || (self.prometheus.query(consumed).await.len() == 2).then_some(());
-        eventually("both queues to be consumed", both).await;
+        let all = async || (self.prometheus.query(consumed).await.len() == 3).then_some(());
+        eventually("all work queues to be consumed", all).await;
     }
 }
 

@@ -4,7 +4,7 @@ use shared::admin::ask;
 use shared::topology::{Queue, Topology};
 use tests::client_service::{ClientService, Reply};
 use tests::exposition::Exposition;
-use tests::http_client::{post, post_ids, post_ids_with};
+use tests::http_client::{exchange, post, post_ids, post_ids_with};
 use tests::proxy::Network;
 use tests::span_collector::{Kind, Span};
 use tests::traced::Pipeline;
@@ -238,27 +238,37 @@ async fn a_batch_is_in_the_trace_of_each_callback_and_links_them(world: &mut Wor
     pipeline.stop().await;
 }
 
+/// It waits for that of another id, so that it is not sent when the second callback comes.
 async fn a_look_up_that_two_callbacks_share_is_linked_to_by_the_second(world: &mut World) {
     let client = even_ones_are_online().await;
-    let pipeline = Pipeline::start(world, &client, &[], &[]).await;
+    let flags = ["--fetch-concurrency=1"];
+    let pipeline = Pipeline::start(world, &client, &[], &flags).await;
     client.hold();
-    post_ids(pipeline.address, &[2]).await;
+    post_ids(pipeline.address, &[4]).await;
     client.until_in_flight(1).await;
-    post_ids(pipeline.address, &[2, 4]).await;
-    client.until_in_flight(2).await;
+    for _ in 0..2 {
+        post_ids(pipeline.address, &[2]).await;
+    }
+    let admin = pipeline.fetcher.address_in_log("starting").await;
+    eventually("all three to be at work", async || {
+        let metrics = exchange(admin, b"GET /metrics HTTP/1.0\r\n\r\n").await;
+        let taken = metrics
+            .lines()
+            .any(|line| line == "consumer_lag_seconds_count 3");
+        taken.then_some(())
+    })
+    .await;
     client.release();
     let joined = pipeline
         .collector
         .until_traces_with(1, &["join GET /objects/{id}", LAST])
         .await;
     let join = find(&joined[0], "join GET /objects/{id}");
-    let traces = pipeline.collector.until_traces_with(2, &[LAST]).await;
-    let first = traces
-        .iter()
-        .find(|trace| trace[0].trace_id != join.trace_id)
-        .unwrap();
+    let traces = pipeline.collector.until_traces_with(3, &[LAST]).await;
+    let others = traces.iter().map(|trace| &trace[0].trace_id);
+    let mut others = others.filter(|id| **id != join.trace_id);
     assert!(
-        join.tag("otel.links").contains(&first[0].trace_id),
+        others.any(|id| join.tag("otel.links").contains(id)),
         "{join:#?}"
     );
     assert_eq!(client.look_ups(2).len(), 1);
