@@ -13,13 +13,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use deadpool_postgres::ClientWrapper;
 use futures::future::{join_all, poll_fn};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::Host;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
@@ -257,7 +257,7 @@ impl Connector {
     async fn shake_hands(&self, server: &Server, wire: Wire) -> Result<Connection, Failure> {
         let is_unreplicated = Arc::new(AtomicBool::new(false));
         let unreplicated = Arc::clone(&is_unreplicated);
-        let (client, task) = match &self.tls {
+        let client = match &self.tls {
             None => self.shake_hands_over(NoTls, wire, unreplicated).await?,
             Some(tls) => {
                 let tls = server.tls(tls);
@@ -266,7 +266,6 @@ impl Connector {
         };
         Ok(Connection {
             client,
-            task,
             is_unreplicated,
             is_retired: AtomicBool::new(false),
             server: server.clone(),
@@ -280,13 +279,14 @@ impl Connector {
         tls: T,
         wire: Wire,
         unreplicated: Arc<AtomicBool>,
-    ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error>
+    ) -> Result<ClientWrapper, tokio_postgres::Error>
     where
         T: TlsConnect<Wire>,
         T::Stream: Send + 'static,
     {
         let (client, connection) = self.config.connect_raw(wire, tls).await?;
-        Ok((client, tokio::spawn(carry(connection, unreplicated))))
+        let carrying = tokio::spawn(carry(connection, unreplicated));
+        Ok(ClientWrapper::new(client, carrying))
     }
 }
 
@@ -356,8 +356,7 @@ async fn carry<T>(
 
 /// A connection. It is closed when dropped.
 pub struct Connection {
-    client: Client,
-    task: JoinHandle<()>,
+    client: ClientWrapper,
     is_unreplicated: Arc<AtomicBool>,
     is_retired: AtomicBool,
     server: Server,
@@ -433,12 +432,6 @@ impl Deref for Connection {
 impl DerefMut for Connection {
     fn deref_mut(&mut self) -> &mut Client {
         &mut self.client
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
