@@ -26,6 +26,7 @@ use shared::messages::{FetchChunk, Headers, Message, ObjectId, encode};
 use shared::topology::Queue;
 use tests::wait::eventually;
 use tests::world::World;
+use time::macros::datetime;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
@@ -265,8 +266,11 @@ pub(crate) async fn upserts(database_url: &str, ids: u32, batch: u32, concurrenc
                 }
                 let first = i64::try_from(first).unwrap();
                 let rows: Vec<i64> = (first..first + i64::from(batch)).collect();
-                let ttl = 3_600_000_i64;
-                client.query_one(&statement, &[&rows, &ttl]).await.unwrap();
+                let (ttl, age, deadline) = (3_600_000_i64, 0_i64, datetime!(9999-12-31 0:00 UTC));
+                client
+                    .query_one(&statement, &[&rows, &ttl, &age, &deadline])
+                    .await
+                    .unwrap();
             }
         });
     }
