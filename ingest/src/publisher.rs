@@ -1,10 +1,11 @@
 //! The way to the broker: a callback's ids go there in chunks.
 
 use std::num::{NonZeroU16, NonZeroUsize};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use shared::brake::Brake;
 use shared::health::Dependency;
 use shared::messages::{FetchChunk, Headers, ObjectId};
 use shared::publisher::{Publication, PublishError, Publisher};
@@ -40,8 +41,8 @@ pub struct ChunkPublisher {
     bulk_ids: NonZeroUsize,
     /// How long the broker may take for a callback.
     publish_timeout: Duration,
-    /// When a message was last not confirmed in time; none if one was since.
-    failed: Arc<Mutex<Option<Instant>>>,
+    /// On since a message was not confirmed in time.
+    brake: Arc<Brake>,
 }
 
 impl ChunkPublisher {
@@ -54,7 +55,7 @@ impl ChunkPublisher {
             chunk_size: config.chunk_size,
             bulk_ids: config.bulk_ids,
             publish_timeout: config.publish_timeout,
-            failed: Arc::default(),
+            brake: Arc::default(),
         }
     }
 
@@ -63,24 +64,7 @@ impl ChunkPublisher {
     /// after a second is told yes, so that not all are held up by a broker that is slow, or hangs.
     #[must_use]
     pub fn is_worth_a_try(&self) -> bool {
-        const PAUSE: Duration = Duration::from_secs(1);
-        if !self.broker.is_up() {
-            return false;
-        }
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        match *failed {
-            Some(at) if at.elapsed() < PAUSE => false,
-            Some(_) => {
-                *failed = Some(Instant::now());
-                true
-            }
-            None => true,
-        }
-    }
-
-    fn note(&self, confirmed: bool) {
-        let failed = (!confirmed).then(Instant::now);
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+        self.broker.is_up() && self.brake.lets_pass()
     }
 
     /// Publishes each chunk once, and returns when all are confirmed.
@@ -112,7 +96,7 @@ impl ChunkPublisher {
                 }
             }
         }
-        self.note(last_error.is_none());
+        self.brake.note(last_error.is_none());
         match last_error {
             None => Ok(()),
             Some(reason) => Err(NotPublished::Unconfirmed {
@@ -146,7 +130,7 @@ impl ChunkPublisher {
                 let started = Instant::now();
                 self.publisher.publish_until_confirmed(publication).await;
                 metrics::counter!("callback_chunks_published_total").increment(1);
-                self.note(started.elapsed() <= self.publish_timeout);
+                self.brake.note(started.elapsed() <= self.publish_timeout);
             }
             Err(error) => tracing::error!(%error, "ids could not be encoded"),
         }

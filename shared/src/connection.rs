@@ -28,6 +28,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::either::Either;
 
 use crate::database_url::{DatabaseUrl, POSTGRES};
+use crate::dial::connect;
 use crate::reason::{reason, stranger};
 
 /// How long a connection is idle before the kernel asks the server's host whether it is still there,
@@ -106,12 +107,10 @@ impl Server {
     async fn open(&self, heard: &Arc<Notify>, silence: Duration) -> io::Result<Wire> {
         let stream = match &self.address {
             Address::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                let socket = SockRef::from(&stream);
-                socket.set_tcp_user_timeout(Some(silence))?;
+                let stream = connect(*address, silence).await?;
                 let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
-                socket.set_tcp_keepalive(&keepalive.with_interval(KEEPALIVE))?;
+                let keepalive = keepalive.with_interval(KEEPALIVE);
+                SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
                 Either::Left(stream)
             }
             Address::Unix(path) => Either::Right(UnixStream::connect(path).await?),

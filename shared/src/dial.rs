@@ -1,4 +1,4 @@
-//! Opening a connection to the broker. The client library would open the TCP connection too, but one
+//! Opening TCP connections, and with them those to the broker. Its client library would open the TCP connection too, but one
 //! that it cannot be made to give up: a broker that accepts and says nothing would cost a thread and a
 //! socket for each try.
 
@@ -41,8 +41,11 @@ pub(crate) async fn dial(
     let share = limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     let mut failure = io::Error::from(io::ErrorKind::NotFound);
     for address in addresses {
-        match timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return prepare(stream, limit),
+        match timeout(share, connect(address, limit)).await {
+            Ok(Ok(stream)) => {
+                let lifeline = Lifeline(SockRef::from(&stream).try_clone()?);
+                return Ok((stream, lifeline));
+            }
             Ok(Err(error)) => failure = error,
             Err(elapsed) => failure = elapsed.into(),
         }
@@ -50,12 +53,16 @@ pub(crate) async fn dial(
     Err(failure)
 }
 
-fn prepare(stream: TcpStream, limit: Duration) -> io::Result<(TcpStream, Lifeline)> {
+/// Opens a TCP connection that sends at once what it is given, and that the system gives up when the
+/// other side acknowledges nothing for `silence`.
+///
+/// # Errors
+/// There is no connection.
+pub(crate) async fn connect(address: SocketAddr, silence: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let socket = SockRef::from(&stream);
-    socket.set_tcp_user_timeout(Some(limit))?;
-    let lifeline = Lifeline(socket.try_clone()?);
-    Ok((stream, lifeline))
+    SockRef::from(&stream).set_tcp_user_timeout(Some(silence))?;
+    Ok(stream)
 }
 
 /// Speaks AMQP on `stream`, encrypted if `uri` says so.

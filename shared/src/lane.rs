@@ -2,23 +2,20 @@
 //! hold up the others.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::brake::Brake;
 use crate::publisher::PublishError;
 use crate::topology::Queue;
 
 /// How many confirms may be in flight for `objects.fetch`, which callbacks go to.
-pub const WINDOW: usize = 1_000;
+pub(crate) const WINDOW: usize = 1_000;
 
 /// The same for any other queue. The broker holds a connection back while 32 messages of it are on
 /// their way to one quorum queue: with fewer, a queue without a leader does not hold up the others.
 const NARROW: usize = 24;
-
-/// How long a queue is left alone that did not take a message.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// The lanes of a connection.
 #[derive(Debug, Default)]
@@ -38,8 +35,8 @@ impl Lanes {
 #[derive(Debug)]
 pub(crate) struct Lane {
     places: Arc<Semaphore>,
-    /// When it last did not take a message; none if it took one since.
-    failed: Mutex<Option<Instant>>,
+    /// On since the queue did not take a message.
+    brake: Brake,
 }
 
 impl Lane {
@@ -51,7 +48,7 @@ impl Lane {
         };
         Self {
             places: Arc::new(Semaphore::new(width)),
-            failed: Mutex::default(),
+            brake: Brake::default(),
         }
     }
 
@@ -63,30 +60,14 @@ impl Lane {
 
     /// Whether the queue took the message that it was last offered. If not, one a second is tried.
     pub(crate) fn is_worth_a_try(&self) -> bool {
-        let mut failed = self.failed();
-        match *failed {
-            Some(at) if at.elapsed() < PAUSE => false,
-            Some(_) => {
-                *failed = Some(Instant::now());
-                true
-            }
-            None => true,
-        }
+        self.brake.lets_pass()
     }
 
     /// Notes whether the queue took a message. An alarm is not the queue's own.
     pub(crate) fn note(&self, published: Result<(), PublishError>) {
-        match published {
-            Ok(()) => *self.failed() = None,
-            Err(PublishError::Unconfirmed | PublishError::Refused) => {
-                *self.failed() = Some(Instant::now());
-            }
-            Err(PublishError::Blocked) => {}
+        if published != Err(PublishError::Blocked) {
+            self.brake.note(published.is_ok());
         }
-    }
-
-    fn failed(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

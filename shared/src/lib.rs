@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod boot;
+pub mod brake;
 pub mod broker;
 pub mod broker_url;
 pub mod config;

@@ -20,15 +20,13 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use crate::broker::{Broker, BrokerError};
 use crate::health::Dependency;
 use crate::lag::set_due;
-use crate::lane::Lanes;
+use crate::lane::{Lanes, WINDOW};
 use crate::messages::{Headers, Message, encode};
 use crate::metrics::InFlight;
 use crate::shutdown::{Shutdown, VitalTask};
 use crate::supervisor::Session;
 use crate::topology::{Queue, Topology};
 use crate::trace::{Spans, messaging};
-
-pub use crate::lane::WINDOW;
 
 /// Delivery mode of a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
@@ -198,37 +196,48 @@ impl Publisher {
             self.outcomes.count(Err(PublishError::Unconfirmed));
             return Err(PublishError::Unconfirmed);
         }
-        let published = timeout(limit, self.until_answered(publication)).await;
+        let answered = self.publish_while(publication, |error| error == PublishError::Unconfirmed);
+        let published = timeout(limit, answered).await;
         let published = published.unwrap_or(Err(PublishError::Unconfirmed));
         lane.note(published);
         published
     }
 
-    async fn until_answered(&self, publication: Publication) -> Result<(), PublishError> {
-        let mut pauses = pauses();
-        loop {
-            match self.publish(publication.clone(), Duration::MAX).await {
-                Err(PublishError::Unconfirmed) => pause(&mut pauses).await,
-                answered => return answered,
-            }
+    /// Publishes until the broker has confirmed, however long that takes. Duplicates may come of
+    /// it, losses do not.
+    pub async fn publish_until_confirmed(&self, publication: Publication) {
+        if let Err(error) = self.publish_while(publication, |_| true).await {
+            tracing::error!(%error, "publishing was given up");
         }
     }
 
-    /// Publishes until the broker has confirmed, however long that takes. Duplicates may come of
-    /// it, losses do not. An attempt that fails has a span of its own, all further ones one together.
-    pub async fn publish_until_confirmed(&self, publication: Publication) {
-        let Err(mut error) = self.publish(publication.clone(), Duration::MAX).await else {
-            return;
+    /// Publishes again for as long as it fails with an error that `is_passing`. An attempt that fails has
+    /// a span of its own, all further ones one together.
+    async fn publish_while(
+        &self,
+        publication: Publication,
+        is_passing: impl Fn(PublishError) -> bool,
+    ) -> Result<(), PublishError> {
+        let mut error = match self.publish(publication.clone(), Duration::MAX).await {
+            Err(error) if is_passing(error) => error,
+            answered => return answered,
         };
         let (mut span, mut pauses) = (self.span(&publication), pauses());
         loop {
             span.fails_unless_done(error.kind(), &error);
             tracing::debug!(%error, kind = publication.kind, "publishing again");
-            pause(&mut pauses).await;
+            sleep(pauses.next().unwrap_or(MAX_PAUSE)).await;
             let published = self.publish_in(&span, publication.clone(), Duration::MAX);
             match published.await {
-                Ok(()) => return span.done(),
-                Err(again) => error = again,
+                Ok(()) => {
+                    span.done();
+                    return Ok(());
+                }
+                Err(again) if is_passing(again) => error = again,
+                Err(answer) => {
+                    span.fails_unless_done(answer.kind(), &answer);
+                    return Err(answer);
+                }
             }
         }
     }
@@ -280,10 +289,6 @@ fn pauses() -> impl Iterator<Item = Duration> {
 }
 
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-
-async fn pause(pauses: &mut impl Iterator<Item = Duration>) {
-    sleep(pauses.next().unwrap_or(MAX_PAUSE)).await;
-}
 
 struct PublishSession {
     broker: Broker,

@@ -261,6 +261,16 @@ impl Running {
         self.health.is_ready()
     }
 
+    /// Waits until a dependency is down for a reason that has `reason` in it.
+    pub async fn until_down(&self, dependency: &str, reason: &str) {
+        eventually(reason, async || {
+            let down = self.down().into_iter();
+            let mut down = down.filter(|(name, why)| *name == dependency && why.contains(reason));
+            down.next().map(drop)
+        })
+        .await;
+    }
+
     /// What the process depends on and is down, with the reasons.
     #[must_use]
     pub fn down(&self) -> Vec<(&'static str, String)> {

@@ -122,17 +122,6 @@ async fn publish(world: &World, id: i64) {
         .await;
 }
 
-async fn until_said(world: &mut World, place: usize, reason: &str) {
-    eventually(reason, async || {
-        let down = world.running(place).down();
-        let of_database = down.iter().find(|(name, _)| *name == "database");
-        of_database
-            .filter(|(_, why)| why.contains(reason))
-            .map(drop)
-    })
-    .await;
-}
-
 /// The URL with other hosts in it.
 fn at(url: &str, hosts: &str) -> String {
     let (login, rest) = url.split_once('@').unwrap();
@@ -204,7 +193,10 @@ async fn a_database_that_is_silent_at_the_start_is_waited_for(world: &mut World)
     proxy.set(Network::Hang);
     let flag = format!("--database-url={url}");
     let janitor = world.start_janitor(&[&flag, "--database-timeout=500ms"]);
-    until_said(world, janitor, "no answer within 500ms").await;
+    world
+        .running(janitor)
+        .until_down("database", "no answer within 500ms")
+        .await;
     proxy.set(Network::Pass);
     world.running(janitor).ready().await;
     // It falls silent between the connection and the schema.
@@ -243,7 +235,10 @@ async fn a_database_that_restarts_is_waited_for(world: &mut World) {
     let proxy = Proxy::start(starting_up().await).await;
     let url = world.database.url.clone();
     let janitor = world.start_janitor(&[&at(&url, &proxy.address.to_string())]);
-    until_said(world, janitor, "the database system is starting up (57P03)").await;
+    world
+        .running(janitor)
+        .until_down("database", "the database system is starting up (57P03)")
+        .await;
     proxy.lead_to(
         tokio::net::lookup_host(place(&url))
             .await
@@ -264,7 +259,10 @@ async fn set_read_only(world: &World, setting: &str) {
 async fn a_database_that_can_only_be_read_is_waited_for(world: &mut World) {
     set_read_only(world, "on").await;
     let janitor = world.start_janitor(&[]);
-    until_said(world, janitor, "the database can only be read").await;
+    world
+        .running(janitor)
+        .until_down("database", "the database can only be read")
+        .await;
     set_read_only(world, "off").await;
     world.running(janitor).ready().await;
 }
@@ -277,7 +275,10 @@ async fn a_statement_that_is_given_up_is_cancelled_at_the_server(world: &mut Wor
     let lock = admin.transaction().await.unwrap();
     lock.batch_execute("lock table objects").await.unwrap();
     publish(world, 1).await;
-    until_said(world, fetcher, "the database took too long").await;
+    world
+        .running(fetcher)
+        .until_down("database", "the database took too long")
+        .await;
     let mut attempts = Vec::new();
     eventually("a statement to be tried four times", async || {
         let waiting = "select coalesce(array_agg(pid::bigint), '{}') from pg_stat_activity

@@ -3,7 +3,6 @@
 use tests::binaries::{Started, output};
 use tests::client_service::{ClientService, Reply};
 use tests::http_client::post_ids;
-use tests::wait::eventually;
 use tests::world::World;
 
 use crate::binaries::{flags, replaced};
@@ -37,17 +36,6 @@ async fn assert_stores(world: &mut World, url: &str) {
     let ingest = world.ingest(&[]).await;
     post_ids(ingest, &[1]).await;
     world.database.until_ids(&[1]).await;
-}
-
-async fn until_said(world: &mut World, place: usize, reason: &str) {
-    eventually(reason, async || {
-        let down = world.running(place).down();
-        let of_database = down.iter().find(|(name, _)| *name == "database");
-        of_database
-            .filter(|(_, why)| why.contains(reason))
-            .map(drop)
-    })
-    .await;
 }
 
 async fn a_newer_schema_is_worked_with(world: &mut World) {
@@ -94,8 +82,14 @@ async fn a_role_that_may_only_change_rows_is_enough_once_the_schema_is_laid(worl
 async fn a_schema_that_is_missing_is_said_by_a_process_that_may_not_lay_it(world: &mut World) {
     let url = world.database.create_role().await;
     let janitor = world.start_janitor(&[&format!("--database-url={url}")]);
-    until_said(world, janitor, "the schema is missing, and the role test_").await;
-    until_said(world, janitor, "run migrate as a role that may").await;
+    world
+        .running(janitor)
+        .until_down("database", "the schema is missing, and the role test_")
+        .await;
+    world
+        .running(janitor)
+        .until_down("database", "run migrate as a role that may")
+        .await;
     lay(world).await;
     world.database.grant_rows().await;
     world.running(janitor).ready().await;
@@ -108,7 +102,10 @@ async fn a_table_of_another_program_is_named_as_the_reason(world: &mut World) {
         .await
         .unwrap();
     let janitor = world.start_janitor(&[]);
-    until_said(world, janitor, r#"relation "objects" already exists"#).await;
+    world
+        .running(janitor)
+        .until_down("database", r#"relation "objects" already exists"#)
+        .await;
     let client = &world.database.client;
     client.batch_execute("drop table objects").await.unwrap();
     world.running(janitor).ready().await;

@@ -100,28 +100,17 @@ async fn an_alarm_that_only_the_fetchers_can_end(world: &mut FaultWorld) {
 
 /// Nothing that is published to it is confirmed, until it has a leader again.
 async fn retry_queues_without_a_leader(world: &mut FaultWorld) {
-    let retry = |name: &String| name.ends_with("objects.retry.200");
-    let name = world
-        .topology
-        .queue_names()
-        .into_iter()
-        .find(retry)
-        .unwrap();
-    queue_without_a_leader(world, &name).await;
+    queue_without_a_leader(world, "objects.retry.200").await;
 }
 
 async fn the_delay_queue_of_deletions_without_a_leader(world: &mut FaultWorld) {
-    let delete = |name: &String| name.contains("objects.delete.delay");
-    let name = world
-        .topology
-        .queue_names()
-        .into_iter()
-        .find(delete)
-        .unwrap();
-    queue_without_a_leader(world, &name).await;
+    queue_without_a_leader(world, "objects.delete.delay").await;
 }
 
-async fn queue_without_a_leader(world: &mut FaultWorld, name: &str) {
+/// The first queue with `part` in its name.
+async fn queue_without_a_leader(world: &mut FaultWorld, part: &str) {
+    let mut names = world.topology.queue_names().into_iter();
+    let name = names.find(|name| name.contains(part)).unwrap();
     let server = format!("{{'%2F_{name}', node()}}");
     let stop = format!("ra:stop_server(quorum_queues, {server}).");
     let restart = format!("ra:restart_server(quorum_queues, {server}).");
