@@ -3,14 +3,19 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use shared::admin::ask;
 use shared::config::Value;
 use shared::messages::{FetchChunk, Headers, ObjectId, decode};
 use shared::topology::{Delay, Queue};
+use tests::binaries::address_in;
 use tests::broker::headers;
 use tests::client_service::{ClientService, Reply};
+use tests::exposition::Exposition;
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::time::Instant;
+
+use super::binaries::started;
 
 tests::tests![
     an_outage_with_errors_costs_no_attempts,
@@ -315,14 +320,32 @@ async fn a_good_id_is_found_behind_many_that_are_unknown(world: &mut World) {
         _ => Reply::Status(404, None),
     })
     .await;
-    let flags = [FAST, "--probe-interval=20ms", "--outage-patience=200ms"];
-    let fetcher = world.fetcher(&client, &flags).await;
+    let client_url = format!("--client-url={}", client.url);
+    let flags = [
+        FAST,
+        "--probe-interval=20ms",
+        "--outage-patience=200ms",
+        &client_url,
+    ];
+    let mut fetcher = started(world, "fetcher", &flags).await;
+    let admin = address_in(&fetcher.lines[fetcher.lines.len() - 1]);
+    let until_counted = async |name: &str, labels: &[(&str, &str)], least: f64| {
+        eventually(name, async || {
+            let (_, shown) = ask(admin, "/metrics").await.ok()?;
+            let shown = Exposition::read(std::str::from_utf8(&shown).unwrap());
+            (shown.sum(name, labels) >= least).then_some(())
+        })
+        .await;
+    };
+    world.broker.declare().await;
     publish(world, &(100..130).collect::<Vec<_>>()).await;
-    until_given_back(world, fetcher, 1).await;
+    let given_back = [("outcome", "requeued")];
+    until_counted("messages_consumed_total", &given_back, 1.0).await;
     publish(world, &[500]).await;
     world.database.until_ids(&[500]).await;
-    until_worked_off(world).await;
-    world.running(fetcher).stop().await;
+    until_counted("objects_gone_total", &[], 30.0).await;
+    fetcher.signal("TERM").await;
+    assert_eq!(fetcher.end().await, Some(0));
     assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
     assert_eq!(world.broker.ready(Queue::Dead).await, 0);
 }
