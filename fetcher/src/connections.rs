@@ -207,7 +207,7 @@ mod tests {
         Connections::with_names(&config.settings, Arc::new(names.clone())).unwrap()
     }
 
-    /// Answers every request with the last number of its own address.
+    /// Answers every request with the last number of the server's address.
     async fn serve(listener: TcpListener) {
         loop {
             let (stream, _) = listener.accept().await.unwrap();

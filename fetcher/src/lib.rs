@@ -72,13 +72,13 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     ];
     drop(writer);
     let shutdown = worker.shutdown.clone();
-    let beside = async {
+    let prober_and_names = async {
         tokio::select! {
             () = prober.run(&shutdown) => {}
             () = service.follow() => {}
         }
     };
-    Box::pin(worker.consume(consumptions, writing, beside)).await
+    Box::pin(worker.consume(consumptions, writing, prober_and_names)).await
 }
 
 /// The queues that `fetcher` publishes to and consumes.

@@ -324,7 +324,7 @@ mod tests {
         (LookUps::new(client, Arc::new(breaker)), listener)
     }
 
-    /// Waits for a look-up to arrive on a connection of its own.
+    /// Waits for a look-up to arrive on a new connection.
     async fn asked(listener: &TcpListener) -> TcpStream {
         let (mut stream, _) = listener.accept().await.unwrap();
         until_asked(&mut stream).await;

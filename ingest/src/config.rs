@@ -24,7 +24,7 @@ shared::settings! {
         /// single ones; larger chunks spread less evenly over the fetchers. IDS_LIMIT may be 10,000
         /// of them.
         pub chunk_size: NonZeroU16 = "50" in "1"..="10000",
-        /// A callback with more ids goes through a queue of its own, objects.fetch.bulk, so that
+        /// A callback with more ids goes through a separate queue, objects.fetch.bulk, so that
         /// others do not wait behind its messages.
         pub bulk_ids: NonZeroUsize = "2000" in "1"..="1000000",
         /// How long the broker may take to confirm a callback before it goes to the spool. Less than

@@ -21,8 +21,8 @@ crate::settings! {
         /// What the names of queues and exchanges begin with, so that several pipelines can share
         /// a broker.
         pub queue_prefix: QueuePrefix = "",
-        /// How long one step with the broker (connect, declare, publish, ack) may take before the
-        /// connection is given up and made anew.
+        /// How long one step with the broker (connect, declare, ack) may take, and how long it may
+        /// confirm nothing, before the connection is given up and replaced.
         pub broker_timeout: Duration = "5s" in "100ms"..="10m",
     } with {}
 }

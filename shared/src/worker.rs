@@ -72,7 +72,7 @@ impl Worker {
         })
     }
 
-    /// Consumes until the shut-down, each queue on a connection of its own. `batches` is the task that
+    /// Consumes until the shut-down, each queue on a separate connection. `batches` is the task that
     /// the handlers give their work to, and `beside` goes on at the same time.
     ///
     /// # Errors

@@ -19,8 +19,8 @@ const STRANGERS: i64 = 8;
 /// outage. Fewer may be gone, or refused, each by itself.
 const MANY: usize = 8;
 
-/// How many make a gap in a stream of answers. In one where every other object is gone, it takes a
-/// million look-ups for so many in a row.
+/// How many make a gap in a stream of answers. Where every second object is gone, so many in a
+/// row come once in a million look-ups.
 const GAP: usize = 20;
 
 /// Within what time they have to fail.
