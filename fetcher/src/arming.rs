@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shared::topology::{Delay, Queue};
+use broker::{Delay, Queue};
 
 /// How long before the rows expire their message leaves the delay queue. It is published after they
 /// are committed, some milliseconds after their own time began, and the broker passes it on late: at
@@ -20,7 +20,7 @@ pub fn delay_queue(object_ttl: Delay) -> Queue {
 
 #[cfg(test)]
 mod tests {
-    use shared::config::Value;
+    use settings::Value;
 
     use super::*;
 

@@ -6,13 +6,14 @@ use std::iter::successors;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use broker::shortened;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
+use messages::ObjectId;
 use reqwest::{RequestBuilder, Response};
 use serde::Deserialize;
-use shared::messages::{ObjectId, shortened};
-use shared::trace::http::{Target, note_status};
-use shared::trace::{Spans, Traces};
+use trace::http::{Target, note_status};
+use trace::{Spans, Traces};
 use url::Url;
 
 use crate::answer::{Answer, Failure, Reason};

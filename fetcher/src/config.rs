@@ -4,18 +4,16 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
 
-use shared::boot::{Process, ProcessSettings};
-use shared::broker::BrokerSettings;
-use shared::config::{ByteSize, Value, Wait};
-use shared::metrics::{BROKER, CONSUMER, DATABASE, Description, HTTP_SERVER, PROCESS};
-use shared::store::DatabaseSettings;
-use shared::topology::Delay;
+use broker::{BrokerSettings, Delay};
+use database::DatabaseSettings;
+use metric_definitions::Description;
+use process::{Process, ProcessSettings};
+use settings::{ByteSize, Value, Wait};
 use url::Url;
 
-use crate::metrics::METRICS;
 use crate::retry::RetryDelays;
 
-shared::settings! {
+settings::settings! {
     /// Settings of `fetcher`.
     pub struct Config {
         /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
@@ -64,8 +62,14 @@ impl Process for Config {
     const NAME: &'static str = "fetcher";
     const ABOUT: &'static str =
         "Looks ids up at the client service, stores the online objects and arms their deletion.";
-    const METRICS: &'static [&'static [Description]] =
-        &[PROCESS, HTTP_SERVER, BROKER, CONSUMER, DATABASE, METRICS];
+    const METRICS: &'static [&'static [Description]] = &[
+        process::METRICS,
+        http_server::METRICS,
+        broker::METRICS,
+        broker::CONSUMER_METRICS,
+        database::METRICS,
+        crate::metrics::METRICS,
+    ];
 
     fn admin_address(&self) -> SocketAddr {
         self.admin_address

@@ -168,7 +168,8 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::{Mutex, PoisonError};
 
-    use shared::config::{Ask, load};
+    use process::Ask;
+    use settings::load;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpSocket, TcpStream};
     use tokio::time::timeout;

@@ -4,14 +4,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use broker::{Attempt, Handler, Headers, Outcome, Publication, Publisher, Queue};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use shared::consumer::{Handler, Outcome};
-use shared::messages::{Attempt, FetchChunk, Headers, ObjectId};
-use shared::publisher::{Publication, Publisher};
-use shared::topology::Queue;
-use shared::trace::Traces;
+use messages::{FetchChunk, ObjectId};
 use tokio::time::{Instant, sleep, timeout_at};
+use trace::Traces;
 
 use crate::answer::{Answer, Failure, Reason};
 use crate::breaker::Withheld;

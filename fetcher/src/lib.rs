@@ -5,9 +5,9 @@
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use shared::boot::{Context, Process};
-use shared::topology::{Queue, Topology};
-use shared::worker::{Consumption, Worker};
+use broker::{Consumption, Queue, Topology};
+use process::{Context, Process};
+use worker::Worker;
 
 pub mod answer;
 pub mod arming;
@@ -16,7 +16,6 @@ pub mod breaker;
 pub mod client;
 pub mod config;
 pub mod connections;
-pub mod dead_letters;
 pub mod fetch;
 pub mod look_ups;
 pub mod metrics;

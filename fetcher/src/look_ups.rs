@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use futures::FutureExt;
+use messages::ObjectId;
+use metric_definitions::InFlight;
 use metrics::{Counter, Gauge, Histogram};
 use opentelemetry::trace::SpanBuilder;
-use shared::messages::ObjectId;
-use shared::metrics::InFlight;
-use shared::trace::{Spans, Traces};
 use tokio::sync::oneshot;
+use trace::{Spans, Traces};
 
 use crate::answer::{Answer, Reason};
 use crate::breaker::{Breaker, Moment, Verdict, Withheld};
@@ -303,8 +303,9 @@ impl Drop for Leader {
 mod tests {
     use std::ffi::OsString;
 
-    use shared::config::{Ask, load};
-    use shared::health::Health;
+    use lifecycle::Health;
+    use process::Ask;
+    use settings::load;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 

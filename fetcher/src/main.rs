@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    shared::boot::start(fetcher::run)
+    process::start(fetcher::run)
 }

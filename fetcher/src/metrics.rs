@@ -1,6 +1,8 @@
 //! The metrics of `fetcher` that are its own.
 
-use shared::metrics::{DEAD_LETTERS, DEPENDENCY_UP, Description, Values};
+use broker::DEAD_LETTERS;
+use lifecycle::DEPENDENCY_UP;
+use metric_definitions::{Description, Values};
 
 /// What a look-up can end in.
 const OUTCOMES: &[Values] = &[(

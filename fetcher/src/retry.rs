@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use shared::config::{Value, parse_with_envy};
-use shared::messages::Attempt;
-use shared::topology::{Delay, Queue};
+use broker::{Attempt, Delay, Queue};
+use settings::{Value, parse_with_envy};
 
 use crate::answer::{Failure, Reason};
 

@@ -6,17 +6,15 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::messages::{DeleteBatch, Headers, ObjectId};
-use shared::publisher::{Publication, Publisher};
-use shared::shutdown::VitalTask;
-use shared::store::{Parameters, Store, StoreError, Type};
-use shared::topology::Delay;
-use shared::trace::Traces;
-use shared::trace::database::Statement;
-use shared::worker::Worker;
+use broker::{Delay, Headers, Publication, Publisher};
+use database::{Parameters, Statement, Store, StoreError, Type};
+use lifecycle::VitalTask;
+use messages::{DeleteBatch, ObjectId};
 use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
+use trace::Traces;
+use worker::Worker;
 
 use crate::arming::delay_queue;
 use crate::batch::{BatchLimits, next_batch};

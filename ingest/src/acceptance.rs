@@ -1,9 +1,9 @@
 //! Making a callback safe: it is safe when the broker has confirmed all of it, or when what the broker
 //! did not confirm in time is in the spool.
 
-use shared::publisher::PublishError;
-use shared::trace::Traces;
+use broker::PublishError;
 use thiserror::Error;
+use trace::Traces;
 
 use crate::publisher::{ChunkPublisher, NotPublished};
 use crate::request::Callback;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
+use http_server::RequestBody;
 use hyper::body::Body as _;
-use shared::http_server::RequestBody;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::coding::Codings;

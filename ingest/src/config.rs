@@ -4,15 +4,14 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
 
-use shared::boot::{Process, ProcessSettings};
-use shared::broker::BrokerSettings;
-use shared::config::ByteSize;
-use shared::metrics::{BROKER, Description, HTTP_SERVER, PROCESS};
+use broker::BrokerSettings;
+use metric_definitions::Description;
+use process::{Process, ProcessSettings};
+use settings::ByteSize;
 
-use crate::metrics::METRICS;
 use crate::spool::SpoolDirectory;
 
-shared::settings! {
+settings::settings! {
     /// Settings of `ingest`.
     pub struct Config {
         /// Address that callbacks are accepted on: [::] by IPv6 and IPv4, and by IPv4 alone where the
@@ -83,7 +82,12 @@ fn messages(config: &Config) -> Result<(), String> {
 impl Process for Config {
     const NAME: &'static str = "ingest";
     const ABOUT: &'static str = "Accepts callbacks over HTTP and publishes their ids to the broker; answers 202 once they are safe.";
-    const METRICS: &'static [&'static [Description]] = &[PROCESS, HTTP_SERVER, BROKER, METRICS];
+    const METRICS: &'static [&'static [Description]] = &[
+        process::METRICS,
+        http_server::METRICS,
+        broker::METRICS,
+        crate::metrics::METRICS,
+    ];
 
     fn admin_address(&self) -> SocketAddr {
         self.admin_address

@@ -12,7 +12,7 @@ mod tests {
 
     use http::header::{ACCEPT_ENCODING, ALLOW, RETRY_AFTER};
     use serde_json::{Value, json};
-    use shared::config::Settings;
+    use settings::Settings;
 
     use super::*;
     use crate::config::Config;

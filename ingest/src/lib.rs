@@ -3,11 +3,9 @@
 
 use std::sync::Arc;
 
-use shared::boot::{Context, Process};
-use shared::broker::Broker;
-use shared::http_server::{ServerLimits, serve};
-use shared::publisher::Publisher;
-use shared::topology::Topology;
+use broker::{Broker, Publisher, Topology};
+use http_server::{ServerLimits, serve};
+use process::{Context, Process};
 use tokio::net::TcpListener;
 
 pub mod acceptance;

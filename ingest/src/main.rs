@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
+use http_server::listen;
 use ingest::Config;
-use shared::boot::start;
-use shared::http_server::listen;
+use process::start;
 
 fn main() -> ExitCode {
     start(|config: Config, context| async move {

@@ -1,6 +1,7 @@
 //! The metrics of `ingest` that are its own.
 
-use shared::metrics::{DEPENDENCY_UP, Description, Values};
+use lifecycle::DEPENDENCY_UP;
+use metric_definitions::{Description, Values};
 
 /// Error codes of the answers to callbacks.
 const REASONS: &[Values] = &[(

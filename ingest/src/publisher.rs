@@ -4,14 +4,12 @@ use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use broker::{Brake, Headers, Publication, PublishError, Publisher, Queue};
 use futures::future::join_all;
-use shared::brake::Brake;
-use shared::health::Dependency;
-use shared::messages::{FetchChunk, Headers, ObjectId};
-use shared::publisher::{Publication, PublishError, Publisher};
-use shared::topology::Queue;
-use shared::trace::Traces;
+use lifecycle::Dependency;
+use messages::{FetchChunk, ObjectId};
 use thiserror::Error;
+use trace::Traces;
 
 use crate::config::Config;
 

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use broker::shortened;
+use messages::ObjectId;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use shared::messages::{ObjectId, shortened};
 use thiserror::Error;
 
 /// What an element of `object_ids` has to be.

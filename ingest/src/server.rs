@@ -8,13 +8,13 @@ use bytes::Bytes;
 use http::header::{ALLOW, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use http_server::{RequestBody, Service};
+use lifecycle::Health;
+use metric_definitions::InFlight;
 use serde_json::json;
-use shared::health::Health;
-use shared::http_server::{RequestBody, Service};
-use shared::metrics::InFlight;
-use shared::telemetry::milliseconds;
-use shared::trace::{Spans, Traces, http as trace};
+use telemetry::milliseconds;
 use tokio::sync::Semaphore;
+use trace::{Spans, Traces};
 
 use crate::acceptance::{Acceptance, SafeAt};
 use crate::body::BodyReader;
@@ -193,14 +193,14 @@ impl Service for Server {
         remote: SocketAddr,
     ) -> Response<Full<Bytes>> {
         let span = if is_callback(request.method(), request.uri().path()) {
-            trace::serve(&request, Some(CALLBACK), remote)
+            trace::http::serve(&request, Some(CALLBACK), remote)
         } else {
             Spans::default()
         };
         let traces = span.traces();
         let answering = self.answer(request, remote, traces.clone());
         let response = traces.scope(answering).await;
-        trace::answer(span, response.status());
+        trace::http::answer(span, response.status());
         response
     }
 

@@ -9,8 +9,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use shared::shutdown::Shutdown;
-use shared::store::{Store, StoreError};
+use database::{Store, StoreError};
+use lifecycle::Shutdown;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::Instant;

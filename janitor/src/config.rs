@@ -4,15 +4,13 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
 
-use shared::boot::{Process, ProcessSettings};
-use shared::broker::BrokerSettings;
-use shared::config::Wait;
-use shared::metrics::{BROKER, CONSUMER, DATABASE, Description, HTTP_SERVER, PROCESS};
-use shared::store::DatabaseSettings;
+use broker::BrokerSettings;
+use database::DatabaseSettings;
+use metric_definitions::Description;
+use process::{Process, ProcessSettings};
+use settings::Wait;
 
-use crate::metrics::METRICS;
-
-shared::settings! {
+settings::settings! {
     /// Settings of `janitor`.
     pub struct Config {
         /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
@@ -52,8 +50,14 @@ impl Process for Config {
     const NAME: &'static str = "janitor";
     const ABOUT: &'static str =
         "Deletes objects at their expiry, and sweeps up those that no message covers.";
-    const METRICS: &'static [&'static [Description]] =
-        &[PROCESS, HTTP_SERVER, BROKER, CONSUMER, DATABASE, METRICS];
+    const METRICS: &'static [&'static [Description]] = &[
+        process::METRICS,
+        http_server::METRICS,
+        broker::METRICS,
+        broker::CONSUMER_METRICS,
+        database::METRICS,
+        crate::metrics::METRICS,
+    ];
 
     fn admin_address(&self) -> SocketAddr {
         self.admin_address

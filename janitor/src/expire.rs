@@ -7,9 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use shared::messages::DeleteBatch;
-use shared::store::{Parameters, Store, StoreError, Type};
-use shared::trace::database::Statement;
+use database::{Parameters, Statement, Store, StoreError, Type};
+use messages::DeleteBatch;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
@@ -144,7 +143,7 @@ fn duration(seconds: f64) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use shared::messages::ObjectId;
+    use messages::ObjectId;
     use time::macros::datetime;
 
     use super::*;

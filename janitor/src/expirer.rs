@@ -8,15 +8,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::consumer::{Handler, Outcome};
-use shared::messages::{DeleteBatch, Headers};
-use shared::shutdown::VitalTask;
-use shared::store::Store;
-use shared::trace::Traces;
-use shared::worker::Worker;
+use broker::{Handler, Headers, Outcome};
+use database::Store;
+use lifecycle::VitalTask;
+use messages::DeleteBatch;
 use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
+use trace::Traces;
+use worker::Worker;
 
 use crate::clock::DatabaseTime;
 use crate::config::Config;
@@ -231,7 +231,7 @@ async fn expire_and_count(store: &Store, rows: &Rows, traces: &Traces) -> Option
 
 #[cfg(test)]
 mod tests {
-    use shared::messages::ObjectId;
+    use messages::ObjectId;
     use time::macros::datetime;
     use tokio::time::{Instant, advance};
 

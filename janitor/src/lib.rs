@@ -1,10 +1,10 @@
 //! Deletes objects at their expiry: on the messages that the delay queue gives out, and by a
 //! sweep for rows that no message covers.
 
+use broker::{Consumption, Queue, Topology};
 use clock::Clock;
-use shared::boot::{Context, Process};
-use shared::topology::{Queue, Topology};
-use shared::worker::{Consumption, Worker};
+use process::{Context, Process};
+use worker::Worker;
 
 pub mod clock;
 pub mod config;

@@ -1,6 +1,8 @@
 //! The metrics of `janitor` that are its own.
 
-use shared::metrics::{DEAD_LETTERS, DEPENDENCY_UP, Description, Values};
+use broker::DEAD_LETTERS;
+use lifecycle::DEPENDENCY_UP;
+use metric_definitions::{Description, Values};
 
 /// What it depends on.
 const DEPENDENCIES: &[Values] = &[(

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use shared::health::Health;
-use shared::store::{DatabaseSettings, Store};
-use shared::telemetry::write_to_stderr;
+use database::{DatabaseSettings, Store};
+use lifecycle::Health;
+use telemetry::write_to_stderr;
 
 /// Name of the command, as its binary is called.
 pub const NAME: &str = "migrate";

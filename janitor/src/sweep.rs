@@ -7,8 +7,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use shared::shutdown::Shutdown;
-use shared::store::{Parameters, Store, StoreError, Type};
+use database::{Parameters, Store, StoreError, Type};
+use lifecycle::Shutdown;
 use tokio::time::Instant;
 
 use crate::config::Config;

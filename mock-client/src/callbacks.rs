@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use anyhow::Context;
 use http::{HeaderMap, StatusCode};
+use lifecycle::Shutdown;
 use opentelemetry::trace::SpanKind;
 use serde_json::json;
-use shared::shutdown::Shutdown;
-use shared::telemetry::milliseconds;
-use shared::trace::{Spans, Traces, http as trace};
+use telemetry::milliseconds;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
+use trace::{Spans, Traces};
 
 use crate::chance::Chance;
 use crate::config::Config;
@@ -78,7 +78,7 @@ async fn post(
     let result = exchange.await;
     match &result {
         Ok((status, _)) => {
-            trace::note_status(&mut span, *status);
+            trace::http::note_status(&mut span, *status);
             if !status.is_success() {
                 span.fail(status.as_str(), status);
             }
@@ -92,7 +92,7 @@ async fn send(http: reqwest::Client, url: url::Url, body: serde_json::Value) {
     let ids = body["object_ids"].as_array().map_or(0, Vec::len);
     let started = Instant::now();
     let span = Traces::begin(None, SpanKind::Client, || {
-        let attributes = trace::Target::new(&url).attributes("POST", url.path(), "");
+        let attributes = trace::http::Target::new(&url).attributes("POST", url.path(), "");
         ("POST".to_owned(), attributes)
     });
     let traces = span.traces();

@@ -4,14 +4,12 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use shared::boot::{Process, ProcessSettings};
-use shared::config::{Ratio, Wait};
-use shared::metrics::{Description, HTTP_SERVER, PROCESS};
+use metric_definitions::Description;
+use process::{Process, ProcessSettings};
+use settings::{Ratio, Wait};
 use url::Url;
 
-use crate::metrics::METRICS;
-
-shared::settings! {
+settings::settings! {
     /// Settings of `mock-client`.
     pub struct Config {
         /// Address that look-ups are answered on.
@@ -59,7 +57,11 @@ impl Process for Config {
     const NAME: &'static str = "mock-client";
     const ABOUT: &'static str =
         "A client service to try the pipeline with: answers look-ups slowly, and sends callbacks.";
-    const METRICS: &'static [&'static [Description]] = &[PROCESS, HTTP_SERVER, METRICS];
+    const METRICS: &'static [&'static [Description]] = &[
+        process::METRICS,
+        http_server::METRICS,
+        crate::metrics::METRICS,
+    ];
 
     fn admin_address(&self) -> SocketAddr {
         self.admin_address

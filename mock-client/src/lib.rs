@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::boot::Context;
-use shared::http_server::{ServerLimits, serve};
+use http_server::{ServerLimits, serve};
+use process::Context;
 use tokio::net::TcpListener;
 
 pub mod callbacks;

@@ -1,6 +1,6 @@
 //! The metrics of `mock-client` that are its own.
 
-use shared::metrics::Description;
+use metric_definitions::Description;
 
 /// All of them.
 pub const METRICS: &[Description] = &[

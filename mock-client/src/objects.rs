@@ -6,9 +6,8 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use http_server::{RequestBody, Service};
 use serde_json::{Value, json};
-use shared::http_server::{RequestBody, Service};
-use shared::trace::http as trace;
 
 use crate::chance::Chance;
 use crate::config::Config;
@@ -31,9 +30,9 @@ impl Service for Objects {
         remote: SocketAddr,
     ) -> Response<Full<Bytes>> {
         let is_object = request.uri().path().starts_with(OBJECTS);
-        let span = trace::serve(&request, is_object.then_some("/objects/{id}"), remote);
+        let span = trace::http::serve(&request, is_object.then_some("/objects/{id}"), remote);
         let response = span.traces().scope(self.answer(request)).await;
-        trace::answer(span, response.status());
+        trace::http::answer(span, response.status());
         response
     }
 }

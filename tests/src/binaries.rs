@@ -115,7 +115,7 @@ pub async fn exit_code_with_full_pipe(binary: &str, arguments: &[String]) -> Opt
 /// How many file descriptors a process may have here.
 #[must_use]
 pub fn descriptors() -> usize {
-    shared::descriptors::connections_within_limit(usize::MAX)
+    http_server::connections_within_limit(usize::MAX)
 }
 
 /// The address that a log line names.

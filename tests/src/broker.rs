@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use broker::{Headers, Queue, Topology};
 use lapin::message::BasicGetMessage;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions,
@@ -9,8 +10,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use shared::messages::{Headers, Message, encode};
-use shared::topology::{Queue, Topology};
+use messages::{Message, encode};
 
 use crate::wait::eventually;
 

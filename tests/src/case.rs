@@ -217,7 +217,7 @@ fn show(text: &str) {
 #[must_use]
 pub fn duration() -> Duration {
     let given = variable("FAULTS_DURATION");
-    let given = given.map(|raw| <Duration as shared::config::Value>::parse(&raw));
+    let given = given.map(|raw| <Duration as settings::Value>::parse(&raw));
     match given {
         Some(parsed) => parsed.unwrap_or_else(|error| panic!("FAULTS_DURATION: {error}")),
         None => Duration::from_secs(30),

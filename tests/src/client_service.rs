@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
-use shared::http_server::{RequestBody, Service};
+use http_server::{RequestBody, Service};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::http_server;
+use crate::serving::start_serving;
 use crate::wait::eventually;
 
 /// How one look-up is answered.
@@ -131,7 +131,7 @@ impl ClientService {
     }
 
     fn serve(&self, listener: TcpListener) {
-        http_server::start(listener, Arc::clone(&self.scripted));
+        start_serving(listener, Arc::clone(&self.scripted));
     }
 
     /// From now on answers everything with `reply`.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use shared::messages::{FetchChunk, decode};
-use shared::topology::Queue;
+use broker::Queue;
+use messages::{FetchChunk, decode};
 use tokio_postgres::Client;
 
 use crate::broker::{Broker, headers};

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use http_server::{RequestBody, Service};
 use serde::Deserialize;
-use shared::http_server::{RequestBody, Service};
 use tokio::net::TcpListener;
 
-use crate::http_server;
+use crate::serving::start_serving;
 use crate::wait::eventually;
 
 /// Who made a span, or was asked.
@@ -151,7 +151,7 @@ impl SpanCollector {
             address: listener.local_addr().unwrap(),
             collected: Arc::default(),
         };
-        http_server::start(listener, Arc::clone(&collector.collected));
+        start_serving(listener, Arc::clone(&collector.collected));
         collector
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use shared::topology::Topology;
+use broker::Topology;
 
 use crate::parts::Part;
 use crate::process::Process;

@@ -8,11 +8,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shared::boot::{Context, Process};
-use shared::config::{Ask, Value, load};
-use shared::health::Health;
-use shared::shutdown::Shutdown;
-use shared::topology::{QueuePrefix, Topology};
+use broker::{QueuePrefix, Topology};
+use lifecycle::{Health, Shutdown};
+use process::{Ask, Context, Process};
+use settings::{Value, load};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};

@@ -10,16 +10,18 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-use fetcher::dead_letters::{self, arguments::Arguments};
-use shared::boot::Process;
-use shared::broker::BrokerSettings;
-use shared::config::{ConfigError, Settings, Spec, load};
-use shared::metrics::Description;
+use broker::BrokerSettings;
+use dead_letters::Arguments;
+use metric_definitions::Description;
+use process::Process;
+use settings::{ConfigError, Settings, Spec, load};
 
 #[path = "documents/alerts.rs"]
 mod alerts;
 #[path = "documents/build_context.rs"]
 mod build_context;
+#[path = "documents/crates.rs"]
+mod crates;
 #[path = "documents/dashboard.rs"]
 mod dashboard;
 #[path = "documents/kubernetes.rs"]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use shared::messages::ObjectId;
+use messages::ObjectId;
 use tokio::time::Instant;
 
 /// How many ids are remembered that were answered last.

@@ -10,9 +10,9 @@ use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use shared::health::Dependency;
-use shared::hold::Hold;
-use shared::messages::ObjectId;
+use broker::Hold;
+use lifecycle::Dependency;
+use messages::ObjectId;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 

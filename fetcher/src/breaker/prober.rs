@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use shared::shutdown::Shutdown;
-use shared::trace::Traces;
+use lifecycle::Shutdown;
 use tokio::time::{Instant, sleep, timeout};
+use trace::Traces;
 
 use crate::answer::Answer;
 use crate::breaker::Breaker;

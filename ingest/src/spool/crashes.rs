@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use messages::ObjectId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use shared::messages::ObjectId;
 
 use super::disk::Disk;
 use super::drain::parse;

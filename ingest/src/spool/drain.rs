@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use futures::stream;
-use shared::shutdown::Shutdown;
-use shared::trace::Traces;
+use lifecycle::Shutdown;
+use trace::Traces;
 
 use crate::publisher::ChunkPublisher;
 use crate::spool::Spool;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use shared::health::Dependency;
+use lifecycle::Dependency;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::SpoolError;

@@ -7,21 +7,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::SpanBuilder;
-use shared::config::{ByteSize, Value};
-use shared::health::Dependency;
-use shared::messages::ObjectId;
-use shared::shutdown::{Shutdown, VitalTask};
-use shared::trace::Traces;
-use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
-
 use disk::{Disk, HostDisk};
 use folders::survey;
 use keeper::{Command, Keeper, show};
+use lifecycle::{Dependency, Shutdown, VitalTask};
 use log::{Depth, Log};
+use messages::ObjectId;
+use opentelemetry::trace::SpanBuilder;
 use record::SpooledCallback;
 use segment::{Removal, Segment};
+use settings::{ByteSize, Value};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use trace::Traces;
 
 #[cfg(test)]
 mod crashes;
@@ -254,7 +252,7 @@ fn warn_of_what_is_left(depth: Depth) {
 
 #[cfg(test)]
 mod tests {
-    use shared::health::Health;
+    use lifecycle::Health;
     use tempfile::TempDir;
 
     use super::simulation::SimulatedDisk;

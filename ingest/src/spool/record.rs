@@ -7,8 +7,8 @@
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use messages::{Message, MessageError, ObjectId, decode, encode};
 use serde::{Deserialize, Serialize};
-use shared::messages::{Message, MessageError, ObjectId, decode, encode};
 
 const MARKER: [u8; 4] = *b"\xcbsp1";
 /// Marker, length and checksum: four bytes each, numbers little-endian.

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use janitor::migrate::{ABOUT, NAME, run};
 
 fn main() -> ExitCode {
-    shared::boot::start_command(NAME, ABOUT, run)
+    process::start_command(NAME, ABOUT, run)
 }

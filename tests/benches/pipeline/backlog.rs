@@ -1,9 +1,9 @@
 //! A queue of millions of ids: whether a fetcher drains it as fast as a short one, and in how much
 //! memory.
 
-use shared::trace::Traces;
 use tests::servers::Servers;
 use tests::world::World;
+use trace::Traces;
 
 use crate::drain::fetch;
 use crate::form::Form;

@@ -1,10 +1,10 @@
 //! Ids that wait in the queue, looked up at a client service that answers at once, and stored.
 
-use shared::trace::Traces;
 use tests::servers::Servers;
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::time::Instant;
+use trace::Traces;
 
 use crate::bare::{Bare, Part, in_place, look_ups, upserts};
 use crate::form::Form;

@@ -88,7 +88,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     drop(rustls::crypto::ring::default_provider().install_default());
-    shared::descriptors::raise_limit();
+    http_server::raise_limit();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     if let Some(part) = arguments.serve {
         runtime.block_on(bare::serve(part));

@@ -1,16 +1,15 @@
 //! What telemetry costs: throughput with traces at ratio 0.01 and metrics, beside that with neither,
 //! in turn.
 
-use shared::trace::Traces;
 use tests::servers::Servers;
 use tests::span_collector::SpanCollector;
 use tests::world::World;
+use trace::Traces;
 
 use crate::form::{CONNECTIONS, Form};
 use crate::report::{Figure, Report};
-use crate::stage;
 use crate::statistics::median;
-use crate::{accept, drain};
+use crate::{accept, drain, stage};
 
 /// One in so many traces is recorded.
 const RECORDED: u32 = 100;

@@ -1,11 +1,11 @@
 //! Replicas of the fetcher, where the client service takes 0.3 to 4.3 s for each look-up and so is
 //! the limit: twice the replicas look up twice as much.
 
-use shared::trace::Traces;
 use tests::process::Process;
 use tests::servers::Servers;
 use tests::world::World;
 use tokio::time::{Instant, sleep, sleep_until};
+use trace::Traces;
 
 use crate::bare::{Bare, Part};
 use crate::form::Form;

@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use shared::messages::{FetchChunk, Headers, ObjectId};
-use shared::topology::Queue;
-use shared::trace::Traces;
+use broker::{Headers, Queue};
+use messages::{FetchChunk, ObjectId};
 use tests::http_client::until_ready;
 use tests::process::Process;
 use tests::servers::Servers;
 use tests::wait::eventually;
 use tests::world::{World, configure};
+use trace::Traces;
 
 use crate::bare::{Bare, Part};
 

@@ -1,8 +1,8 @@
 //! The binaries as an operator meets them: their settings, their signals, their logs.
 
+use process::Process;
 use serde_json::Value;
-use shared::boot::Process;
-use shared::config::Spec;
+use settings::Spec;
 use tests::binaries::{Started, exit_code_with_full_log, output};
 use tests::world::World;
 
@@ -20,7 +20,7 @@ tests::tests![
 ];
 
 pub(crate) fn binaries() -> [(&'static str, Vec<Spec>); 4] {
-    use shared::config::Settings;
+    use settings::Settings;
     [
         (ingest::Config::NAME, ingest::Config::specs()),
         (fetcher::Config::NAME, fetcher::Config::specs()),

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use shared::messages::{Attempt, FetchChunk, Headers, ObjectId};
-use shared::topology::Queue;
-use shared::trace::Traces;
+use broker::{Attempt, Headers, Queue};
+use messages::{FetchChunk, ObjectId};
 use tests::binaries::Started;
 use tests::client_service::{ClientService, Reply};
 use tests::http_client::{post_ids, until_ready};
@@ -14,6 +13,7 @@ use tests::proxy::Network;
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::net::TcpListener;
+use trace::Traces;
 
 use super::binaries::flags;
 

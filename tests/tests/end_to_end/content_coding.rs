@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::net::SocketAddr;
 
+use broker::Queue;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use http::{Method, StatusCode, Version};
 use serde_json::json;
-use shared::topology::Queue;
 use tests::http_client::{Answer, exchange};
 use tests::versions::{VERSIONS, ask};
 use tests::world::World;

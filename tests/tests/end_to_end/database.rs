@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use shared::messages::{FetchChunk, Headers, ObjectId};
-use shared::topology::Queue;
+use broker::{Headers, Queue};
+use messages::{FetchChunk, ObjectId};
 use tempfile::TempDir;
 use tests::client_service::{ClientService, Reply};
 use tests::http_client::post_ids;

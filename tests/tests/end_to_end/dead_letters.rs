@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 use std::process::Output;
 use std::time::Duration;
 
+use broker::{Attempt, Delay, Headers, Queue};
+use messages::{DeleteBatch, FetchChunk, ObjectId, decode};
 use serde_json::{Value, json};
-use shared::messages::{Attempt, DeleteBatch, FetchChunk, Headers, ObjectId, decode};
-use shared::topology::{Delay, Queue};
 use tests::binaries::{Started, output};
 use tests::broker::headers;
 use tests::client_service::{ClientService, Reply};
@@ -235,7 +235,7 @@ async fn a_message_of_an_unknown_kind_stays_and_is_reported(world: &mut World) {
 
 async fn what_was_unroutable_goes_on_as_it_was(world: &mut World) {
     world.broker.declare().await;
-    let hour = Queue::Retry(<Delay as shared::config::Value>::parse("1h").unwrap());
+    let hour = Queue::Retry(<Delay as settings::Value>::parse("1h").unwrap());
     world.will_use(&world.broker.topology.clone().with([hour]));
     let fetch = world.broker.topology.name(Queue::Fetch);
     world.broker.delete(&fetch).await;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use broker::{Headers, Queue};
+use database::Store;
 use janitor::clock::{Clock, ask};
 use janitor::expire::{expire, rows};
 use janitor::sweep::{AHEAD, OVERDUE};
-use shared::health::Health;
-use shared::messages::{DeleteBatch, FetchChunk, Headers, ObjectId};
-use shared::store::Store;
-use shared::topology::Queue;
+use lifecycle::Health;
+use messages::{DeleteBatch, FetchChunk, ObjectId};
 use tests::client_service::{ClientService, Reply};
 use tests::database::{replace_clock, set_clock_ahead};
 use tests::wait::eventually;

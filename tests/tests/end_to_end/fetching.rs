@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use broker::{Delay, Headers, Queue};
 use fetcher::arming::delay_queue;
+use messages::{DeleteBatch, FetchChunk, ObjectId, decode};
 use serde_json::json;
-use shared::config::Value;
-use shared::messages::{DeleteBatch, FetchChunk, Headers, ObjectId, decode};
-use shared::topology::{Delay, Queue};
+use settings::Value;
 use tests::broker::headers;
 use tests::client_service::{ClientService, Reply};
 use tests::wait::eventually;

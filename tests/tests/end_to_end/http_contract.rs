@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use broker::Queue;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use messages::{FetchChunk, decode};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use serde_json::json;
-use shared::messages::{FetchChunk, decode};
-use shared::topology::Queue;
 use tests::http_client::{HttpClient, exchange, post, post_ids, send};
 use tests::wait::eventually;
 use tests::world::World;

@@ -9,8 +9,8 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use http_server::raise_limit;
 use libtest_mimic::Arguments;
-use shared::descriptors::raise_limit;
 use tests::servers::Servers;
 
 mod alerts;

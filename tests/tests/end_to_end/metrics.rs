@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use http::StatusCode;
+use metric_definitions::{Description, Kind};
+use process::{Process, ask};
 use serde_json::Value;
-use shared::admin::ask;
-use shared::boot::Process;
-use shared::metrics::{Description, Kind};
 use tests::binaries::Started;
 use tests::exposition::{Exposition, Family};
 use tests::http_client::{post, post_ids};

@@ -1,8 +1,8 @@
 //! The client service that is part of the repository.
 
+use broker::Queue;
 use http::{Method, StatusCode};
 use serde_json::json;
-use shared::topology::Queue;
 use tests::http_client::send;
 use tests::wait::eventually;
 use tests::world::World;

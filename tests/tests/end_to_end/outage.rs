@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use shared::admin::ask;
-use shared::config::Value;
-use shared::messages::{FetchChunk, Headers, ObjectId, decode};
-use shared::topology::{Delay, Queue};
+use broker::{Delay, Headers, Queue};
+use messages::{FetchChunk, ObjectId, decode};
+use process::ask;
+use settings::Value;
 use tests::binaries::address_in;
 use tests::broker::headers;
 use tests::client_service::{ClientService, Reply};

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use broker::Queue;
 use http::{Method, StatusCode};
-use shared::shutdown::Shutdown;
-use shared::topology::Queue;
+use lifecycle::Shutdown;
 use tests::binaries::Started;
 use tests::http_client::{Answer, HttpClient, exchange, post, until_ready};
 use tests::wait::{BOUND, eventually};

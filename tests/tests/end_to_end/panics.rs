@@ -4,14 +4,11 @@ use std::future::{Future, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use shared::boot::Context;
-use shared::broker::Broker;
-use shared::consumer::{Consumer, Handler, Outcome};
-use shared::hold::Hold;
-use shared::messages::{FetchChunk, Headers, ObjectId};
-use shared::publisher::{Publication, Publisher};
-use shared::topology::Queue;
-use shared::worker::Consumption;
+use broker::{
+    Broker, Consumer, Consumption, Handler, Headers, Hold, Outcome, Publication, Publisher, Queue,
+};
+use messages::{FetchChunk, ObjectId};
+use process::Context;
 use tests::broker::headers;
 use tests::wait::{BOUND, eventually};
 use tests::world::{World, configure};

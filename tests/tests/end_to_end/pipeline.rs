@@ -1,6 +1,6 @@
 //! The whole way of a callback, from the client service's post to the row's deletion.
 
-use shared::topology::Queue;
+use broker::Queue;
 use tests::client_service::{ClientService, Reply};
 use tests::http_client::post_ids;
 use tests::wait::eventually;

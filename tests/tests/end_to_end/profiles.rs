@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Either, select};
 use http::{Method, StatusCode};
 use pprof::protos::{Message, Profile};
-use shared::admin::ask;
+use process::ask;
 use tests::binaries::{Started, output};
 use tests::http_client::{HttpClient, post, send};
 use tests::wait::eventually;
@@ -185,7 +185,7 @@ async fn a_heap_profile_names_the_functions_that_allocated(_: &mut World) {
     }
     let profile = eventually("connections in the profile", async || {
         let profile = client.profile(HEAP).await;
-        names_a_function(&profile, "shared::http_server::").then_some(profile)
+        names_a_function(&profile, "http_server::").then_some(profile)
     })
     .await;
     assert_eq!(sample_types(&profile), [("inuse_space", "bytes")]);

@@ -64,7 +64,7 @@ async fn the_history_of_another_program_is_left_alone(world: &mut World) {
 }
 
 async fn what_was_laid_before_there_was_a_history_is_recognized(world: &mut World) {
-    let first = include_str!("../../../shared/migrations/V1__objects.sql");
+    let first = include_str!("../../../shared/database/migrations/V1__objects.sql");
     world.database.client.batch_execute(first).await.unwrap();
     let row = "insert into objects values (7, now(), now() + interval '1 h')";
     world.database.client.batch_execute(row).await.unwrap();

@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 
 use futures::future::join_all;
-use shared::boot::Process;
-use shared::config::{Ask, Spec, load};
+use process::{Ask, Process};
+use settings::{Spec, load};
 use tests::binaries::{Started, output};
 use tests::world::{World, configure};
 
@@ -138,7 +138,7 @@ async fn assert_works_at_bounds(world: &mut World, binary: &str, specs: Vec<Spec
 }
 
 async fn ingest_works_at_each_bound_of_its_settings(world: &mut World) {
-    let specs = <ingest::Config as shared::config::Settings>::specs();
+    let specs = <ingest::Config as settings::Settings>::specs();
     assert_works_at_bounds(
         world,
         ingest::Config::NAME,
@@ -149,17 +149,17 @@ async fn ingest_works_at_each_bound_of_its_settings(world: &mut World) {
 }
 
 async fn fetcher_works_at_each_bound_of_its_settings(world: &mut World) {
-    let specs = <fetcher::Config as shared::config::Settings>::specs();
+    let specs = <fetcher::Config as settings::Settings>::specs();
     assert_works_at_bounds(world, fetcher::Config::NAME, specs, "broker (consuming)").await;
 }
 
 async fn janitor_works_at_each_bound_of_its_settings(world: &mut World) {
-    let specs = <janitor::Config as shared::config::Settings>::specs();
+    let specs = <janitor::Config as settings::Settings>::specs();
     assert_works_at_bounds(world, janitor::Config::NAME, specs, "broker (consuming)").await;
 }
 
 async fn mock_client_works_at_each_bound_of_its_settings(world: &mut World) {
-    let specs = <mock_client::Config as shared::config::Settings>::specs();
+    let specs = <mock_client::Config as settings::Settings>::specs();
     assert_works_at_bounds(world, mock_client::Config::NAME, specs, "starting").await;
 }
 

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use broker::Queue;
 use http::{Method, StatusCode};
+use messages::{FetchChunk, decode};
 use serde_json::json;
-use shared::messages::{FetchChunk, decode};
-use shared::topology::Queue;
 use tests::binaries::Started;
 use tests::http_client::{post, post_ids, send, until_ready};
 use tests::wait::eventually;

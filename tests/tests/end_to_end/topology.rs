@@ -1,8 +1,8 @@
 //! Queues and schema, when several processes make them and when settings change.
 
+use broker::{Delay, Queue};
 use fetcher::arming::delay_queue;
-use shared::config::Value;
-use shared::topology::{Delay, Queue};
+use settings::Value;
 use tests::client_service::{ClientService, Reply};
 use tests::http_client::post_ids;
 use tests::wait::eventually;

@@ -1,7 +1,7 @@
 //! One callback is one trace, whatever happens to it.
 
-use shared::admin::ask;
-use shared::topology::{Queue, Topology};
+use broker::{Queue, Topology};
+use process::ask;
 use tests::client_service::{ClientService, Reply};
 use tests::exposition::Exposition;
 use tests::http_client::{exchange, post, post_ids, post_ids_with};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::topology::Queue;
+use broker::Queue;
 use tests::fault_world::{FaultWorld, MEMORY_WATERMARK};
 use tests::parts::Part;
 use tests::wait::eventually;

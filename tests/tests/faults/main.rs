@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     // Cases kill the servers that all of them use.
     arguments.test_threads = Some(1);
     drop(rustls::crypto::ring::default_provider().install_default());
-    shared::descriptors::raise_limit();
+    http_server::raise_limit();
     let servers = if arguments.list {
         None
     } else {

@@ -3,10 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::SystemTime;
 
+use broker::{ATTEMPT_HEADER, Attempt, DUE_AT_HEADER, Headers, REASON_HEADER, lag, shortened};
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use proptest::prelude::*;
-use shared::lag::{DUE_AT_HEADER, lag};
-use shared::messages::{ATTEMPT_HEADER, Attempt, Headers, REASON_HEADER, shortened};
 
 use crate::config;
 

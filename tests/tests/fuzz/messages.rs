@@ -1,9 +1,9 @@
 //! The bodies of messages.
 
+use messages::{DeleteBatch, FetchChunk, Message, MessageError, ObjectId, decode};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::Value;
-use shared::messages::{DeleteBatch, FetchChunk, Message, MessageError, ObjectId, decode};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 

@@ -2,7 +2,7 @@ use std::fs;
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
-use shared::messages::ObjectId;
+use messages::ObjectId;
 use tempfile::TempDir;
 
 use super::*;

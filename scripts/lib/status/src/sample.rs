@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use futures::future::join_all;
-use shared::admin::ask;
+use process::ask;
 
 use crate::exposition::{self, Series};
 

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use shared::boot::Process;
+use process::Process;
 
 use super::{text, worries};
 use crate::exposition;

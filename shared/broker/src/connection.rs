@@ -1,0 +1,191 @@
+//! The way to the broker: its address, its topology, and steps with it that are bounded in time.
+
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::pin;
+use std::time::Duration;
+
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
+use tcp::{Lifeline, dial, reason, stranger};
+use thiserror::Error;
+
+use crate::amqp_url::AmqpUrl;
+use crate::open::open;
+use crate::topology::{QueuePrefix, Topology};
+
+settings::settings! {
+    /// Settings of the connection to the broker.
+    pub struct BrokerSettings {
+        /// Address and credentials of RabbitMQ: amqp://user:password@host:port/vhost, or amqps://.
+        pub amqp_url: AmqpUrl = "amqp://guest:guest@localhost:5672/%2f",
+        /// What the names of queues and exchanges begin with, so that several pipelines can share
+        /// a broker.
+        pub queue_prefix: QueuePrefix = "",
+        /// How long one step with the broker (connect, declare, ack) may take, and how long it may
+        /// confirm nothing, before the connection is given up and replaced.
+        pub broker_timeout: Duration = "5s" in "100ms"..="10m",
+    } with {}
+}
+
+/// Why a session with the broker ended.
+#[derive(Debug, Error)]
+pub enum BrokerError {
+    /// The broker, or the way to it, failed.
+    #[error("{}", reason(.0))]
+    Lapin(#[from] lapin::Error),
+    /// There is no connection; where to, and why.
+    #[error("connecting to {0}")]
+    Connecting(String),
+    /// A step took longer than `broker_timeout`.
+    #[error("{0} took too long")]
+    Timeout(&'static str),
+    /// The broker ended a consumer: its queue was deleted, or moved.
+    #[error("the broker ended the consumer")]
+    ConsumerEnded,
+}
+
+/// A connection to the broker. Dropped without an orderly end, it is cut, and the client library's
+/// thread ends with it.
+pub struct BrokerConnection {
+    connection: Connection,
+    _lifeline: Lifeline,
+}
+
+impl Deref for BrokerConnection {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+/// The way to a broker: where it is, and what is declared there.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    url: AmqpUrl,
+    timeout: Duration,
+    topology: Topology,
+    process: &'static str,
+}
+
+impl Broker {
+    /// The broker that `settings` name, where `topology` is declared on each connection. `process`
+    /// names the connections in the management UI.
+    #[must_use]
+    pub fn new(process: &'static str, settings: &BrokerSettings, topology: Topology) -> Self {
+        let url = settings.amqp_url.clone();
+        if url.is_exposed() {
+            tracing::warn!(
+                "AMQP_URL leads to another machine without TLS, so that others on the way can read \
+                 passwords and ids; amqps:// encrypts"
+            );
+        }
+        Self {
+            url,
+            timeout: settings.broker_timeout,
+            topology,
+            process,
+        }
+    }
+
+    /// Names of the exchange and the queues.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// How long one step with the broker may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Bounds a step with the broker: without a bound it can hang for ever on a lost connection.
+    ///
+    /// # Errors
+    /// The step's own error, or [`BrokerError::Timeout`] naming it.
+    pub async fn bounded<T>(
+        &self,
+        step: &'static str,
+        work: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, BrokerError> {
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(BrokerError::Timeout(step)),
+        }
+    }
+
+    /// The same for a connection that publishes. While an alarm of the broker blocks it, nothing is
+    /// wrong with it: it works again when the alarm clears, and another one would be blocked too.
+    ///
+    /// # Errors
+    /// The step's own error, or [`BrokerError::Timeout`] naming it.
+    pub async fn bounded_unless_blocked<T>(
+        &self,
+        connection: &Connection,
+        step: &'static str,
+        work: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, BrokerError> {
+        let mut work = pin!(work);
+        loop {
+            let was_blocked = connection.status().blocked();
+            match tokio::time::timeout(self.timeout, &mut work).await {
+                Ok(result) => return Ok(result?),
+                // From the end of the alarm on it has its time anew.
+                Err(_) if was_blocked || connection.status().blocked() => {}
+                Err(_) => return Err(BrokerError::Timeout(step)),
+            }
+        }
+    }
+
+    /// Connects; `role` tells the connections of a process apart.
+    ///
+    /// # Errors
+    /// The broker does not answer in time, or does not let the user in.
+    pub async fn connect(&self, role: &'static str) -> Result<BrokerConnection, BrokerError> {
+        match self.try_connect(role).await {
+            Ok(connection) => Ok(connection),
+            Err(error) => Err(self.explained(error).await),
+        }
+    }
+
+    async fn try_connect(&self, role: &'static str) -> Result<BrokerConnection, BrokerError> {
+        let name = format!("{} {role}", self.process);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let dialled = dial(self.url.place(), self.timeout).await;
+        let (stream, lifeline) = dialled.map_err(lapin::Error::from)?;
+        let connecting = open(self.url.uri().clone(), stream, properties);
+        let connection = self.bounded("connecting", connecting).await?;
+        Ok(BrokerConnection {
+            connection,
+            _lifeline: lifeline,
+        })
+    }
+
+    /// Says where the connection was to lead, and what answers there if that is no broker.
+    async fn explained(&self, error: BrokerError) -> BrokerError {
+        let (host, port) = self.url.place();
+        let is_answer = matches!(&error, BrokerError::Lapin(error)
+            if matches!(error.kind(), ErrorKind::ProtocolError(_)));
+        let stranger = if is_answer {
+            None
+        } else {
+            stranger(host, port, self.url.protocol()).await
+        };
+        let why = match (stranger, error) {
+            (Some(stranger), _) => stranger,
+            (None, BrokerError::Timeout(_)) => format!("no answer within {:?}", self.timeout),
+            (None, error) => error.to_string(),
+        };
+        BrokerError::Connecting(format!("{host}:{port}: {why}"))
+    }
+
+    /// Opens a channel for the work of a session.
+    ///
+    /// # Errors
+    /// The connection is lost, or the broker does not answer in time.
+    pub async fn channel(&self, connection: &Connection) -> Result<Channel, BrokerError> {
+        self.bounded("opening a channel", connection.create_channel())
+            .await
+    }
+}

@@ -1,0 +1,206 @@
+//! Declaring the topology. Each step is bounded by itself, so that a network with long round trips is
+//! no reason to give up, and what exists is looked at without being written again: each binding that
+//! is declared costs the brokers of a cluster a commit.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
+
+use crate::connection::{Broker, BrokerError};
+use crate::topology::{Queue, Step, Topology};
+
+/// Arguments without which a queue, or the exchange, does not do its job. Where one of the others differs,
+/// what exists is used as it is.
+const VITAL: [&str; 11] = [
+    "type",
+    "alternate-exchange",
+    "durable",
+    "exclusive",
+    "auto_delete",
+    "x-queue-type",
+    "x-message-ttl",
+    "x-expires",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+];
+
+/// Queues of which it was said that they exist with other arguments.
+static REPORTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+impl Broker {
+    /// Declares what is missing of `topology`. Doing so again, or from several processes at once,
+    /// changes nothing. Returns the channel on which it ended, which is good for no other work.
+    ///
+    /// # Errors
+    /// A queue exists with arguments with which it does not do its job, or the connection is lost.
+    pub async fn declare(
+        &self,
+        connection: &Connection,
+        topology: &Topology,
+    ) -> Result<Channel, BrokerError> {
+        let mut channel = self.channel(connection).await?;
+        for step in topology.steps() {
+            let name = "declaring the topology";
+            let work = carry_out(&channel, topology, &step);
+            match self.bounded_unless_blocked(connection, name, work).await {
+                Err(error) if is_tolerable(&error) => {
+                    report(&error);
+                    channel = self.channel(connection).await?;
+                }
+                result => result?,
+            }
+        }
+        Ok(channel)
+    }
+
+    /// Whether all of the topology exists, and if so how many messages found no queue.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    async fn look(
+        &self,
+        connection: &Connection,
+        channel: &Channel,
+    ) -> Result<Option<u32>, BrokerError> {
+        let mut unroutable = 0;
+        for step in [Step::Exchange]
+            .into_iter()
+            .chain(self.topology().queue_steps())
+        {
+            let looking = look(channel, self.topology(), &step);
+            let name = "looking at the topology";
+            match self.bounded_unless_blocked(connection, name, looking).await {
+                Err(error) if is_soft(&error, &AMQPSoftError::NOTFOUND) => return Ok(None),
+                Ok(messages) if step == Step::Queue(Queue::Unroutable) => unroutable = messages,
+                result => drop(result?),
+            }
+        }
+        Ok(Some(unroutable))
+    }
+
+    /// Looks at the topology again and again, so that a queue, an exchange or a binding that somebody
+    /// deleted is missing for seconds only. Returns when that fails.
+    pub(crate) async fn keep_declared(
+        &self,
+        connection: &Connection,
+        mut channel: Channel,
+    ) -> BrokerError {
+        const INTERVAL: Duration = Duration::from_secs(2);
+        let mut unroutable = u32::MAX;
+        loop {
+            let found = match self.look(connection, &channel).await {
+                Ok(found) => found,
+                Err(error) => return error,
+            };
+            // More of them mean that a binding is missing, which cannot be looked at.
+            if found.is_none_or(|found| found > unroutable) {
+                match self.declare(connection, self.topology()).await {
+                    Ok(declared) => channel = declared,
+                    Err(error) => return error,
+                }
+            }
+            unroutable = found.unwrap_or(unroutable);
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+}
+
+impl Topology {
+    /// Declares what is missing, on a channel that fails if something exists with other arguments.
+    ///
+    /// # Errors
+    /// The broker refuses a declaration, or the connection is lost.
+    pub async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
+        for step in self.steps() {
+            carry_out(channel, self, &step).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn carry_out(channel: &Channel, topology: &Topology, step: &Step) -> lapin::Result<()> {
+    match step {
+        Step::Exchange => declare_exchange(channel, topology).await,
+        Step::Queue(queue) => {
+            let (name, arguments) = (topology.name(*queue), topology.arguments(*queue));
+            let durable = QueueDeclareOptions {
+                durable: true,
+                ..Default::default()
+            };
+            let declaring = channel.queue_declare(name.into(), durable, arguments);
+            declaring.await.map(drop)
+        }
+        Step::Bind {
+            queue,
+            exchange,
+            key,
+        } => {
+            let (name, options) = (topology.name(*queue), QueueBindOptions::default());
+            let (exchange, key) = (exchange.as_str().into(), key.as_str().into());
+            let none = FieldTable::default();
+            channel
+                .queue_bind(name.into(), exchange, key, options, none)
+                .await
+        }
+    }
+}
+
+async fn declare_exchange(channel: &Channel, topology: &Topology) -> lapin::Result<()> {
+    let durable = ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    let (name, arguments) = (topology.exchange(), Topology::exchange_arguments());
+    channel
+        .exchange_declare(name.into(), ExchangeKind::Direct, durable, arguments)
+        .await
+}
+
+/// Fails with 404, which closes the channel, where it is missing. Returns the messages of a queue.
+async fn look(channel: &Channel, topology: &Topology, step: &Step) -> lapin::Result<u32> {
+    let none = FieldTable::default();
+    let Step::Queue(queue) = step else {
+        let (name, kind) = (topology.exchange().into(), ExchangeKind::Direct);
+        let passive = ExchangeDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
+        let declaring = channel.exchange_declare(name, kind, passive, none);
+        return declaring.await.map(|()| 0);
+    };
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..Default::default()
+    };
+    let declaring = channel.queue_declare(topology.name(*queue).into(), passive, none);
+    declaring.await.map(|queue| queue.message_count())
+}
+
+fn is_soft(error: &BrokerError, kind: &AMQPSoftError) -> bool {
+    matches!(error, BrokerError::Lapin(error) if matches!(error.kind(),
+        ErrorKind::ProtocolError(error)
+            if matches!(error.kind(), AMQPErrorKind::Soft(soft) if soft == kind)))
+}
+
+/// Whether a queue, or the exchange, exists with other arguments and does its job all the same. The
+/// broker names the first argument that differs.
+fn is_tolerable(error: &BrokerError) -> bool {
+    let text = error.to_string();
+    is_soft(error, &AMQPSoftError::PRECONDITIONFAILED)
+        && text.contains("inequivalent arg")
+        && !VITAL.iter().any(|name| text.contains(&format!("'{name}'")))
+}
+
+fn report(error: &BrokerError) {
+    let text = error.to_string();
+    let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if reported.insert(text) {
+        tracing::warn!(%error, "it is used as it is; deleted while it is empty, it is declared anew");
+    }
+}

@@ -1,0 +1,132 @@
+//! Keeping a connection to the broker at work.
+//!
+//! The supervisor owns connection, channels and topology, and starts all anew on any error. The
+//! client library's own recovery is not used: it was seen to hang under cut connections.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::{Stream, StreamExt};
+use lapin::{Channel, Connection, Event};
+use lifecycle::{Dependency, Shutdown};
+
+use crate::connection::{Broker, BrokerConnection, BrokerError};
+
+/// Work that needs a connection, done anew on each one.
+pub trait Session: Send {
+    /// Works until it is finished (`Ok`), or until the connection is of no more use.
+    fn run(
+        &mut self,
+        connection: &Connection,
+    ) -> impl Future<Output = Result<(), BrokerError>> + Send;
+}
+
+impl Broker {
+    /// Runs `session` on one connection after the other, until it finishes or the shut-down begins
+    /// while there is no connection. A session itself decides how it ends at the shut-down.
+    pub async fn supervise(
+        &self,
+        role: &'static str,
+        dependency: &Dependency,
+        shutdown: &Shutdown,
+        session: &mut impl Session,
+    ) {
+        let mut delays = backoff();
+        loop {
+            let started = tokio::time::Instant::now();
+            match self.run_session(role, dependency, shutdown, session).await {
+                Ok(()) => return,
+                Err(error) => dependency.down(&error),
+            }
+            metrics::counter!("broker_connection_failures_total", "role" => role).increment(1);
+            if started.elapsed() > self.timeout() {
+                delays = backoff();
+            }
+            if !shutdown.sleep(delays.next().unwrap_or(MAX_BACKOFF)).await {
+                return;
+            }
+        }
+    }
+
+    async fn run_session(
+        &self,
+        role: &'static str,
+        dependency: &Dependency,
+        shutdown: &Shutdown,
+        session: &mut impl Session,
+    ) -> Result<(), BrokerError> {
+        let (connection, channel) = tokio::select! {
+            opened = self.open(role) => opened?,
+            () = shutdown.begun() => return Ok(()),
+        };
+        metrics::counter!("broker_connections_opened_total", "role" => role).increment(1);
+        let events = connection.events_listener();
+        dependency.up();
+        let result = tokio::select! {
+            result = session.run(&connection) => result,
+            error = failure(events, dependency) => Err(error.into()),
+            error = self.keep_declared(&connection, channel) => Err(error),
+        };
+        // Closing in order returns unacked messages at once. A broker that does not answer cannot be
+        // waited for: there, dropping the connection has to do.
+        if !matches!(result, Err(BrokerError::Timeout(_))) {
+            let closing = connection.close(200, "done".into());
+            if let Err(error) = self.bounded("closing", closing).await {
+                tracing::debug!(%error, role, "connection was not closed in order");
+            }
+        }
+        result
+    }
+
+    /// Connects, and declares the topology.
+    async fn open(&self, role: &'static str) -> Result<(BrokerConnection, Channel), BrokerError> {
+        let connection = self.connect(role).await?;
+        let channel = self.declare(&connection, self.topology()).await?;
+        Ok((connection, channel))
+    }
+}
+
+const MAX_BACKOFF: Duration = Duration::from_millis(500);
+
+/// Short and capped: work is to go on within seconds of the broker's return, and jitter may double it.
+fn backoff() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(MAX_BACKOFF)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// Waits for the connection to fail. A blocked connection is no failure: it works again when the
+/// broker's alarm clears.
+async fn failure(events: impl Stream<Item = Event>, dependency: &Dependency) -> lapin::Error {
+    let mut events = pin!(events);
+    loop {
+        match events.next().await {
+            Some(Event::Error(error)) => return error,
+            Some(Event::ConnectionBlocked(reason)) => {
+                dependency.down(&format_args!("blocked by the broker: {reason}"));
+            }
+            Some(Event::ConnectionUnblocked) => dependency.up(),
+            Some(_) => {}
+            None => {
+                return lapin::ErrorKind::InvalidConnectionState(lapin::ConnectionState::Closed)
+                    .into();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_is_short_and_capped() {
+        // Jitter may double a delay.
+        assert!(backoff().take(20).all(|delay| delay <= 2 * MAX_BACKOFF));
+    }
+}

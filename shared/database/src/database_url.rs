@@ -1,0 +1,254 @@
+//! Where the database is: one host or several, and the credentials, which are shown nowhere.
+
+use std::fmt;
+
+use rustls::ClientConfig;
+use settings::{ENCODE, Value};
+use tcp::{Protocol, is_loopback};
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
+use url::form_urlencoded;
+
+use crate::error::reason;
+use crate::tls::TlsParameters;
+
+/// One byte in answer to the question whether TLS is spoken; old servers answer with an error.
+pub(crate) const POSTGRES: Protocol = Protocol {
+    name: "PostgreSQL's protocol",
+    hello: b"\x00\x00\x00\x08\x04\xd2\x16\x2f",
+    is_answer: |bytes| matches!(bytes, [b'S' | b'N'] | [b'E', 0, ..]),
+};
+
+/// Address and credentials of the database.
+#[derive(Clone)]
+pub struct DatabaseUrl {
+    config: Config,
+    tls: Option<ClientConfig>,
+    masked: String,
+}
+
+impl DatabaseUrl {
+    /// What it says, as the library takes it.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How the connection is encrypted, if it is.
+    #[must_use]
+    pub fn tls(&self) -> Option<&ClientConfig> {
+        self.tls.as_ref()
+    }
+
+    /// Host and port of each server that is reached over the network.
+    #[must_use]
+    pub fn places(&self) -> Vec<(String, u16)> {
+        let ports = self.config.get_ports();
+        let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+        let places = self.config.get_hosts().iter().enumerate();
+        places
+            .filter_map(|(index, host)| match host {
+                Host::Tcp(name) => Some((name.clone(), port(index))),
+                Host::Unix(_) => None,
+            })
+            .collect()
+    }
+
+    /// Whether others on the way can read along.
+    #[must_use]
+    pub fn is_exposed(&self) -> bool {
+        self.tls.is_none() && self.places().iter().any(|(host, _)| !is_loopback(host))
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.masked)
+    }
+}
+
+impl Value for DatabaseUrl {
+    const SECRET: bool = true;
+
+    fn parse(raw: &str) -> Result<Self, String> {
+        let (head, query) = split(raw.trim())?;
+        let mut tls = TlsParameters::default();
+        let mut others = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            // A plus is no blank here.
+            let pair_with_plus = pair.replace('+', "%2B");
+            let decoded = form_urlencoded::parse(pair_with_plus.as_bytes()).next();
+            if !decoded.is_some_and(|(name, value)| tls.take(&name, &value)) {
+                others.push(pair);
+            }
+        }
+        let tls = tls.config()?;
+        others.push(if tls.is_some() {
+            "sslmode=require"
+        } else {
+            "sslmode=disable"
+        });
+        let config = format!("{head}?{}", others.join("&")).parse::<Config>();
+        let config = config.map_err(|error| format!("{}; {ENCODE}", reason(&error)))?;
+        if config.get_hosts().is_empty() {
+            return Err("no host: write postgres://user:password@host:port/database".to_owned());
+        }
+        Ok(Self {
+            config,
+            tls,
+            masked: masked(head, query),
+        })
+    }
+
+    fn show(&self) -> String {
+        self.masked.clone()
+    }
+}
+
+/// The address, and its query. The library ends the password at the first @ and lets it have any
+/// other character, which is more than other parsers do.
+fn split(raw: &str) -> Result<(&str, &str), String> {
+    let place = ["postgres://", "postgresql://"]
+        .iter()
+        .find_map(|scheme| raw.strip_prefix(scheme))
+        .ok_or("it does not begin with postgres://")?;
+    let place = match place.split_once('@') {
+        None => place,
+        Some((login, place)) => {
+            let user = login.split(':').next().unwrap_or_default();
+            if user.contains(['/', '?', '#']) || place.contains('@') {
+                return Err(format!("an @ stands after the host; {ENCODE}"));
+            }
+            place
+        }
+    };
+    let query = place.split_once('?').map_or("", |(_, query)| query);
+    let head = raw.strip_suffix(query).unwrap_or(raw);
+    Ok((head.trim_end_matches('?'), query))
+}
+
+/// The URL with `***` in place of its password, which may stand before the hosts or in the query.
+/// Several hosts make it something that a URL parser refuses.
+fn masked(head: &str, query: &str) -> String {
+    let head = match head.rsplit_once('@') {
+        Some((login, hosts)) => {
+            let user = login.splitn(3, ':').take(2).collect::<Vec<_>>().join(":");
+            let password = if login.matches(':').count() > 1 {
+                ":***"
+            } else {
+                ""
+            };
+            format!("{user}{password}@{hosts}")
+        }
+        None => head.to_owned(),
+    };
+    match query {
+        "" => head,
+        query if query.to_lowercase().contains("password") => format!("{head}?***"),
+        query => format!("{head}?{query}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_is_shown_nowhere() {
+        for (raw, shown) in [
+            (
+                "postgres://user:secret@host/objects",
+                "postgres://user:***@host/objects",
+            ),
+            (
+                "postgres://user:se:cret@one:1,two:2/db?target_session_attrs=read-write",
+                "postgres://user:***@one:1,two:2/db?target_session_attrs=read-write",
+            ),
+            (
+                "postgres://user:sec?r/et@host/db",
+                "postgres://user:***@host/db",
+            ),
+            (
+                "postgresql://user@host/db?password=secret",
+                "postgresql://user@host/db?***",
+            ),
+        ] {
+            let url = <DatabaseUrl as Value>::parse(raw).unwrap();
+            assert_eq!(url.show(), shown);
+            assert_eq!(format!("{url:?}"), shown);
+        }
+    }
+
+    #[test]
+    fn several_hosts_may_be_named() {
+        let raw = "postgres://user@one:1,two:2/db?target_session_attrs=read-write";
+        let url = <DatabaseUrl as Value>::parse(raw).unwrap();
+        assert_eq!(url.config.get_hosts().len(), 2);
+        assert_eq!(url.config.get_ports(), [1, 2]);
+    }
+
+    #[test]
+    fn what_cannot_be_right_is_refused_and_not_shown() {
+        for raw in [
+            "http://user:secret@host/db",
+            "postgres://host:secret",
+            "postgres://user:secret@host:port/db",
+            "postgres://user:p@secret@host/db",
+            "postgres://host/secret?options=a@b",
+            "postgres://user:secret@/db",
+            "postgres://user:secret@host/db?sslmode=verify-none",
+            "postgres://user:secret@host/db?sslmode=require&sslcert=/dev/null",
+            "postgres://user:secret@host/db?sslrootcert=/dev/null",
+            "postgres://user:secret@host/db?sslmode=verify-full&sslrootcert=/dev/null",
+            "postgres://user:secret@host/db?sslcrl=/dev/null",
+            "host=host password='secret'",
+            "user=postgres password='sec ret@secret' host=db",
+            "nonsense",
+        ] {
+            let error = <DatabaseUrl as Value>::parse(raw).unwrap_err();
+            assert!(!error.contains("secret"), "{raw}: {error}");
+            // Of each parameter that is wrong its name.
+            let mut words = raw.split(['?', '&', '=']);
+            let parameter = words.rfind(|word| word.starts_with("ssl"));
+            assert!(
+                error.contains(parameter.unwrap_or_default()),
+                "{raw}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn modes_of_tls_are_those_of_the_database_s_own_tools() {
+        for (parameters, is_encrypted) in [
+            ("", false),
+            ("?sslmode=disable", false),
+            ("?sslmode=prefer", false),
+            ("?sslmode=require", true),
+            ("?sslmode=verify-ca", true),
+            (
+                "?application_name=x&sslmode=verify-full&sslrootcert=system",
+                true,
+            ),
+        ] {
+            let raw = format!("postgres://user@host/db{parameters}");
+            let url = <DatabaseUrl as Value>::parse(&raw).unwrap();
+            assert_eq!(url.tls().is_some(), is_encrypted, "{raw}");
+            assert_eq!(url.is_exposed(), !is_encrypted, "{raw}");
+            assert_eq!(url.show(), raw);
+        }
+    }
+
+    #[test]
+    fn only_plain_text_to_another_machine_is_exposed() {
+        for (hosts, is_exposed) in [
+            ("localhost", false),
+            ("127.0.0.1:1,[::1]:2", false),
+            ("%2Fvar%2Frun%2Fpostgresql", false),
+            ("localhost,db", true),
+        ] {
+            let url =
+                <DatabaseUrl as Value>::parse(&format!("postgres://user@{hosts}/db")).unwrap();
+            assert_eq!(url.is_exposed(), is_exposed, "{hosts}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What can go wrong with a statement.
+
+use std::error::Error;
+
+use opentelemetry::KeyValue;
+use thiserror::Error;
+use tokio_postgres::error::{DbError, SqlState};
+use trace::Spans;
+use trace::attribute::DB_RESPONSE_STATUS_CODE;
+
+/// The text of `error` and of its sources, what the server said included.
+pub(crate) fn reason(error: &(dyn Error + 'static)) -> String {
+    tcp::reason_with(error, |error| {
+        // The text around it is "db error" and nothing else.
+        let error = error.downcast_ref::<DbError>()?;
+        let (severity, message) = (error.severity(), error.message());
+        Some(format!("{severity}: {message} ({})", error.code().code()))
+    })
+}
+
+/// Why a statement was not carried out, or is not known to have been.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// There is no connection; where to, and why.
+    #[error("no connection to the database: {0}")]
+    NoConnection(String),
+    /// The statement failed.
+    #[error("{}", reason(.0))]
+    Statement(#[from] tokio_postgres::Error),
+    /// The statement took longer than `database_timeout`.
+    #[error("the database took too long")]
+    Timeout,
+    /// The statement arrived after it had been given up, and did nothing.
+    #[error("the statement reached the database too late")]
+    Late,
+    /// The commit did not wait for its synchronous standby, because somebody cancelled the wait.
+    #[error("the commit is not on the standby: its wait was cancelled")]
+    Unreplicated,
+}
+
+impl StoreError {
+    /// The SQL state, if it is the database that failed.
+    fn state(&self) -> Option<&str> {
+        match self {
+            Self::Statement(error) => error.code().map(SqlState::code),
+            _ => None,
+        }
+    }
+
+    /// The kind of failure, as traces name it.
+    fn kind(&self) -> &str {
+        self.state().unwrap_or(match self {
+            Self::NoConnection(_) => "no connection",
+            Self::Statement(_) => "connection lost",
+            Self::Timeout => "timeout",
+            Self::Late => "late",
+            Self::Unreplicated => "unreplicated",
+        })
+    }
+
+    /// Marks the span of what failed so.
+    pub(crate) fn mark(&self, span: &mut Spans) {
+        let state = self.state();
+        span.set(|| {
+            let state = state.map(|state| KeyValue::new(DB_RESPONSE_STATUS_CODE, state.to_owned()));
+            state.into_iter().collect()
+        });
+        span.fail(self.kind(), self);
+    }
+
+    /// Whether the database can only be read: the primary that the connection led to is none any
+    /// more.
+    pub(crate) fn is_read_only(&self) -> bool {
+        matches!(self, Self::Statement(error)
+            if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION))
+    }
+
+    /// Whether the statement lost against a concurrent one, and is worth trying again at once.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        let Self::Statement(error) = self else {
+            return false;
+        };
+        matches!(
+            error.code(),
+            Some(&SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE)
+        )
+    }
+}

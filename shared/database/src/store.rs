@@ -1,0 +1,343 @@
+//! Access to the database: the pool, statements within their time, and the watch over its health.
+
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use deadpool::Runtime;
+use deadpool::managed::{Object, Pool, PoolError, Timeouts};
+use lifecycle::{Dependency, Shutdown};
+use time::OffsetDateTime;
+use time::macros::datetime;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_postgres::types::ToSql;
+pub use tokio_postgres::types::Type;
+use trace::Traces;
+
+use crate::connection::Connection;
+use crate::connection::Connector;
+use crate::database_url::DatabaseUrl;
+use crate::error::StoreError;
+use crate::schema::Look;
+use crate::statement::Statement;
+
+settings::settings! {
+    /// Settings of the access to the database.
+    pub struct DatabaseSettings {
+        /// Address and credentials of PostgreSQL: postgres://user:password@host:port/database.
+        /// Several hosts, host:port,host:port, are tried in turn until one can be written to. With ?sslmode=require, or
+        /// verify-full, the connection is encrypted and the server's certificate checked for its
+        /// host, with verify-ca for any host, by the system's authorities, or by those in the file
+        /// sslrootcert. sslcert and sslkey name the files of a certificate to show.
+        pub database_url: DatabaseUrl = "postgres://postgres:postgres@localhost:5432/postgres",
+        /// How many connections to the database there may be.
+        pub database_pool_size: NonZeroUsize = "4" in "1"..="1000",
+        /// How long one statement, or the wait for a free connection, may take before it is given up
+        /// and tried again. Of several servers each is given up when it is silent for its part of this.
+        pub database_timeout: Duration = "5s" in "100ms"..="1h",
+    } with {}
+}
+
+/// Parameters of a statement, each with its type. The server then keeps no statement under a name, which
+/// another connection of a pooler would not know, or know already.
+pub type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+
+/// A time that the database's clock had reached when it was known here.
+#[derive(Clone, Copy)]
+struct Reading {
+    shown: OffsetDateTime,
+    answered: Instant,
+}
+
+/// The database. Clones share one pool.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool<Connector>,
+    name: Arc<str>,
+    timeout: Duration,
+    dependency: Dependency,
+    reading: Arc<Mutex<Option<Reading>>>,
+    troubles: Arc<Troubles>,
+}
+
+impl Store {
+    /// Makes the pool; connections are made when they are needed.
+    ///
+    /// # Errors
+    /// The pool cannot be set up.
+    pub fn new(
+        process: &str,
+        settings: &DatabaseSettings,
+        dependency: Dependency,
+    ) -> anyhow::Result<Self> {
+        let timeout = settings.database_timeout;
+        let url = &settings.database_url;
+        if url.is_exposed() {
+            tracing::warn!(
+                "DATABASE_URL leads to another machine without TLS, so that others on the way can \
+                 read passwords and rows; sslmode=verify-full encrypts"
+            );
+        }
+        // The bounds on making a connection are the connector's.
+        let pool = Pool::builder(Connector::new(url, process, timeout))
+            .max_size(settings.database_pool_size.get())
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts::wait_millis(
+                u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            ))
+            .build()
+            .context("building the database pool")?;
+        Ok(Self {
+            pool,
+            name: url.config().get_dbname().unwrap_or_default().into(),
+            timeout,
+            dependency,
+            reading: Arc::default(),
+            troubles: Arc::default(),
+        })
+    }
+
+    /// How long a statement may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Runs `work` on a connection of the pool, bounded in time. Where it is given up, or this future is
+    /// dropped, it is cancelled at the server too, and the connection is not used again. Nor is one to a
+    /// server that can only be read.
+    ///
+    /// # Errors
+    /// [`StoreError`]; after any but a conflict it is unknown whether the work was carried out.
+    pub async fn run<T>(
+        &self,
+        work: impl AsyncFnOnce(&Connection) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let lease = Lease(Some(self.connection().await?));
+        let Some(connection) = &lease.0 else {
+            return Err(StoreError::Timeout);
+        };
+        let result = self.bounded(work(connection)).await;
+        match &result {
+            Ok(_) if connection.was_unreplicated() => {
+                lease.give_back();
+                return Err(StoreError::Unreplicated);
+            }
+            Err(StoreError::Timeout) => return result,
+            Err(error) if error.is_read_only() => connection.retire(),
+            _ => {}
+        }
+        lease.give_back();
+        result
+    }
+
+    /// Waits for `work` for as long as a statement may take.
+    pub(crate) async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, StoreError> {
+        let done = timeout(self.timeout, work).await;
+        done.map_err(|_| StoreError::Timeout)?
+            .map_err(StoreError::Statement)
+    }
+
+    async fn connection(&self) -> Result<Object<Connector>, StoreError> {
+        match self.pool.get().await {
+            Ok(connection) => Ok(connection),
+            Err(PoolError::Backend(error)) => {
+                Err(StoreError::NoConnection(error.explained().await))
+            }
+            Err(_) => Err(StoreError::NoConnection(
+                "all connections are in use".to_owned(),
+            )),
+        }
+    }
+
+    /// A connection that is not one of the pool.
+    pub(crate) async fn connect(&self) -> Result<Connection, StoreError> {
+        match self.pool.manager().connect().await {
+            Ok(connection) => Ok(connection),
+            Err(error) => Err(StoreError::NoConnection(error.explained().await)),
+        }
+    }
+
+    /// The time by the database's clock at which a statement that begins now is given up. A network or a
+    /// proxy may hold the statement back until later; it must do nothing then, because another attempt may
+    /// have been made.
+    #[must_use]
+    pub fn deadline(&self) -> OffsetDateTime {
+        const NEVER: OffsetDateTime = datetime!(9999-12-31 0:00 UTC);
+        let reading = *self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadline = reading.and_then(|Reading { shown, answered }| {
+            let left = answered.elapsed() + self.timeout;
+            shown.checked_add(time::Duration::try_from(left).ok()?)
+        });
+        deadline.unwrap_or(NEVER)
+    }
+
+    pub(crate) async fn look(&self) -> Result<Look, StoreError> {
+        let look = self
+            .run(async |connection| {
+                let look = Look::at(connection).await?;
+                if look.is_read_only {
+                    connection.retire();
+                }
+                Ok(look)
+            })
+            .await?;
+        let reading = Reading {
+            shown: look.time,
+            answered: Instant::now(),
+        };
+        *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
+        Ok(look)
+    }
+
+    /// Tries until `attempt` has carried out `statement`, on `rows` rows, however long the database is
+    /// away. Its span is in each of the `traces` that the rows belong to; an attempt that fails has one
+    /// of its own, and all further ones have one together, so that an outage does not flood them.
+    pub async fn until_done<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        traces: &Traces,
+        statement: &Statement,
+        rows: usize,
+        mut attempt: impl FnMut() -> F,
+    ) -> T {
+        const PAUSE: Duration = Duration::from_millis(250);
+        let start = || traces.start(|| statement.span(&self.name, rows));
+        let mut span = start();
+        let mut is_first = true;
+        let mut trouble = None;
+        loop {
+            let error = match attempt().await {
+                Ok(value) => {
+                    span.done();
+                    return value;
+                }
+                Err(error) => error,
+            };
+            if std::mem::take(&mut is_first) {
+                error.mark(&mut span);
+                span = start();
+            }
+            span.fails_unless_done("given up", &error);
+            if error.is_conflict() {
+                metrics::counter!("database_conflicts_total").increment(1);
+            } else {
+                self.dependency.down(&error);
+                trouble.get_or_insert_with(|| self.troubles.begin());
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Waits, until the shut-down begins, for the database to answer, to take writes and to have the
+    /// schema, which is laid where it is missing or older than needed.
+    pub async fn ready(&self, shutdown: &Shutdown) {
+        const PAUSE: Duration = Duration::from_millis(500);
+        loop {
+            tokio::select! {
+                () = Box::pin(self.check()) => {}
+                () = shutdown.begun() => return,
+            }
+            if self.dependency.is_up() || !shutdown.sleep(PAUSE).await {
+                return;
+            }
+        }
+    }
+
+    /// Looks after the database until the shut-down: every two seconds, so that `/readyz` is right also
+    /// when nothing is stored, more often while it is down, and when a statement fails or is carried
+    /// out at last.
+    pub async fn watch(&self, shutdown: &Shutdown) {
+        const INTERVAL: Duration = Duration::from_secs(2);
+        const PAUSE: Duration = Duration::from_millis(500);
+        loop {
+            let pause = if self.dependency.is_up() {
+                INTERVAL
+            } else {
+                PAUSE
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.troubles.changed.notified() => {}
+                () = shutdown.begun() => return,
+            }
+            tokio::select! {
+                () = Box::pin(self.check()) => {}
+                () = shutdown.begun() => return,
+            }
+        }
+    }
+
+    /// It is up when all is well with it, and no statement is tried again and again.
+    async fn check(&self) {
+        match self.ensure_schema().await {
+            Ok(()) if self.troubles.are_over() => self.dependency.up(),
+            Ok(()) => {}
+            Err(error) => self.dependency.down(&error),
+        }
+    }
+
+    /// Returns when the database answers no more.
+    pub(crate) async fn until_down(&self) -> StoreError {
+        const INTERVAL: Duration = Duration::from_secs(2);
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            if let Err(error) = self.look().await {
+                return error;
+            }
+        }
+    }
+}
+
+/// A connection of the pool with a statement under way, which is cancelled when this is dropped.
+struct Lease(Option<Object<Connector>>);
+
+impl Lease {
+    /// The work is done.
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            Object::take(connection).abandon();
+        }
+    }
+}
+
+/// The statements that have failed and are tried again.
+#[derive(Default)]
+struct Troubles {
+    count: AtomicUsize,
+    /// One began, or ended.
+    changed: Notify,
+}
+
+impl Troubles {
+    fn begin(self: &Arc<Self>) -> Trouble {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.changed.notify_one();
+        Trouble(Arc::clone(self))
+    }
+
+    fn are_over(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// One of them. It is over when dropped.
+struct Trouble(Arc<Troubles>);
+
+impl Drop for Trouble {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.changed.notify_one();
+    }
+}

@@ -1,0 +1,268 @@
+//! The one boot order of every process: configuration, runtime, telemetry, signals, start-up log,
+//! admin server, work. Connections are made by the work, each with its own back-off, so the
+//! order in which processes and servers start does not matter.
+
+use std::future::Future;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use http_server::{listen, raise_limit};
+use lifecycle::{Health, Shutdown};
+use metric_definitions::{Description, announce};
+use settings::{ConfigError, Loaded, Settings, load};
+use telemetry::{LogSettings, finish_logs, init_logs, init_metrics, write_to_stderr};
+use tokio::net::TcpListener;
+use trace::{Recording, TraceSettings};
+
+use crate::admin::{Admin, Ask, ask};
+
+settings::settings! {
+    /// Settings that every process has.
+    pub struct ProcessSettings {
+        /// How long the process may take to stop after SIGTERM or SIGINT. What is not finished by
+        /// then goes back to its queue.
+        pub shutdown_timeout: Duration = "5s" in "100ms"..="1h",
+        /// Whether metrics are collected. Without them /metrics is empty; for measuring what they
+        /// cost.
+        pub metrics: bool = "true",
+    } with {
+        /// Settings of logs.
+        pub logs: LogSettings,
+        /// Settings of traces.
+        pub traces: TraceSettings,
+    }
+}
+
+/// Settings of a process as a whole.
+pub trait Process: Settings + Send + 'static {
+    /// Name of the process, as its binary is called.
+    const NAME: &'static str;
+    /// What the process does, in a sentence.
+    const ABOUT: &'static str;
+    /// The metrics that it has, part by part.
+    const METRICS: &'static [&'static [Description]];
+
+    /// Address of the admin port.
+    fn admin_address(&self) -> SocketAddr;
+
+    /// Settings that every process has.
+    fn process(&self) -> &ProcessSettings;
+}
+
+/// What a process gets besides its settings.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Where it says what it depends on.
+    pub health: Health,
+    /// What tells it to stop.
+    pub shutdown: Shutdown,
+}
+
+impl Context {
+    /// A context of its own, which ends `timeout` after [`Shutdown::begin`].
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        Self {
+            health: Health::default(),
+            shutdown: Shutdown::new(timeout),
+        }
+    }
+}
+
+/// Boots the process and runs `work` until it ends. The exit code is 0 if it ended in order.
+pub fn start<C, F>(work: impl FnOnce(C, Context) -> F) -> ExitCode
+where
+    C: Process,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    boot(
+        C::NAME,
+        C::ABOUT,
+        async |settings: C, Ask { path }| match path {
+            Some(path) => answer(settings.admin_address(), &path).await,
+            None => run(settings, work).await,
+        },
+    )
+}
+
+/// Runs a command that an operator gives, with settings and arguments of its own: it writes no log
+/// and has no admin port. The exit code is 0 if `work` succeeds.
+pub fn start_command<C, A, F>(
+    name: &'static str,
+    about: &'static str,
+    work: impl FnOnce(C, A) -> F,
+) -> ExitCode
+where
+    C: Settings,
+    A: Args,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    boot(name, about, async |settings, arguments| {
+        install_tls_provider();
+        work(settings, arguments).await
+    })
+}
+
+fn boot<C: Settings, A: Args>(
+    name: &'static str,
+    about: &'static str,
+    work: impl AsyncFnOnce(C, A) -> anyhow::Result<()>,
+) -> ExitCode {
+    let loaded = load::<C, A>(name, about, std::env::args_os(), std::env::vars_os());
+    let Loaded {
+        settings,
+        arguments,
+    } = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => return refuse(name, &error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("starting the runtime")),
+    };
+    // In whichever way this ends, a panic included.
+    let logs = FinishLogs;
+    let result = runtime.block_on(work(settings, arguments));
+    let code = result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS);
+    drop(logs);
+    // Whatever still runs has had its time.
+    runtime.shutdown_background();
+    code
+}
+
+struct FinishLogs;
+
+impl Drop for FinishLogs {
+    fn drop(&mut self) {
+        finish_logs();
+    }
+}
+
+/// Binaries differ in what they use; the ones that use TLS find the one provider installed.
+fn install_tls_provider() {
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        tracing::debug!("a TLS provider is installed already");
+    }
+}
+
+async fn run<C, F>(settings: C, work: impl FnOnce(C, Context) -> F) -> anyhow::Result<()>
+where
+    C: Process,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    // Before the logs, whose lost lines are counted.
+    let metrics = settings.process().metrics.then(init_metrics).transpose()?;
+    init_logs(&settings.process().logs)?;
+    raise_limit();
+    announce(C::METRICS.iter().copied().flatten());
+    let version = env!("CARGO_PKG_VERSION");
+    metrics::gauge!("build_info", "process" => C::NAME, "version" => version).set(1);
+    let shutdown = Shutdown::on_signals(settings.process().shutdown_timeout)?;
+    install_tls_provider();
+    let recording = Recording::begin(C::NAME, &settings.process().traces)?;
+    let context = Context {
+        health: Health::default(),
+        shutdown,
+    };
+    let admin_address = settings.admin_address();
+    let listener = listen(admin_address)?;
+    log_start(&settings, listener.local_addr()?);
+    let admin = Admin {
+        health: context.health.clone(),
+        metrics,
+        shutdown: context.shutdown.clone(),
+    };
+    let shutdown = context.shutdown.clone();
+    let work = work(settings, context);
+    // A part of the time is for what the work leaves to be sent.
+    let flush = recording.flush_timeout(shutdown.timeout());
+    let limit = shutdown.timeout().saturating_sub(flush);
+    let result = tokio::select! {
+        result = with_admin(admin, listener, &shutdown, work) => result,
+        () = overdue(&shutdown, limit) => Err(anyhow::anyhow!("did not stop within {limit:?}")),
+    };
+    recording.finish(flush).await;
+    result
+}
+
+/// The admin port answers for as long as the work goes on, its end included.
+async fn with_admin(
+    admin: Admin,
+    listener: TcpListener,
+    shutdown: &Shutdown,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let never = Shutdown::new(shutdown.timeout());
+    tokio::select! {
+        result = work => {
+            anyhow::ensure!(result.is_err() || shutdown.has_begun(), "the work ended unasked");
+            tracing::info!("stopped");
+            result
+        }
+        () = admin.serve(listener, &never) => anyhow::bail!("the admin port closed"),
+    }
+}
+
+async fn overdue(shutdown: &Shutdown, limit: Duration) {
+    shutdown.begun().await;
+    tokio::time::sleep(limit).await;
+}
+
+fn log_start<C: Process>(settings: &C, admin_address: SocketAddr) {
+    let in_force: Vec<String> = settings
+        .show()
+        .into_iter()
+        .map(|(name, value)| format!("{}={value}", name.to_uppercase()))
+        .collect();
+    tracing::info!(
+        process = C::NAME,
+        version = env!("CARGO_PKG_VERSION"),
+        %admin_address,
+        settings = in_force.join(" "),
+        "starting"
+    );
+}
+
+/// The answer is what the command is for; no log is begun.
+async fn answer(address: SocketAddr, path: &str) -> anyhow::Result<()> {
+    let (status, body) = ask(address, path).await?;
+    std::io::stdout().write_all(&body)?;
+    anyhow::ensure!(status.is_success(), "{address}{path} answered {status}");
+    Ok(())
+}
+
+fn refuse(name: &str, error: &ConfigError) -> ExitCode {
+    const EX_USAGE: u8 = 2;
+    match error {
+        ConfigError::Usage(usage) if !usage.use_stderr() => {
+            let shown = usage.print();
+            shown.map_or(ExitCode::from(EX_USAGE), |()| ExitCode::SUCCESS)
+        }
+        ConfigError::Usage(usage) => {
+            write_to_stderr(usage.render().to_string().trim_end());
+            ExitCode::from(EX_USAGE)
+        }
+        ConfigError::Invalid(_) => {
+            write_to_stderr(&format!("{name}: {error}"));
+            ExitCode::from(EX_USAGE)
+        }
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    if tracing::event_enabled!(tracing::Level::ERROR) {
+        tracing::error!(error = format!("{error:#}"), "failed");
+    } else {
+        write_to_stderr(&format!("{error:#}"));
+    }
+    ExitCode::FAILURE
+}

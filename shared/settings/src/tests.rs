@@ -1,0 +1,150 @@
+#![allow(unreachable_pub)]
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::*;
+
+#[derive(Args, Debug)]
+struct Arguments {}
+
+crate::settings! {
+    /// Settings of the tests.
+    pub struct Inner {
+        /// A period.
+        pub period: Duration = "30s" in "10ms"..="1h",
+    } with {}
+}
+
+crate::settings! {
+    /// Settings of the tests, with a group.
+    pub struct Outer {
+        /// How many,
+        /// at the most.
+        pub count: NonZeroUsize = "3" in "1"..="100",
+        /// A size.
+        pub size: ByteSize = "1MiB",
+        /// A word.
+        pub word: Word = "none",
+    } with {
+        /// A group.
+        pub inner: Inner,
+    } check sizes
+}
+
+/// Anything.
+#[derive(Clone, Debug)]
+pub struct Word(String);
+
+impl Value for Word {
+    fn parse(raw: &str) -> Result<Self, String> {
+        Ok(Self(raw.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+fn sizes(settings: &Outer) -> Result<(), String> {
+    let is_enough = settings.size.bytes() >= settings.count.get();
+    is_enough
+        .then_some(())
+        .ok_or_else(|| "SIZE: less than COUNT".to_owned())
+}
+
+fn load_from(
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> Result<Loaded<Outer, Arguments>, ConfigError> {
+    let arguments = std::iter::once("test")
+        .chain(arguments.iter().copied())
+        .map(OsString::from);
+    let environment = environment
+        .iter()
+        .map(|(name, raw)| (name.into(), raw.into()));
+    load("test", "A test.", arguments, environment)
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_which_wins_over_the_default() {
+    let settings = load_from(&["--count", "5"], &[("COUNT", "4"), ("PERIOD", "250ms")])
+        .unwrap()
+        .settings;
+    assert_eq!(settings.count.get(), 5);
+    assert_eq!(settings.inner.period, Duration::from_millis(250));
+    assert_eq!(settings.size.bytes(), 1 << 20);
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    for blank in ["", " ", "\t\n"] {
+        let settings = load_from(&[], &[("COUNT", blank)]).unwrap().settings;
+        assert_eq!(settings.count.get(), 3);
+    }
+}
+
+#[test]
+fn blanks_around_a_value_are_no_part_of_it() {
+    let environment = [("WORD", " a word\n"), ("SIZE", "\t1KiB ")];
+    let settings = load_from(&["--count= 5 "], &environment).unwrap().settings;
+    assert_eq!(settings.word.show(), "a word");
+    assert_eq!((settings.size.bytes(), settings.count.get()), (1_024, 5));
+}
+
+#[test]
+fn what_is_out_of_bounds_is_refused_with_the_bounds() {
+    for (name, raw, bounds) in [
+        ("COUNT", "101", "from 1 to 100"),
+        ("PERIOD", "1000000000000s", "from 10ms to 1h"),
+        ("PERIOD", "9ms", "from 10ms to 1h"),
+    ] {
+        let message = load_from(&[], &[(name, raw)]).unwrap_err().to_string();
+        let is_named = message.contains(&format!("{name}=")) && message.contains(bounds);
+        assert!(is_named, "{message}");
+    }
+    for (name, raw) in [("COUNT", "1"), ("COUNT", "100"), ("PERIOD", "60m")] {
+        assert!(load_from(&[], &[(name, raw)]).is_ok(), "{name}={raw}");
+    }
+}
+
+#[test]
+fn values_that_do_not_go_together_are_refused() {
+    let message = load_from(&["--size=2"], &[]).unwrap_err().to_string();
+    assert!(message.contains("SIZE: less than COUNT"), "{message}");
+}
+
+#[test]
+fn every_wrong_setting_is_named_at_once() {
+    let environment = [("COUNT", "0"), ("SIZE", "1 furlong"), ("PERIOD", "soon")];
+    let message = load_from(&[], &environment).unwrap_err().to_string();
+    for name in ["COUNT=0", "SIZE=1 furlong", "PERIOD=soon"] {
+        assert!(message.contains(name), "{name} is missing in: {message}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_utf8_is_an_error_and_not_a_panic() {
+    use std::os::unix::ffi::OsStringExt;
+    let environment = [("COUNT".into(), OsString::from_vec(vec![0xff]))];
+    let loaded = load::<Outer, Arguments>("test", "A test.", ["test".into()], environment);
+    assert!(loaded.unwrap_err().to_string().contains("COUNT"));
+}
+
+#[test]
+fn help_lists_every_setting_with_its_variable_and_default() {
+    let help = load_from(&["--help"], &[]).unwrap_err().to_string();
+    for part in [
+        "A test.",
+        "--count",
+        "COUNT",
+        "\"3\"",
+        "How many, at the most.",
+        "from 1 to 100",
+        "--period",
+        "--size",
+    ] {
+        assert!(help.contains(part), "{part} is missing in: {help}");
+    }
+}

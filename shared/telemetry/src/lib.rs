@@ -1,0 +1,12 @@
+//! What a process says of itself: its log, its metrics, and profiles of its memory and processor time.
+
+mod exposition;
+mod log_lines;
+mod log_writer;
+mod logs;
+pub mod profile;
+
+pub use exposition::{Exposition, init_metrics};
+pub use logs::{
+    LogFilter, LogFormat, LogSettings, finish_logs, init_logs, milliseconds, write_to_stderr,
+};

@@ -1,0 +1,290 @@
+//! How the trace of a piece of work travels: as the text of W3C Trace Context, and in the headers of HTTP
+//! also as Zipkin's B3.
+
+use std::sync::LazyLock;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry_http::HeaderExtractor;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_zipkin::{B3Encoding, Propagator as B3};
+
+use crate::recorder::{RECORDER, Recorder};
+use crate::traces::Traces;
+
+/// Header with trace, span and flags.
+const TRACEPARENT: &str = "traceparent";
+/// Header with what other systems say of the trace.
+const TRACESTATE: &str = "tracestate";
+/// As much of it is handed on as W3C asks for: it is sent with each look-up, and servers refuse
+/// requests whose headers are too large.
+const TRACESTATE_LIMIT: usize = 512;
+/// Header of Zipkin's own format.
+const B3_HEADER: &str = "b3";
+/// What B3 adds to the flags: its sender left the decision to us.
+const DEFERRED: TraceFlags = TraceFlags::new(0x02);
+/// The same: its sender wants the trace to be recorded, whatever the ratio.
+const DEBUG: TraceFlags = TraceFlags::new(0x04);
+
+static W3C: LazyLock<TraceContextPropagator> = LazyLock::new(TraceContextPropagator::new);
+static ZIPKIN: LazyLock<B3> = LazyLock::new(|| B3::with_encoding(B3Encoding::SingleHeader));
+
+fn extracted(propagator: &dyn TextMapPropagator, carrier: &dyn Extractor) -> Option<SpanContext> {
+    let context = propagator.extract_with_context(&opentelemetry::Context::new(), carrier);
+    let context = context.span().span_context().clone();
+    context.is_valid().then_some(context)
+}
+
+/// B3's flags in those of W3C.
+fn decided(context: &SpanContext, recorder: Option<&Recorder>) -> SpanContext {
+    let flags = context.trace_flags();
+    let sampled = match flags {
+        _ if flags & DEBUG == DEBUG => true,
+        _ if flags & DEFERRED == DEFERRED => {
+            recorder.is_some_and(|recorder| recorder.samples(context.trace_id()))
+        }
+        _ => flags.is_sampled(),
+    };
+    SpanContext::new(
+        context.trace_id(),
+        context.span_id(),
+        TraceFlags::default().with_sampled(sampled),
+        true,
+        context.trace_state().clone(),
+    )
+}
+
+/// B3's decision where there is nothing beside it.
+fn decision(headers: &HeaderMap) -> Option<SpanContext> {
+    let value = |name| headers.get(name)?.to_str().ok();
+    let record = match (value(B3_HEADER), value("x-b3-sampled"), value("x-b3-flags")) {
+        (Some("1" | "d"), _, _) | (None, _, Some("1")) | (None, Some("1" | "true"), _) => true,
+        (Some("0"), _, _) | (None, Some("0" | "false"), _) => false,
+        _ => return None,
+    };
+    Some(SpanContext::new(
+        TraceId::INVALID,
+        SpanId::INVALID,
+        TraceFlags::default().with_sampled(record),
+        true,
+        TraceState::default(),
+    ))
+}
+
+/// A trace as W3C Trace Context writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    /// Trace, span and flags.
+    pub parent: String,
+    /// What other systems say of the trace.
+    pub state: Option<String>,
+}
+
+impl Extractor for TraceContext {
+    fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            TRACEPARENT => Some(&self.parent),
+            TRACESTATE => self.state.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec![TRACEPARENT, TRACESTATE]
+    }
+}
+
+fn traceparent(context: &SpanContext) -> String {
+    let flags = context.trace_flags() & TraceFlags::SAMPLED;
+    let (trace, span) = (context.trace_id(), context.span_id());
+    format!("00-{trace}-{span}-{flags:02x}")
+}
+
+fn tracestate(context: &SpanContext) -> Option<String> {
+    let state = context.trace_state().header();
+    (1..=TRACESTATE_LIMIT)
+        .contains(&state.len())
+        .then_some(state)
+}
+
+fn b3(context: &SpanContext) -> String {
+    let sampled = u8::from(context.is_sampled());
+    let (trace, span) = (context.trace_id(), context.span_id());
+    format!("{trace}-{span}-{sampled}")
+}
+
+fn request_headers(context: &SpanContext) -> Vec<(HeaderName, HeaderValue)> {
+    let headers = [
+        (TRACEPARENT, Some(traceparent(context))),
+        (TRACESTATE, tracestate(context)),
+        (B3_HEADER, Some(b3(context))),
+    ];
+    // What other systems say may be unfit for a header; it is as if not said.
+    let fit = headers.into_iter().filter_map(|(name, value)| {
+        let value = HeaderValue::try_from(value?).ok()?;
+        Some((HeaderName::from_static(name), value))
+    });
+    fit.collect()
+}
+
+impl Traces {
+    /// The span that the sender of a request is in, if its headers name one. B3 can also say no more
+    /// than whether to record: that is a context without ids.
+    #[must_use]
+    pub fn sender(headers: &HeaderMap) -> Option<SpanContext> {
+        extracted(&*W3C, &HeaderExtractor(headers))
+            .or_else(|| {
+                let context = extracted(&*ZIPKIN, &HeaderExtractor(headers))?;
+                Some(decided(&context, RECORDER.get()))
+            })
+            .or_else(|| decision(headers))
+    }
+
+    /// Adds the headers of the first trace to a request, in both formats: who answers it continues
+    /// the one that it knows.
+    pub fn inject(&self, headers: &mut HeaderMap) {
+        let own = &self.0.request_headers;
+        let own = own.get_or_init(|| self.each().next().map_or_else(Vec::new, request_headers));
+        headers.extend(own.iter().cloned());
+    }
+
+    /// The first trace, as a line of text.
+    #[must_use]
+    pub fn to_traceparent(&self) -> Option<String> {
+        self.each().next().map(traceparent)
+    }
+
+    /// The trace that such a line names; none where it names none.
+    #[must_use]
+    pub fn from_traceparent(parent: Option<String>) -> Self {
+        Self::from_contexts(parent.map(|parent| TraceContext {
+            parent,
+            state: None,
+        }))
+    }
+
+    /// Each of the traces, as text.
+    pub fn contexts(&self) -> impl Iterator<Item = TraceContext> {
+        self.each().map(|context| TraceContext {
+            parent: traceparent(context),
+            state: tracestate(context),
+        })
+    }
+
+    /// The traces that these texts name; what cannot be read is as if not there.
+    #[must_use]
+    pub fn from_contexts(contexts: impl IntoIterator<Item = TraceContext>) -> Self {
+        let read = |context: TraceContext| extracted(&*W3C, &context);
+        contexts.into_iter().filter_map(read).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderName;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn headers(headers: &[(&'static str, &str)]) -> HeaderMap {
+        let header = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), value.parse().unwrap())
+        };
+        headers.iter().map(header).collect()
+    }
+
+    fn context(given: &[(&'static str, &str)]) -> Option<SpanContext> {
+        Traces::sender(&headers(given))
+    }
+
+    #[test]
+    fn a_request_s_trace_is_read_in_either_format() {
+        let expected = TraceId::from(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
+        let b3 = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1";
+        let several = [
+            ("x-b3-traceid", "4bf92f3577b34da6a3ce929d0e0e4736"),
+            ("x-b3-spanid", "00f067aa0ba902b7"),
+            ("x-b3-sampled", "1"),
+        ];
+        for given in [&[("traceparent", PARENT)][..], &[("b3", b3)], &several] {
+            let context = context(given).unwrap();
+            assert_eq!(context.trace_id(), expected);
+            assert!(context.is_sampled() && context.is_remote());
+        }
+        let vendor = context(&[("traceparent", PARENT), ("tracestate", "vendor=value")]);
+        assert_eq!(vendor.unwrap().trace_state().header(), "vendor=value");
+        let both = context(&[("b3", &b3.replace("4736", "4799")), ("traceparent", PARENT)]);
+        assert_eq!(both.unwrap().trace_id(), expected);
+    }
+
+    #[test]
+    fn a_request_with_nonsense_for_a_trace_has_none() {
+        for given in [
+            "",
+            "00",
+            "00-zz-00-01",
+            &PARENT.replace("4bf9", "4BF9"),
+            &"0".repeat(9_000),
+        ] {
+            assert_eq!(context(&[("traceparent", given)]), None, "{given}");
+            assert_eq!(context(&[("b3", given)]), None, "{given}");
+        }
+        assert_eq!(context(&[]), None);
+    }
+
+    #[test]
+    fn b3_s_debug_flag_is_a_decision_and_its_lack_of_one_is_not() {
+        let b3 = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
+        let sampled = |given: String| context(&[("b3", &given)]).unwrap().is_sampled();
+        assert!(sampled(format!("{b3}-d")) && sampled(format!("{b3}-1")));
+        assert!(!sampled(format!("{b3}-0")) && !sampled(b3.to_owned()));
+    }
+
+    #[test]
+    fn b3_s_decision_counts_also_without_ids() {
+        for (name, value, record) in [
+            ("b3", "1", true),
+            ("b3", "d", true),
+            ("x-b3-flags", "1", true),
+            ("b3", "0", false),
+            ("x-b3-sampled", "0", false),
+        ] {
+            let decision = context(&[(name, value)]).unwrap();
+            assert_eq!(
+                (decision.is_valid(), decision.is_sampled()),
+                (false, record),
+                "{name}"
+            );
+        }
+        assert_eq!(context(&[("b3", "2")]), None);
+    }
+
+    #[test]
+    fn what_others_say_of_a_trace_is_handed_on_unless_it_is_long() {
+        let handed_on = |state: &str| {
+            let context = context(&[("traceparent", PARENT), ("tracestate", state)]);
+            let mut headers = HeaderMap::new();
+            Traces::from_iter(context).inject(&mut headers);
+            headers
+                .get("tracestate")
+                .map(|state| state.to_str().unwrap().to_owned())
+        };
+        assert_eq!(handed_on("vendor=value").as_deref(), Some("vendor=value"));
+        let member = |n| format!("v{n}={}", "x".repeat(250));
+        assert_eq!(
+            handed_on(&[member(1), member(2), member(3)].join(",")),
+            None
+        );
+    }
+
+    #[test]
+    fn a_line_of_text_names_a_trace() {
+        let traces = Traces::from_traceparent(Some(PARENT.to_owned()));
+        assert_eq!(traces.to_traceparent().as_deref(), Some(PARENT));
+        let mut headers = HeaderMap::new();
+        traces.inject(&mut headers);
+        assert_eq!(headers["traceparent"], PARENT);
+        assert_eq!(headers["b3"], &PARENT[3..].replace("-01", "-1"));
+    }
+}
