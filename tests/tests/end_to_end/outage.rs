@@ -1,5 +1,6 @@
 //! What an outage of the client service costs: time, and nothing else.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use broker::{Delay, Headers, Queue};
 use messages::{FetchChunk, ObjectId, decode};
 use process::ask;
 use settings::Value;
-use tests::binaries::address_in;
+use tests::binaries::{Started, address_in};
 use tests::broker::headers;
 use tests::client_service::{ClientService, Reply};
 use tests::exposition::Exposition;
@@ -264,25 +265,45 @@ async fn a_gap_of_a_moment_makes_no_object_gone(world: &mut World) {
     until_worked_off(world).await;
 }
 
-/// No other id is answered, which would show whose fault it is.
-async fn asked_for_until_its_tries_are_used_up(world: &mut World, client: &ClientService, id: i64) {
-    let before = client.look_ups(id).len();
-    let fetcher = world.fetcher(client, &[FAST, PROBE]).await;
-    publish(world, &[id]).await;
-    eventually("its last try", async || {
-        (client.look_ups(id).len() >= before + 3).then_some(())
+/// Waits until a fetcher whose metrics are `admin`'s has counted so much.
+async fn until_counted(admin: SocketAddr, name: &str, labels: &[(&str, &str)], least: f64) {
+    eventually(name, async || {
+        let (_, shown) = ask(admin, "/metrics").await.ok()?;
+        let shown = Exposition::read(std::str::from_utf8(&shown).unwrap());
+        (shown.sum(name, labels) >= least).then_some(())
     })
     .await;
-    until_worked_off(world).await;
-    assert!(world.running(fetcher).down().is_empty());
-    world.running(fetcher).stop().await;
-    until_worked_off(world).await;
 }
 
+/// A fetcher in a process of its own, whose metrics are of nothing else, and the address that it shows them at.
+async fn fetcher_alone(
+    world: &mut World,
+    client: &ClientService,
+    flags: &[&str],
+) -> (Started, SocketAddr) {
+    let client_url = format!("--client-url={}", client.url);
+    let flags: Vec<&str> = flags.iter().copied().chain([&*client_url]).collect();
+    let fetcher = started(world, "fetcher", &flags).await;
+    let admin = address_in(&fetcher.lines[fetcher.lines.len() - 1]);
+    world.broker.declare().await;
+    (fetcher, admin)
+}
+
+/// Stops it; nothing is left to do, and nothing was given up.
+async fn ends_with_nothing_left(world: &World, mut fetcher: Started) {
+    fetcher.signal("TERM").await;
+    assert_eq!(fetcher.end().await, Some(0));
+    assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
+    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+}
+
+/// No other id is answered, which would show whose fault it is.
 async fn the_only_object_there_is_can_be_gone(world: &mut World) {
     let client = ClientService::start(|_, _| Reply::Status(404, None)).await;
-    asked_for_until_its_tries_are_used_up(world, &client, 50).await;
-    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+    let (fetcher, admin) = fetcher_alone(world, &client, &[FAST, PROBE]).await;
+    publish(world, &[50]).await;
+    until_counted(admin, "objects_gone_total", &[], 1.0).await;
+    ends_with_nothing_left(world, fetcher).await;
     assert_eq!(client.look_ups(50).len(), 3);
 }
 
@@ -292,25 +313,22 @@ async fn the_only_object_that_was_known_can_be_gone(world: &mut World) {
         _ => Reply::Status(404, None),
     })
     .await;
-    let fetcher = world.fetcher(&client, &[FAST, PROBE]).await;
+    let (fetcher, admin) = fetcher_alone(world, &client, &[FAST, PROBE]).await;
     publish(world, &[50]).await;
     world.database.until_ids(&[50]).await;
     publish(world, &[50]).await;
-    eventually("its last try", async || {
-        (client.look_ups(50).len() >= 4).then_some(())
-    })
-    .await;
-    world.running(fetcher).stop().await;
-    until_worked_off(world).await;
-    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+    until_counted(admin, "objects_gone_total", &[], 1.0).await;
+    ends_with_nothing_left(world, fetcher).await;
 }
 
 async fn the_only_id_there_is_can_be_refused(world: &mut World) {
     let client = ClientService::start(|_, _| Reply::Status(403, None)).await;
-    asked_for_until_its_tries_are_used_up(world, &client, 50).await;
+    let fetcher = world.fetcher(&client, &[FAST, PROBE]).await;
+    publish(world, &[50]).await;
     let dead = world.broker.take(Queue::Dead).await;
     assert_eq!(headers(&dead).reason.as_deref(), Some("status 403"));
     assert_eq!(headers(&dead).attempt.0.get(), 3);
+    assert!(world.running(fetcher).down().is_empty());
 }
 
 /// Nothing but what is in the queue can show that the client service works.
@@ -320,34 +338,15 @@ async fn a_good_id_is_found_behind_many_that_are_unknown(world: &mut World) {
         _ => Reply::Status(404, None),
     })
     .await;
-    let client_url = format!("--client-url={}", client.url);
-    let flags = [
-        FAST,
-        "--probe-interval=20ms",
-        "--outage-patience=200ms",
-        &client_url,
-    ];
-    let mut fetcher = started(world, "fetcher", &flags).await;
-    let admin = address_in(&fetcher.lines[fetcher.lines.len() - 1]);
-    let until_counted = async |name: &str, labels: &[(&str, &str)], least: f64| {
-        eventually(name, async || {
-            let (_, shown) = ask(admin, "/metrics").await.ok()?;
-            let shown = Exposition::read(std::str::from_utf8(&shown).unwrap());
-            (shown.sum(name, labels) >= least).then_some(())
-        })
-        .await;
-    };
-    world.broker.declare().await;
+    let flags = [FAST, "--probe-interval=20ms", "--outage-patience=200ms"];
+    let (fetcher, admin) = fetcher_alone(world, &client, &flags).await;
     publish(world, &(100..130).collect::<Vec<_>>()).await;
     let given_back = [("outcome", "requeued")];
-    until_counted("messages_consumed_total", &given_back, 1.0).await;
+    until_counted(admin, "messages_consumed_total", &given_back, 1.0).await;
     publish(world, &[500]).await;
     world.database.until_ids(&[500]).await;
-    until_counted("objects_gone_total", &[], 30.0).await;
-    fetcher.signal("TERM").await;
-    assert_eq!(fetcher.end().await, Some(0));
-    assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
-    assert_eq!(world.broker.ready(Queue::Dead).await, 0);
+    until_counted(admin, "objects_gone_total", &[], 30.0).await;
+    ends_with_nothing_left(world, fetcher).await;
 }
 
 async fn a_service_that_asks_for_an_hour_is_found_well_within_seconds(world: &mut World) {
