@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use metric_definitions::Label;
+
 /// What is known of an object after it was looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -79,13 +81,27 @@ impl Reason {
             Self::Status(status) | Self::Gone(status) | Self::Refused(status) => {
                 status.to_string().into()
             }
-            _ => self.kind().into(),
+            _ => self.value().into(),
         }
     }
+}
 
-    /// The kind of failure, as metrics name it.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
+/// The kind of failure.
+impl Label for Reason {
+    const NAME: &'static str = "reason";
+    const VALUES: &'static [&'static str] = &[
+        "connection",
+        "timeout",
+        "throttled",
+        "status",
+        "gone",
+        "refused",
+        "malformed",
+        "panic",
+        "unfinished",
+    ];
+
+    fn value(&self) -> &'static str {
         match self {
             Self::Unreachable(_) | Self::Connection(_) => "connection",
             Self::Timeout => "timeout",
@@ -156,15 +172,30 @@ impl Answer {
             answer => answer,
         }
     }
+}
 
-    /// The kind of answer, as metrics name it.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
+/// What a look-up ended in. It does not end unfinished.
+impl Label for Answer {
+    const NAME: &'static str = "outcome";
+    const VALUES: &'static [&'static str] = &[
+        "online",
+        "offline",
+        "gone",
+        "connection",
+        "timeout",
+        "throttled",
+        "status",
+        "refused",
+        "malformed",
+        "panic",
+    ];
+
+    fn value(&self) -> &'static str {
         match self {
             Self::Online => "online",
             Self::Offline => "offline",
             Self::Gone => "gone",
-            Self::Failed(failure) => failure.reason.kind(),
+            Self::Failed(failure) => failure.reason.value(),
         }
     }
 }

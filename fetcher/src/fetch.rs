@@ -14,6 +14,9 @@ use trace::Traces;
 use crate::answer::{Answer, Failure, Reason};
 use crate::breaker::Withheld;
 use crate::look_ups::LookUps;
+use crate::metrics::{
+    DEAD_LETTER_IDS, DEAD_LETTERS, FETCH_RETRIES, OBJECTS_GONE, OBJECTS_OFFLINE, OBJECTS_OUTDATED,
+};
 use crate::retry::RetryDelays;
 use crate::writer::{NotStored, Writer};
 
@@ -94,11 +97,11 @@ impl Fetch {
                     Ok(()) => return Ok(None),
                     Err(NotStored::Ended) => return Err(Unfinished),
                     Err(NotStored::Outdated) => {
-                        metrics::counter!("objects_outdated_total").increment(1);
+                        OBJECTS_OUTDATED.increment(1);
                     }
                 },
                 Answer::Offline => {
-                    metrics::counter!("objects_offline_total").increment(1);
+                    OBJECTS_OFFLINE.increment(1);
                     return Ok(None);
                 }
                 Answer::Gone => {
@@ -203,17 +206,17 @@ where
 }
 
 fn note_gone() {
-    metrics::counter!("objects_gone_total").increment(1);
+    OBJECTS_GONE.increment(1);
 }
 
 fn note(queue: Queue, attempt: Attempt, reason: &Reason, ids: &[ObjectId]) {
     let count = ids.len() as u64;
     if queue == Queue::Dead {
-        metrics::counter!("dead_letters_total", "reason" => reason.kind()).increment(1);
-        metrics::counter!("dead_letter_ids_total", "reason" => reason.kind()).increment(count);
+        DEAD_LETTERS.of(reason).increment(1);
+        DEAD_LETTER_IDS.of(reason).increment(count);
         tracing::warn!(%attempt, %reason, ids = ?ids.iter().map(|id| id.0).collect::<Vec<_>>(), "ids given up");
     } else {
-        metrics::counter!("fetch_retries_total", "reason" => reason.kind()).increment(count);
+        FETCH_RETRIES.of(reason).increment(count);
         tracing::debug!(%attempt, %reason, count, "ids will be looked up again");
     }
 }

@@ -18,6 +18,9 @@ use trace::{Spans, Traces};
 use crate::answer::{Answer, Reason};
 use crate::breaker::{Breaker, Moment, Verdict, Withheld};
 use crate::client::ClientService;
+use crate::metrics::{
+    FETCH_DURATION, FETCHES, FETCHES_IN_FLIGHT, FETCHES_JOINED, FETCHES_WITHHELD,
+};
 
 /// How many times in a row an id may be asked for anew because the client service asked for rest,
 /// before its failure is judged as any other.
@@ -142,13 +145,11 @@ struct Counts {
 
 impl Counts {
     fn new() -> Self {
-        let ended =
-            |answer: &Answer| metrics::counter!("fetches_total", "outcome" => answer.kind());
         Self {
-            in_flight: metrics::gauge!("fetches_in_flight"),
-            duration: metrics::histogram!("fetch_duration_seconds"),
-            online: ended(&Answer::Online),
-            offline: ended(&Answer::Offline),
+            in_flight: FETCHES_IN_FLIGHT.handle(),
+            duration: FETCH_DURATION.handle(),
+            online: FETCHES.of(&Answer::Online),
+            offline: FETCHES.of(&Answer::Offline),
         }
     }
 
@@ -156,7 +157,7 @@ impl Counts {
         match answer {
             Answer::Online => self.online.increment(1),
             Answer::Offline => self.offline.increment(1),
-            other => metrics::counter!("fetches_total", "outcome" => other.kind()).increment(1),
+            other => FETCHES.of(other).increment(1),
         }
     }
 }
@@ -196,7 +197,7 @@ impl LookUps {
             };
             match turn {
                 Ok(Turn::Answered(looked)) => {
-                    metrics::counter!("fetches_joined_total").increment(1);
+                    FETCHES_JOINED.increment(1);
                     return looked;
                 }
                 Ok(Turn::Leads(mut leader)) => {
@@ -215,7 +216,7 @@ impl LookUps {
             .await
             .unwrap_or_else(|_| Ok(Answer::Failed(Reason::Panicked.into())));
         if looked.is_err() {
-            metrics::counter!("fetches_withheld_total").increment(1);
+            FETCHES_WITHHELD.increment(1);
         }
         looked
     }

@@ -19,6 +19,7 @@ use worker::Worker;
 use crate::arming::delay_queue;
 use crate::batch::{BatchLimits, next_batch};
 use crate::config::Config;
+use crate::metrics::{OBJECTS_STORED, OBJECTS_UNARMED, UPSERT_DURATION, UPSERT_ROWS};
 
 /// How many ids may wait for a batch.
 const WAITING: usize = 10_000;
@@ -169,8 +170,8 @@ async fn write_batches(
 }
 
 fn note_rows(rows: usize) {
-    metrics::counter!("objects_stored_total").increment(rows as u64);
-    metrics::histogram!("upsert_rows").record(u32::try_from(rows).unwrap_or(u32::MAX));
+    OBJECTS_STORED.increment(rows as u64);
+    UPSERT_ROWS.record(u32::try_from(rows).unwrap_or(u32::MAX));
 }
 
 #[derive(Clone)]
@@ -200,7 +201,7 @@ impl Batches {
             .await;
         // The next statement need not wait for the broker.
         drop(slot);
-        metrics::histogram!("upsert_duration_seconds").record(started.elapsed());
+        UPSERT_DURATION.record(started.elapsed());
         let stored = match stored {
             Some(stored) => {
                 note_rows(ids.len());
@@ -262,7 +263,7 @@ impl Batches {
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = armed {
-            metrics::counter!("objects_unarmed_total").increment(ids.len() as u64);
+            OBJECTS_UNARMED.increment(ids.len() as u64);
             tracing::debug!(
                 error,
                 rows = ids.len(),

@@ -2,6 +2,7 @@
 //! did not confirm in time is in the spool.
 
 use broker::PublishError;
+use metric_definitions::label;
 use thiserror::Error;
 use trace::Traces;
 
@@ -34,23 +35,13 @@ pub enum BrokerReason {
     Encode(serde_json::Error),
 }
 
-/// Where a callback is safe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SafeAt {
-    /// All of it is at the broker.
-    Broker,
-    /// A part of it, or all of it, is in the spool.
-    Spool,
-}
-
-impl SafeAt {
-    /// How metrics name it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Broker => "broker",
-            Self::Spool => "spool",
-        }
+label! {
+    /// Where a callback is safe.
+    pub enum SafeAt: "by" {
+        /// All of it is at the broker.
+        Broker = "broker",
+        /// A part of it, or all of it, is in the spool.
+        Spool = "spool",
     }
 }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use metric_definitions::Label;
 use serde_json::json;
 use thiserror::Error;
 
@@ -111,6 +112,27 @@ impl ApiError {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
         response
+    }
+}
+
+/// The codes of the errors that a callback can be answered with.
+impl Label for ApiError {
+    const NAME: &'static str = "reason";
+    const VALUES: &'static [&'static str] = &[
+        "invalid_json",
+        "invalid_request",
+        "method_not_allowed",
+        "payload_too_large",
+        "unsupported_media_type",
+        "not_implemented",
+        "request_timeout",
+        "overloaded",
+        "unavailable",
+        "internal_error",
+    ];
+
+    fn value(&self) -> &'static str {
+        self.status_and_code().1
     }
 }
 

@@ -12,6 +12,7 @@ use thiserror::Error;
 use trace::Traces;
 
 use crate::config::Config;
+use crate::metrics::CHUNKS_PUBLISHED;
 
 /// Why ids are not known to be at the broker.
 #[derive(Debug, Error)]
@@ -87,7 +88,7 @@ impl ChunkPublisher {
         let mut last_error = None;
         for (chunk, result) in self.split(object_ids).zip(results) {
             match result {
-                Ok(()) => metrics::counter!("callback_chunks_published_total").increment(1),
+                Ok(()) => CHUNKS_PUBLISHED.increment(1),
                 Err(error) => {
                     unconfirmed.extend_from_slice(chunk);
                     last_error = Some(error);
@@ -127,7 +128,7 @@ impl ChunkPublisher {
             Ok(publication) => {
                 let started = Instant::now();
                 self.publisher.publish_until_confirmed(publication).await;
-                metrics::counter!("callback_chunks_published_total").increment(1);
+                CHUNKS_PUBLISHED.increment(1);
                 self.brake.note(started.elapsed() <= self.publish_timeout);
             }
             Err(error) => tracing::error!(%error, "ids could not be encoded"),

@@ -22,6 +22,10 @@ use crate::coding::Codings;
 use crate::config::Config;
 use crate::description::DESCRIPTION;
 use crate::error::{ApiError, json_document, json_response};
+use crate::metrics::{
+    CALLBACK_DURATION, CALLBACKS_ACCEPTED, CALLBACKS_IN_FLIGHT, CALLBACKS_REJECTED, IDS_ACCEPTED,
+    IDS_REJECTED, Status,
+};
 use crate::request::Callback;
 
 /// Where callbacks are posted to. Other requests have no trace.
@@ -117,7 +121,7 @@ impl Server {
         let memory = body.into_memory();
         let ids = callback.object_ids().len();
         let acceptance = self.acceptance.clone();
-        let in_flight = InFlight::in_gauge(metrics::gauge!("callbacks_in_flight"));
+        let in_flight = InFlight::in_gauge(CALLBACKS_IN_FLIGHT.handle());
         // A task of its own: a callback that arrived whole is accepted also when its client hangs
         // up before the answer, which ends this one.
         let accepting = tokio::spawn(async move {
@@ -131,8 +135,7 @@ impl Server {
             Ok(Err(error)) => ApiError::Unavailable(error.to_string()),
             Err(_) => ApiError::Internal,
         };
-        let (_, code) = error.status_and_code();
-        metrics::counter!("callback_ids_rejected_total", "reason" => code).increment(ids as u64);
+        IDS_REJECTED.of(&error).increment(ids as u64);
         Err(error)
     }
 
@@ -243,16 +246,14 @@ fn check_transfer_coding(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 fn count_accepted(at: SafeAt, ids: usize) {
-    metrics::counter!("callbacks_accepted_total", "by" => at.name()).increment(1);
-    metrics::counter!("callback_ids_accepted_total").increment(ids as u64);
+    CALLBACKS_ACCEPTED.of(&at).increment(1);
+    IDS_ACCEPTED.increment(ids as u64);
 }
 
 fn count_answer(result: &Result<Success, ApiError>, status: StatusCode, duration: Duration) {
-    let status = status.as_str().to_owned();
-    metrics::histogram!("callback_duration_seconds", "status" => status).record(duration);
+    CALLBACK_DURATION.of(&Status(status)).record(duration);
     if let Err(error) = result {
-        let (_, code) = error.status_and_code();
-        metrics::counter!("callbacks_rejected_total", "reason" => code).increment(1);
+        CALLBACKS_REJECTED.of(error).increment(1);
     }
 }
 

@@ -12,6 +12,8 @@ use messages::DeleteBatch;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
+use crate::metrics::{DeletedBy, LAST_LATENESS, LATENESS, OBJECTS_DELETED};
+
 /// Rows are locked in the order of their ids, as the fetchers do, so that the two never deadlock.
 /// `now()` is when the statement began: what has expired by then is deleted after it expired.
 pub const DELETE: Statement = Statement {
@@ -127,13 +129,13 @@ pub(crate) fn deleted(row: &Row) -> Result<Vec<Late>, tokio_postgres::Error> {
 }
 
 /// Counts deleted rows. Their commit was known `elapsed` after the statement began.
-pub(crate) fn note(leg: &'static str, deleted: &[Late], elapsed: Duration) {
+pub(crate) fn note(leg: DeletedBy, deleted: &[Late], elapsed: Duration) {
     for late in deleted {
         let (by, rows) = (late.by + elapsed, late.rows);
-        metrics::counter!("objects_deleted_total", "by" => leg).increment(rows);
+        OBJECTS_DELETED.of(&leg).increment(rows);
         let rows = usize::try_from(rows).unwrap_or(usize::MAX);
-        metrics::histogram!("object_deletion_lateness_seconds", "by" => leg).record_many(by, rows);
-        metrics::gauge!("object_deletion_last_lateness_seconds").set(by);
+        LATENESS.of(&leg).record_many(by, rows);
+        LAST_LATENESS.set(by);
     }
 }
 

@@ -21,6 +21,7 @@ use worker::Worker;
 use crate::clock::DatabaseTime;
 use crate::config::Config;
 use crate::expire::{DELETE, Rows, expire, note, rows};
+use crate::metrics::{DELETE_DURATION, DELETE_ROWS, DeletedBy, EARLY_BATCHES};
 use crate::schedule::{Limits, Schedule};
 
 /// How many messages may wait to be put into the schedule, as they do while all slots are taken.
@@ -202,7 +203,7 @@ async fn until_expired(
     let mut slot = Some(slot);
     let mut waited = Duration::ZERO;
     while let Some(early) = expire_and_count(store, rows, traces).await {
-        metrics::counter!("early_delete_batches_total").increment(1);
+        EARLY_BATCHES.increment(1);
         tracing::debug!(?early, "a statement came before its rows expired");
         waited += early;
         if waited > HORIZON {
@@ -223,9 +224,9 @@ async fn expire_and_count(store: &Store, rows: &Rows, traces: &Traces) -> Option
             expire(store, rows)
         })
         .await;
-    metrics::histogram!("delete_duration_seconds").record(begun.elapsed());
-    metrics::histogram!("delete_rows").record(u32::try_from(rows.count()).unwrap_or(u32::MAX));
-    note("message", &expired.deleted, started.elapsed());
+    DELETE_DURATION.record(begun.elapsed());
+    DELETE_ROWS.record(u32::try_from(rows.count()).unwrap_or(u32::MAX));
+    note(DeletedBy::Message, &expired.deleted, started.elapsed());
     expired.early
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::expire::{Late, deleted, note};
+use crate::metrics::{DeletedBy, OBJECTS_SET_RIGHT, SWEEP_DURATION, SWEEP_FAILURES};
 
 /// Deletes up to $3 rows that are overdue by more than $1 ms, and by no more than $2 ms above that. The
 /// index on `expires_at` leads to them. Rows that another statement has locked are left to it: this one
@@ -115,7 +116,7 @@ impl Sweep {
             Ok(()) if was_failing => tracing::info!("sweeping again"),
             Ok(()) => {}
             Err(error) => {
-                metrics::counter!("sweep_failures_total").increment(1);
+                SWEEP_FAILURES.increment(1);
                 if !was_failing {
                     tracing::warn!(%error, "could not sweep: overdue rows without a message stay");
                 }
@@ -138,7 +139,7 @@ impl Sweep {
         };
         self.delete_overdue(within).await?;
         self.set_right().await?;
-        metrics::histogram!("sweep_duration_seconds").record(started.elapsed());
+        SWEEP_DURATION.record(started.elapsed());
         Ok(())
     }
 
@@ -148,7 +149,7 @@ impl Sweep {
             let started = Instant::now();
             let late = self.delete_batch(within).await?;
             let elapsed = started.elapsed();
-            note("sweep", &late, elapsed);
+            note(DeletedBy::Sweep, &late, elapsed);
             let rows: u64 = late.iter().map(|late| late.rows).sum();
             if rows > 0 {
                 tracing::debug!(rows, "deleted overdue rows");
@@ -177,7 +178,7 @@ impl Sweep {
     async fn set_right(&self) -> Result<(), StoreError> {
         loop {
             let rows = self.set_batch_right().await?;
-            metrics::counter!("objects_set_right_total").increment(rows);
+            OBJECTS_SET_RIGHT.increment(rows);
             if rows > 0 {
                 tracing::warn!(
                     rows,

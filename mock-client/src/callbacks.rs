@@ -14,6 +14,7 @@ use trace::{Spans, Traces};
 
 use crate::chance::Chance;
 use crate::config::Config;
+use crate::metrics::{CALLBACKS_SENT, Sent};
 
 /// Sends callbacks.
 pub struct Callbacks {
@@ -101,16 +102,16 @@ async fn send(http: reqwest::Client, url: url::Url, body: serde_json::Value) {
     match result {
         Ok((status, answer)) => {
             let outcome = if status.is_success() {
-                "accepted"
+                Sent::Accepted
             } else {
-                "refused"
+                Sent::Refused
             };
-            metrics::counter!("callbacks_sent_total", "outcome" => outcome).increment(1);
+            CALLBACKS_SENT.of(&outcome).increment(1);
             let status = status.as_u16();
             tracing::info!(ids, status, answer, duration_ms, "callback");
         }
         Err(error) => {
-            metrics::counter!("callbacks_sent_total", "outcome" => "failed").increment(1);
+            CALLBACKS_SENT.of(&Sent::Failed).increment(1);
             tracing::warn!(
                 ids,
                 duration_ms,

@@ -1,17 +1,30 @@
 //! The metrics of `mock-client` that are its own.
 
-use metric_definitions::Description;
+use metric_definitions::{Counter, label, metrics};
 
-/// All of them.
-pub const METRICS: &[Description] = &[
-    Description::counter(
-        "callbacks_sent_total",
-        "Callbacks that were sent: answered with success, answered otherwise, or not answered.",
-    )
-    .by(&[("outcome", &["accepted", "refused", "failed"])]),
-    Description::counter(
-        "look_ups_total",
-        "Look-ups that were answered, or failed as asked for by ERROR_RATIO.",
-    )
-    .by(&[("outcome", &["answered", "failed"])]),
-];
+label! {
+    /// What became of a callback that was sent.
+    pub(crate) enum Sent: "outcome" {
+        Accepted = "accepted",
+        Refused = "refused",
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// What became of a look-up.
+    pub(crate) enum LookUp: "outcome" {
+        Answered = "answered",
+        Failed = "failed",
+    }
+}
+
+metrics! {
+    /// All of them.
+    pub METRICS;
+
+    /// Callbacks that were sent: answered with success, answered otherwise, or not answered.
+    pub(crate) CALLBACKS_SENT: Counter<Sent> = "callbacks_sent_total";
+    /// Look-ups that were answered, or failed as asked for by ERROR_RATIO.
+    pub(crate) LOOK_UPS: Counter<LookUp> = "look_ups_total";
+}

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::chance::Chance;
 use crate::config::Config;
+use crate::metrics::{LOOK_UPS, LookUp};
 
 /// What the paths of objects begin with.
 const OBJECTS: &str = "/objects/";
@@ -67,8 +68,12 @@ impl Objects {
     async fn look_up(&self, id: i64) -> Response<Full<Bytes>> {
         let fate = self.chance.fate(&self.config);
         tokio::time::sleep(fate.latency).await;
-        let outcome = if fate.error { "failed" } else { "answered" };
-        metrics::counter!("look_ups_total", "outcome" => outcome).increment(1);
+        let outcome = if fate.error {
+            LookUp::Failed
+        } else {
+            LookUp::Answered
+        };
+        LOOK_UPS.of(&outcome).increment(1);
         if fate.error {
             return answer(
                 StatusCode::INTERNAL_SERVER_ERROR,

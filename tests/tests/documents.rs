@@ -142,8 +142,8 @@ fn metrics_table() -> String {
 
 fn labels(metric: &Description) -> String {
     let labels: Vec<String> = metric
-        .labels
-        .iter()
+        .labels()
+        .into_iter()
         .map(|(label, values)| match values.join(", ") {
             values if values.is_empty() => format!("`{label}`"),
             values => format!("`{label}`: {values}"),

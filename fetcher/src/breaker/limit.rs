@@ -4,6 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::metrics::FETCH_LIMIT;
+
 /// What a client service in trouble is not asked to bear more than, and not less: enough to find
 /// out within a few answers how much it bears.
 pub const FEW: usize = 4;
@@ -111,7 +113,7 @@ impl Limit {
 impl Size {
     #[expect(clippy::cast_precision_loss, reason = "a limit of 2^52 is not met")]
     fn show(&self) {
-        metrics::gauge!("fetch_limit").set(self.limit as f64);
+        FETCH_LIMIT.set(self.limit as f64);
     }
 }
 

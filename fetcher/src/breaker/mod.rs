@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::answer::{Answer, Failure, Reason};
+use crate::metrics::BREAKER_OPEN;
 
 pub mod candidates;
 pub mod limit;
@@ -71,7 +72,7 @@ impl Breaker {
     #[must_use]
     pub fn new(concurrency: usize, dependency: Dependency) -> Self {
         dependency.up();
-        metrics::gauge!("client_service_breaker_open").set(0);
+        BREAKER_OPEN.set(0);
         Self {
             state: watch::Sender::default(),
             withheld: watch::Sender::new(false),
@@ -213,7 +214,7 @@ impl Breaker {
 
     /// While the state is changed, so that nobody sees it changed before.
     fn closed(&self, outage: Duration) -> bool {
-        metrics::gauge!("client_service_breaker_open").set(0);
+        BREAKER_OPEN.set(0);
         tracing::info!(?outage, "client service answers again, breaker closed");
         self.dependency.up();
         true
@@ -223,7 +224,7 @@ impl Breaker {
     /// it can close again.
     fn opened(&self, reason: &dyn Display) {
         self.limit.lower_to_few();
-        metrics::gauge!("client_service_breaker_open").set(1);
+        BREAKER_OPEN.set(1);
         self.dependency.down(reason);
     }
 

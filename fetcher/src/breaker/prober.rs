@@ -13,6 +13,7 @@ use crate::breaker::Breaker;
 use crate::client::ClientService;
 use crate::config::Config;
 use crate::connections::IDLE;
+use crate::metrics::PROBES;
 
 /// Longest time for which no message is taken although other ids might be answered.
 const MOST_PAUSE: Duration = Duration::from_mins(10);
@@ -56,7 +57,7 @@ impl Prober {
             let (id, started) = self.breaker.probe_wanted(earliest).await;
             let begun = Instant::now();
             let answer = self.client.look_up(id, &Traces::default()).await;
-            metrics::counter!("fetch_probes_total", "outcome" => answer.kind()).increment(1);
+            PROBES.of(&answer).increment(1);
             self.note(&answer);
             let asked_for = self.breaker.probed(id, started, &answer);
             let asked_for = Instant::now() + asked_for.unwrap_or_default();

@@ -8,6 +8,7 @@ use futures::stream;
 use lifecycle::Shutdown;
 use trace::Traces;
 
+use crate::metrics::{SPOOL_CALLBACKS_DRAINED, SPOOL_OLDEST_AGE, SPOOL_READS_FAILED};
 use crate::publisher::ChunkPublisher;
 use crate::spool::Spool;
 use crate::spool::disk::Disk;
@@ -47,7 +48,7 @@ async fn drain_segment(spool: &Spool, publisher: &ChunkPublisher, segment: &Segm
             content.removal
         }
         Err(error) => {
-            metrics::counter!("spool_reads_failed_total").increment(1);
+            SPOOL_READS_FAILED.increment(1);
             tracing::error!(%error, "a segment of the spool cannot be read; it is tried again");
             Removal::TryAgain
         }
@@ -136,7 +137,7 @@ async fn publish(publisher: &ChunkPublisher, callbacks: &[SpooledCallback]) {
         .buffered(WINDOW)
         .for_each(async |()| {})
         .await;
-    metrics::counter!("spool_callbacks_drained_total").increment(callbacks.len() as u64);
+    SPOOL_CALLBACKS_DRAINED.increment(callbacks.len() as u64);
 }
 
 /// Takes up what earlier runs left at once, and what others leave within a minute.
@@ -162,7 +163,7 @@ async fn report(spool: &Spool) {
         let age = now
             .oldest
             .and_then(|oldest| SystemTime::now().duration_since(oldest).ok());
-        metrics::gauge!("spool_oldest_age_seconds").set(age.unwrap_or_default());
+        SPOOL_OLDEST_AGE.set(age.unwrap_or_default());
         let turned = (now.segments() == 0) != (before.segments() == 0);
         if turned || (now.segments() > 0 && tick % LINES == 0) {
             tracing::info!(

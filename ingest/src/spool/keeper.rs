@@ -12,6 +12,7 @@ use super::disk::{Disk, named};
 use super::folders::{Claim, Claimed, Size};
 use super::log::{Depth, Log};
 use super::segment::{Removal, Segment};
+use crate::metrics::{Place, SPOOL_BYTES, SPOOL_CALLBACKS_APPENDED, SPOOL_LIMIT, SPOOL_SEGMENTS};
 
 /// Most callbacks that are written together.
 pub(super) const GROUP: usize = 1_000;
@@ -181,7 +182,7 @@ impl<D: Disk> Keeper<D> {
         self.announce();
         self.note(&result);
         if result.is_ok() {
-            metrics::counter!("spool_callbacks_appended_total").increment(count);
+            SPOOL_CALLBACKS_APPENDED.increment(count);
         }
         for reply in taken {
             answer(
@@ -193,26 +194,26 @@ impl<D: Disk> Keeper<D> {
 
     fn announce(&self) {
         let depth = self.log.depth();
-        show("own", depth.own);
-        show("adopted", depth.adopted);
+        show(Place::Own, depth.own);
+        show(Place::Adopted, depth.adopted);
         #[expect(
             clippy::cast_precision_loss,
             reason = "a gauge is a floating-point number"
         )]
-        metrics::gauge!("spool_limit_bytes").set(self.limit as f64);
+        SPOOL_LIMIT.set(self.limit as f64);
         self.depth.send_replace(depth);
     }
 }
 
 /// Shows how much lies below the directory, and where.
-pub(super) fn show(place: &'static str, size: Size) {
+pub(super) fn show(place: Place, size: Size) {
     #[expect(
         clippy::cast_precision_loss,
         reason = "gauges are floating-point numbers"
     )]
     {
-        metrics::gauge!("spool_bytes", "place" => place).set(size.bytes as f64);
-        metrics::gauge!("spool_segments", "place" => place).set(size.segments as f64);
+        SPOOL_BYTES.of(&place).set(size.bytes as f64);
+        SPOOL_SEGMENTS.of(&place).set(size.segments as f64);
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
+use crate::metrics::SPOOL_SEGMENTS_SET_ASIDE;
 use crate::spool::disk::{Disk, LOCK};
 use crate::spool::folders::{Claim, Claimed, Size, claim, next_number, remove_empty, set_aside};
 use crate::spool::segment::{Removal, Segment};
@@ -319,7 +320,7 @@ fn delete<D: Disk>(disk: &D, path: &Path) -> io::Result<()> {
 
 fn put_aside<D: Disk>(disk: &D, directory: &Path, path: &Path) -> io::Result<()> {
     let file = set_aside(disk, directory, path)?;
-    metrics::counter!("spool_segments_set_aside_total").increment(1);
+    SPOOL_SEGMENTS_SET_ASIDE.increment(1);
     tracing::error!(
         segment = %path.display(),
         file = %file.display(),

@@ -21,6 +21,8 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use trace::Traces;
 
+use crate::metrics::Place;
+
 #[cfg(test)]
 mod crashes;
 pub mod disk;
@@ -222,8 +224,8 @@ impl<D: Disk> Spool<D> {
         let (disk, directory) = (self.disk.clone(), self.directory.clone());
         let surveying = tokio::task::spawn_blocking(move || survey(&disk, &directory, &claimed));
         let survey = surveying.await.map_err(io::Error::other)??;
-        show("others", survey.others);
-        show("damaged", survey.damaged);
+        show(Place::Others, survey.others);
+        show(Place::Damaged, survey.damaged);
         let (listed, adopted) = (survey.listed, survey.adopted);
         let take_up = |reply| Command::TakeUp {
             listed,

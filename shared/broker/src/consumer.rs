@@ -16,6 +16,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use lifecycle::{Dependency, Shutdown};
 use messages::{Message, decode};
+use metric_definitions::Label;
 use tokio::task::JoinSet;
 use trace::Spans;
 
@@ -23,6 +24,7 @@ use crate::connection::{Broker, BrokerError};
 use crate::headers::{Headers, shortened};
 use crate::hold::Hold;
 use crate::lag::lag;
+use crate::metrics::{DEAD_LETTERS, GivenUp, LAG, LAST_LAG, MESSAGES_CONSUMED, Role};
 use crate::publisher::{Publication, Publisher};
 use crate::spans;
 use crate::supervisor::Session;
@@ -57,9 +59,11 @@ pub enum Outcome {
     Dead(String),
 }
 
-impl Outcome {
-    /// The kind of outcome, as metrics name it.
-    fn kind(&self) -> &'static str {
+impl Label for Outcome {
+    const NAME: &'static str = "outcome";
+    const VALUES: &'static [&'static str] = &["done", "requeued", "dead"];
+
+    fn value(&self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Requeue => "requeued",
@@ -139,7 +143,7 @@ impl<H: Handler> Consumer<H> {
             orphans: Vec::new(),
         };
         let work = async {
-            let supervised = broker.supervise("consumer", &dependency, &shutdown, &mut session);
+            let supervised = broker.supervise(Role::Consumer, &dependency, &shutdown, &mut session);
             supervised.await;
             for orphans in session.orphans {
                 session.consumer.finish(orphans.tasks).await;
@@ -234,7 +238,7 @@ impl<H: Handler> Consumer<H> {
         orphaned: &AtomicBool,
     ) {
         let outcome = self.outcome(&delivery, headers.clone()).await;
-        metrics::counter!("messages_consumed_total", "outcome" => outcome.kind()).increment(1);
+        MESSAGES_CONSUMED.of(&outcome).increment(1);
         if let Outcome::Dead(reason) = &outcome {
             span.fail("dead", reason);
             self.bury(&delivery, headers, reason).await;
@@ -288,7 +292,7 @@ impl<H: Handler> Consumer<H> {
 
     async fn bury(&self, delivery: &Delivery, headers: Headers, reason: &str) {
         tracing::error!(queue = ?self.queue, reason, "message goes to objects.dead");
-        metrics::counter!("dead_letters_total", "reason" => "unprocessable").increment(1);
+        DEAD_LETTERS.of(&GivenUp::Unprocessable).increment(1);
         let headers = Headers {
             reason: Some(reason.to_owned()),
             ..headers
@@ -311,8 +315,8 @@ impl<H: Handler> Consumer<H> {
 fn note_lag(delivery: &Delivery) {
     let headers = delivery.properties.headers().as_ref();
     if let Some(lag) = lag(headers, SystemTime::now()) {
-        metrics::histogram!("consumer_lag_seconds").record(lag);
-        metrics::gauge!("consumer_last_lag_seconds").set(lag);
+        LAG.record(lag);
+        LAST_LAG.set(lag);
     }
 }
 

@@ -17,7 +17,7 @@ mod spans;
 mod supervisor;
 mod topology;
 
-pub use crate::metrics::{CONSUMER_METRICS, DEAD_LETTERS, METRICS};
+pub use crate::metrics::{CONSUMER_METRICS, DEAD_LETTERS, GivenUp, METRICS};
 pub use amqp_url::AmqpUrl;
 pub use brake::Brake;
 pub use connection::{Broker, BrokerConnection, BrokerError, BrokerSettings};

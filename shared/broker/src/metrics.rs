@@ -1,61 +1,71 @@
 //! Metrics of processes that are connected to the broker.
 
-use metric_definitions::{Description, Values};
+use metric_definitions::{Counter, Gauge, Histogram, Label, buckets, label, metrics};
 
-const ROLES: &[Values] = &[("role", &["publisher", "consumer"])];
+use crate::consumer::Outcome;
+use crate::publisher::PublishError;
 
-/// Of processes that are connected to the broker.
-pub const METRICS: &[Description] = &[
-    Description::counter(
-        "broker_connections_opened_total",
-        "Connections to the broker that were opened.",
-    )
-    .by(ROLES),
-    Description::counter(
-        "broker_connection_failures_total",
-        "Connections to the broker that failed, or could not be opened.",
-    )
-    .by(ROLES),
-    Description::gauge(
-        "broker_confirms_in_flight",
-        "Messages that were published and are not confirmed yet.",
-    )
-    .from_zero(),
-    Description::histogram(
-        "broker_confirm_duration_seconds",
-        "How long it took until a message was sent and the broker had confirmed or refused it.",
-    ),
-    Description::counter(
-        "broker_publishes_total",
-        "Messages published, by what the broker said in time. What is not confirmed is published \
-         again, or goes to the spool, and counts each time.",
-    )
-    .by(&[(
-        "outcome",
-        &["confirmed", "refused", "unconfirmed", "blocked"],
-    )]),
-];
+label! {
+    /// What a connection to the broker is for.
+    pub(crate) enum Role: "role" {
+        Publisher = "publisher",
+        Consumer = "consumer",
+    }
+}
 
-/// Of processes that consume a queue.
-pub const CONSUMER_METRICS: &[Description] = &[
-    Description::histogram(
-        "consumer_lag_seconds",
-        "How long messages had been due when they were taken: the time since they were published, \
-         less their delay. The clocks of two hosts are compared.",
-    ),
-    Description::gauge(
-        "consumer_last_lag_seconds",
-        "How long the message that was taken last had been due.",
-    ),
-    Description::counter(
-        "messages_consumed_total",
-        "Messages worked on, by what became of them. One that comes again counts again.",
-    )
-    .by(&[("outcome", &["done", "requeued", "dead"])]),
-];
+/// What the broker said to a message.
+pub(crate) struct Published(pub(crate) Result<(), PublishError>);
 
-/// Of processes that consume a queue; which reasons there are is their own.
-pub const DEAD_LETTERS: Description = Description::counter(
+impl Label for Published {
+    const NAME: &'static str = "outcome";
+    const VALUES: &'static [&'static str] = &["confirmed", "refused", "unconfirmed", "blocked"];
+
+    fn value(&self) -> &'static str {
+        self.0.map_or_else(PublishError::kind, |()| "confirmed")
+    }
+}
+
+metrics! {
+    /// Of processes that are connected to the broker.
+    pub METRICS;
+
+    /// Connections to the broker that were opened.
+    pub(crate) CONNECTIONS_OPENED: Counter<Role> = "broker_connections_opened_total";
+    /// Connections to the broker that failed, or could not be opened.
+    pub(crate) CONNECTION_FAILURES: Counter<Role> = "broker_connection_failures_total";
+    /// Messages that were published and are not confirmed yet.
+    pub(crate) CONFIRMS_IN_FLIGHT: Gauge = "broker_confirms_in_flight", from_zero();
+    /// How long it took until a message was sent and the broker had confirmed or refused it.
+    pub(crate) CONFIRM_DURATION: Histogram =
+        "broker_confirm_duration_seconds" in buckets::SECONDS;
+    /// Messages published, by what the broker said in time. What is not confirmed is published
+    /// again, or goes to the spool, and counts each time.
+    pub(crate) PUBLISHES: Counter<Published> = "broker_publishes_total";
+}
+
+metrics! {
+    /// Of processes that consume a queue.
+    pub CONSUMER_METRICS;
+
+    /// How long messages had been due when they were taken: the time since they were published,
+    /// less their delay. The clocks of two hosts are compared.
+    pub(crate) LAG: Histogram = "consumer_lag_seconds" in buckets::LATE_SECONDS;
+    /// How long the message that was taken last had been due.
+    pub(crate) LAST_LAG: Gauge = "consumer_last_lag_seconds";
+    /// Messages worked on, by what became of them. One that comes again counts again.
+    pub(crate) MESSAGES_CONSUMED: Counter<Outcome> = "messages_consumed_total";
+}
+
+label! {
+    /// Why a consumer gives a message up.
+    pub enum GivenUp: "reason" {
+        /// It cannot be worked on.
+        Unprocessable = "unprocessable",
+    }
+}
+
+/// Of processes that consume a queue. Some of them have further reasons.
+pub const DEAD_LETTERS: Counter<GivenUp> = Counter::<GivenUp>::new(
     "dead_letters_total",
     "Messages published to objects.dead, by the kind of reason.",
 );

@@ -25,6 +25,7 @@ use crate::connection::{Broker, BrokerError};
 use crate::headers::Headers;
 use crate::lag::set_due;
 use crate::lane::{Lanes, WINDOW};
+use crate::metrics::{CONFIRM_DURATION, CONFIRMS_IN_FLIGHT, PUBLISHES, Published, Role};
 use crate::spans;
 use crate::supervisor::Session;
 use crate::topology::{Queue, Topology};
@@ -116,12 +117,12 @@ struct Outcomes {
 
 impl Outcomes {
     fn new() -> Self {
-        let counter = |outcome| metrics::counter!("broker_publishes_total", "outcome" => outcome);
+        let counter = |published| PUBLISHES.of(&Published(published));
         Self {
-            confirmed: counter("confirmed"),
-            refused: counter(PublishError::Refused.kind()),
-            unconfirmed: counter(PublishError::Unconfirmed.kind()),
-            blocked: counter(PublishError::Blocked.kind()),
+            confirmed: counter(Ok(())),
+            refused: counter(Err(PublishError::Refused)),
+            unconfirmed: counter(Err(PublishError::Unconfirmed)),
+            blocked: counter(Err(PublishError::Blocked)),
         }
     }
 
@@ -150,7 +151,7 @@ impl Publisher {
                 requests: receiver,
             };
             tokio::select! {
-                () = broker.supervise("publisher", &dependency, &stop, &mut session) => {}
+                () = broker.supervise(Role::Publisher, &dependency, &stop, &mut session) => {}
                 () = stop.closing() => {}
             }
         };
@@ -401,8 +402,8 @@ impl<'a> Outlet<'a> {
             exchange: topology.exchange().into(),
             channel,
             opened: Instant::now(),
-            in_flight: metrics::gauge!("broker_confirms_in_flight"),
-            confirm_duration: metrics::histogram!("broker_confirm_duration_seconds"),
+            in_flight: CONFIRMS_IN_FLIGHT.handle(),
+            confirm_duration: CONFIRM_DURATION.handle(),
         })
     }
 

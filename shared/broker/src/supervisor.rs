@@ -11,11 +11,13 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::{Stream, StreamExt};
 use lapin::{Channel, Connection, Event};
 use lifecycle::{Dependency, Shutdown};
+use metric_definitions::Label;
 
 use crate::connection::{Broker, BrokerConnection, BrokerError};
+use crate::metrics::{CONNECTION_FAILURES, CONNECTIONS_OPENED, Role};
 
 /// Work that needs a connection, done anew on each one.
-pub trait Session: Send {
+pub(crate) trait Session: Send {
     /// Works until it is finished (`Ok`), or until the connection is of no more use.
     fn run(
         &mut self,
@@ -26,9 +28,9 @@ pub trait Session: Send {
 impl Broker {
     /// Runs `session` on one connection after the other, until it finishes or the shut-down begins
     /// while there is no connection. A session itself decides how it ends at the shut-down.
-    pub async fn supervise(
+    pub(crate) async fn supervise(
         &self,
-        role: &'static str,
+        role: Role,
         dependency: &Dependency,
         shutdown: &Shutdown,
         session: &mut impl Session,
@@ -40,7 +42,7 @@ impl Broker {
                 Ok(()) => return,
                 Err(error) => dependency.down(&error),
             }
-            metrics::counter!("broker_connection_failures_total", "role" => role).increment(1);
+            CONNECTION_FAILURES.of(&role).increment(1);
             if started.elapsed() > self.timeout() {
                 delays = backoff();
             }
@@ -52,7 +54,7 @@ impl Broker {
 
     async fn run_session(
         &self,
-        role: &'static str,
+        role: Role,
         dependency: &Dependency,
         shutdown: &Shutdown,
         session: &mut impl Session,
@@ -61,7 +63,7 @@ impl Broker {
             opened = self.open(role) => opened?,
             () = shutdown.begun() => return Ok(()),
         };
-        metrics::counter!("broker_connections_opened_total", "role" => role).increment(1);
+        CONNECTIONS_OPENED.of(&role).increment(1);
         let events = connection.events_listener();
         dependency.up();
         let result = tokio::select! {
@@ -74,15 +76,15 @@ impl Broker {
         if !matches!(result, Err(BrokerError::Timeout(_))) {
             let closing = connection.close(200, "done".into());
             if let Err(error) = self.bounded("closing", closing).await {
-                tracing::debug!(%error, role, "connection was not closed in order");
+                tracing::debug!(%error, role = role.value(), "connection was not closed in order");
             }
         }
         result
     }
 
     /// Connects, and declares the topology.
-    async fn open(&self, role: &'static str) -> Result<(BrokerConnection, Channel), BrokerError> {
-        let connection = self.connect(role).await?;
+    async fn open(&self, role: Role) -> Result<(BrokerConnection, Channel), BrokerError> {
+        let connection = self.connect(role.value()).await?;
         let channel = self.declare(&connection, self.topology()).await?;
         Ok((connection, channel))
     }

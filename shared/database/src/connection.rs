@@ -30,6 +30,7 @@ use tokio_util::either::Either;
 
 use crate::database_url::{DatabaseUrl, POSTGRES};
 use crate::error::reason;
+use crate::metrics::CONNECTIONS_OPENED;
 
 /// How long a connection is idle before the kernel asks the server's host whether it is still there,
 /// and the time between two such questions.
@@ -164,7 +165,7 @@ impl Connector {
             // A future that is far larger than all others, and rarely needed.
             match Box::pin(self.connect_to(&server, silence, count > 1)).await {
                 Ok(connection) => {
-                    metrics::counter!("database_connections_opened_total").increment(1);
+                    CONNECTIONS_OPENED.increment(1);
                     *self.last() = Some(server.address);
                     return Ok(connection);
                 }

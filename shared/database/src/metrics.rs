@@ -1,15 +1,13 @@
 //! Metrics of processes that are connected to the database.
 
-use metric_definitions::Description;
+use metric_definitions::{Counter, metrics};
 
-/// Of processes that are connected to the database.
-pub const METRICS: &[Description] = &[
-    Description::counter(
-        "database_connections_opened_total",
-        "Connections to the database that were opened.",
-    ),
-    Description::counter(
-        "database_conflicts_total",
-        "Statements that lost against a concurrent one and were tried again at once.",
-    ),
-];
+metrics! {
+    /// Of processes that are connected to the database.
+    pub METRICS;
+
+    /// Connections to the database that were opened.
+    pub(crate) CONNECTIONS_OPENED: Counter = "database_connections_opened_total";
+    /// Statements that lost against a concurrent one and were tried again at once.
+    pub(crate) CONFLICTS: Counter = "database_conflicts_total";
+}

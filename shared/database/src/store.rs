@@ -22,6 +22,7 @@ use crate::connection::Connection;
 use crate::connection::Connector;
 use crate::database_url::DatabaseUrl;
 use crate::error::StoreError;
+use crate::metrics::CONFLICTS;
 use crate::schema::Look;
 use crate::statement::Statement;
 
@@ -225,7 +226,7 @@ impl Store {
             }
             span.fails_unless_done("given up", &error);
             if error.is_conflict() {
-                metrics::counter!("database_conflicts_total").increment(1);
+                CONFLICTS.increment(1);
             } else {
                 self.dependency.down(&error);
                 trouble.get_or_insert_with(|| self.troubles.begin());

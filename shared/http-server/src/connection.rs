@@ -24,6 +24,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::awaited::Awaited;
 use crate::client::Client;
 use crate::head;
+use crate::metrics::{
+    CONNECTIONS_DISPLACED, CONNECTIONS_REFUSED, REQUESTS_MALFORMED, REQUESTS_PANICKED,
+};
 use crate::request_body::{Exchange, RequestBody};
 use crate::server::{Server, Service};
 use crate::stream::ClientStream;
@@ -78,7 +81,7 @@ impl<S: Service> Server<S> {
                 tracing::debug!(%remote, "connection closed, since no request came");
             }
             () = client.dismissed() => {
-                metrics::counter!("http_connections_displaced_total").increment(1);
+                CONNECTIONS_DISPLACED.increment(1);
                 tracing::debug!(%remote, "connection closed to make room for another one");
             }
         }
@@ -101,7 +104,7 @@ impl<S: Service> Server<S> {
         async move {
             let responding = AssertUnwindSafe(self.respond(request, remote, &exchange));
             let mut response = responding.catch_unwind().await.unwrap_or_else(|_| {
-                metrics::counter!("http_requests_panicked_total").increment(1);
+                REQUESTS_PANICKED.increment(1);
                 self.service.panicked()
             });
             if only_head {
@@ -128,7 +131,7 @@ impl<S: Service> Server<S> {
         exchange: &Exchange,
     ) -> Response<Full<Bytes>> {
         if let Err(reason) = head::check_host(&request) {
-            metrics::counter!("http_requests_malformed_total").increment(1);
+            REQUESTS_MALFORMED.increment(1);
             tracing::debug!(%remote, reason, "request refused");
             return self.service.malformed(reason);
         }
@@ -147,7 +150,7 @@ impl<S: Service> Server<S> {
     }
 
     pub(crate) async fn refuse(&self, stream: TcpStream) {
-        metrics::counter!("http_connections_refused_total").increment(1);
+        CONNECTIONS_REFUSED.increment(1);
         let mut stream = ClientStream::unheard(stream);
         let answer = async {
             stream.write_all(&self.limits.refusal).await?;
@@ -160,7 +163,7 @@ impl<S: Service> Server<S> {
 
     /// Refuses a connection without taking time for it: what cannot be sent at once is not sent.
     pub(crate) fn turn_away(&self, stream: TcpStream) {
-        metrics::counter!("http_connections_refused_total").increment(1);
+        CONNECTIONS_REFUSED.increment(1);
         let told = stream
             .into_std()
             .and_then(|mut stream| stream.write_all(&self.limits.refusal));

@@ -6,6 +6,8 @@ use http::header::{CONNECTION, HOST};
 use http::uri::Authority;
 use http::{Request, Version};
 
+use crate::metrics::REQUESTS_MALFORMED;
+
 /// Checks that a request names its host as RFC 9112, section 3.2, asks for: HTTP/1.1 once, HTTP/1.0
 /// at most once. HTTP/2 has `:authority` for it.
 pub(crate) fn check_host<B>(request: &Request<B>) -> Result<(), &'static str> {
@@ -52,7 +54,7 @@ pub(crate) fn is_persistent<B>(request: &Request<B>) -> bool {
 pub(crate) fn count_malformed(error: &(dyn Error + 'static)) {
     let error = error.downcast_ref::<hyper::Error>();
     if error.is_some_and(hyper::Error::is_parse) {
-        metrics::counter!("http_requests_malformed_total").increment(1);
+        REQUESTS_MALFORMED.increment(1);
     }
 }
 

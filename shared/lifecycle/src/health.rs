@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::metrics::{DEPENDENCY_UP, DependencyName};
+
 /// How often at the most a dependency that stays down is logged with another reason: while a server
 /// starts, each attempt to reach it can fail in another way.
 const RELOG_INTERVAL: Duration = Duration::from_secs(30);
@@ -165,7 +167,8 @@ impl Dependency {
 }
 
 fn show(dependency: &'static str, up: bool) {
-    metrics::gauge!("dependency_up", "dependency" => dependency).set(f64::from(u8::from(up)));
+    let gauge = DEPENDENCY_UP.of(&DependencyName(dependency));
+    gauge.set(f64::from(u8::from(up)));
 }
 
 #[cfg(test)]

@@ -5,6 +5,6 @@ mod health;
 mod metrics;
 mod shutdown;
 
-pub use crate::metrics::DEPENDENCY_UP;
+pub use crate::metrics::{DEPENDENCY_UP, DependencyName};
 pub use health::{Dependency, Health};
 pub use shutdown::{Shutdown, VitalTask};

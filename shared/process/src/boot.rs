@@ -11,13 +11,14 @@ use std::time::Duration;
 use clap::Args;
 use http_server::{listen, raise_limit};
 use lifecycle::{Health, Shutdown};
-use metric_definitions::{Description, announce};
+use metric_definitions::Description;
 use settings::{ConfigError, Loaded, Settings, load};
 use telemetry::{LogSettings, finish_logs, init_logs, init_metrics, write_to_stderr};
 use tokio::net::TcpListener;
 use trace::{Recording, TraceSettings};
 
 use crate::admin::{Admin, Ask, ask};
+use crate::metrics::{BUILD_INFO, Build};
 
 settings::settings! {
     /// Settings that every process has.
@@ -160,12 +161,18 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     // Before the logs, whose lost lines are counted.
-    let metrics = settings.process().metrics.then(init_metrics).transpose()?;
+    let metrics = settings.process().metrics.then(|| {
+        let all = C::METRICS.iter().copied().flatten();
+        init_metrics(all)
+    });
+    let metrics = metrics.transpose()?;
     init_logs(&settings.process().logs)?;
     raise_limit();
-    announce(C::METRICS.iter().copied().flatten());
-    let version = env!("CARGO_PKG_VERSION");
-    metrics::gauge!("build_info", "process" => C::NAME, "version" => version).set(1);
+    let build = Build {
+        process: C::NAME,
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    BUILD_INFO.of(&build).set(1);
     let shutdown = Shutdown::on_signals(settings.process().shutdown_timeout)?;
     install_tls_provider();
     let recording = Recording::begin(C::NAME, &settings.process().traces)?;

@@ -1,24 +1,35 @@
 //! Metrics that every process has.
 
-use metric_definitions::Description;
+use metric_definitions::{Description, Gauge, Labels, Values};
 
 /// Metrics that every process has.
 pub const METRICS: &[Description] = &[
-    Description::gauge(
-        "build_info",
-        "Always 1; the labels say which process of which version this is.",
-    )
-    .by(&[("process", &[]), ("version", &[])]),
-    Description::counter(
-        "log_lines_dropped_total",
-        "Log lines that nobody read in time, or that could not be written, as on a full disk.",
-    ),
-    Description::counter(
-        "trace_spans_exported_total",
-        "Spans that the collector has taken.",
-    ),
-    Description::counter(
-        "trace_spans_dropped_total",
-        "Spans that the collector did not take, or that found no place among those that wait for it.",
-    ),
+    BUILD_INFO.description(),
+    telemetry::LOG_LINES_DROPPED.description(),
+    trace::SPANS_EXPORTED.description(),
+    trace::SPANS_DROPPED.description(),
 ];
+
+pub(crate) const BUILD_INFO: Gauge<Build> = Gauge::<Build>::new(
+    "build_info",
+    "Always 1; the labels say which process of which version this is.",
+);
+
+/// The process that this binary is.
+pub(crate) struct Build {
+    pub(crate) process: &'static str,
+    pub(crate) version: &'static str,
+}
+
+impl Labels for Build {
+    const ALL: &'static [Values] = &[("process", &[]), ("version", &[])];
+
+    fn pairs(&self) -> Vec<metrics::Label> {
+        let values = [self.process, self.version].into_iter();
+        let names = Self::ALL.iter().map(|(name, _)| *name);
+        let pairs = names.zip(values);
+        pairs
+            .map(|(name, value)| metrics::Label::from_static_parts(name, value))
+            .collect()
+    }
+}

@@ -7,6 +7,7 @@ mod logs;
 pub mod profile;
 
 pub use exposition::{Exposition, init_metrics};
+pub use log_writer::LOG_LINES_DROPPED;
 pub use logs::{
     LogFilter, LogFormat, LogSettings, finish_logs, init_logs, milliseconds, write_to_stderr,
 };

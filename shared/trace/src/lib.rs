@@ -15,7 +15,7 @@ mod propagation;
 mod recorder;
 mod traces;
 
-pub use collector::{Recording, TraceSettings};
+pub use collector::{Recording, SPANS_DROPPED, SPANS_EXPORTED, TraceSettings};
 pub use propagation::TraceContext;
 pub use recorder::current;
 pub use traces::{MOST_TRACES, Spans, Traces};

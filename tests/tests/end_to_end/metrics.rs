@@ -190,9 +190,9 @@ fn assert_is(family: &Family, listed: &Description) {
     assert_eq!(family.help.as_deref(), Some(listed.help), "{name}");
     assert_eq!(family.kind.as_deref(), Some(listed.kind.name()), "{name}");
     for labels in family.samples.keys() {
-        assert_eq!(labels.len(), listed.labels.len(), "{name}: {labels:?}");
-        for (label, values) in listed.labels {
-            let value = labels.get(*label).map_or("", String::as_str);
+        assert_eq!(labels.len(), listed.labels().len(), "{name}: {labels:?}");
+        for (label, values) in listed.labels() {
+            let value = labels.get(label).map_or("", String::as_str);
             let is_known = values.is_empty() || values.contains(&value);
             assert!(!value.is_empty() && is_known, "{name}: {labels:?}");
         }
@@ -202,7 +202,7 @@ fn assert_is(family: &Family, listed: &Description) {
 /// A counter, or a histogram, is there for all its labels' values; a gauge for one at least.
 fn shows_all(family: &Family, listed: &Description) -> bool {
     let combinations: usize = listed
-        .labels
+        .labels()
         .iter()
         .map(|(_, values)| values.len())
         .product();

@@ -7,6 +7,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use metric_definitions::Counter;
+
+/// What is counted of the lines that were dropped.
+pub const LOG_LINES_DROPPED: Counter = Counter::<()>::new(
+    "log_lines_dropped_total",
+    "Log lines that nobody read in time, or that could not be written, as on a full disk.",
+);
+
 /// Bytes of the lines that may wait; further lines are dropped.
 const QUEUE_BYTES: usize = 4 << 20;
 
@@ -132,7 +140,7 @@ impl Shared {
 impl Queue {
     fn drop_line(&mut self) {
         self.dropped += 1;
-        metrics::counter!("log_lines_dropped_total").increment(1);
+        LOG_LINES_DROPPED.increment(1);
     }
 
     /// How many dropped lines are to be spoken of now. A reader that only just keeps up is told later.

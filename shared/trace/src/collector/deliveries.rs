@@ -4,7 +4,20 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use metric_definitions::Counter;
 use opentelemetry_sdk::error::OTelSdkResult;
+
+/// What is counted of the spans that the collector took.
+pub const SPANS_EXPORTED: Counter = Counter::<()>::new(
+    "trace_spans_exported_total",
+    "Spans that the collector has taken.",
+);
+
+/// What is counted of the spans that it did not take.
+pub const SPANS_DROPPED: Counter = Counter::<()>::new(
+    "trace_spans_dropped_total",
+    "Spans that the collector did not take, or that found no place among those that wait for it.",
+);
 
 /// How often at the most it is logged that spans are dropped.
 const LOG_INTERVAL: Duration = Duration::from_mins(5);
@@ -66,7 +79,7 @@ impl Deliveries {
     /// Notes what became of a batch.
     pub(super) fn note(&self, count: usize, result: &OTelSdkResult) {
         if result.is_ok() {
-            metrics::counter!("trace_spans_exported_total").increment(count as u64);
+            SPANS_EXPORTED.increment(count as u64);
         } else {
             dropped(count);
         }
@@ -91,7 +104,7 @@ impl Deliveries {
 
 /// Counts spans that will not be sent.
 pub(super) fn dropped(count: usize) {
-    metrics::counter!("trace_spans_dropped_total").increment(count as u64);
+    SPANS_DROPPED.increment(count as u64);
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ mod deliveries;
 mod zipkin;
 
 use deliveries::Deliveries;
+pub use deliveries::{SPANS_DROPPED, SPANS_EXPORTED};
 
 /// How many spans may wait to be sent; further ones are dropped.
 const QUEUE: usize = 8_192;

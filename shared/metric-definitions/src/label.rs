@@ -1,0 +1,62 @@
+/// Name of a label, and the values that it can have: none if they are not known beforehand.
+pub type Values = (&'static str, &'static [&'static str]);
+
+/// The one label of a metric.
+pub trait Label {
+    /// Name of the label.
+    const NAME: &'static str;
+    /// All values that it can have: none if they are not known beforehand.
+    const VALUES: &'static [&'static str];
+
+    /// The value as a metric shows it.
+    fn value(&self) -> &'static str;
+}
+
+/// The labels of a metric: none, a [`Label`], or several.
+pub trait Labels {
+    /// What there is of each.
+    const ALL: &'static [Values];
+
+    /// Name and value of each.
+    fn pairs(&self) -> Vec<metrics::Label>;
+}
+
+impl Labels for () {
+    const ALL: &'static [Values] = &[];
+
+    fn pairs(&self) -> Vec<metrics::Label> {
+        Vec::new()
+    }
+}
+
+impl<L: Label> Labels for L {
+    const ALL: &'static [Values] = &[(L::NAME, L::VALUES)];
+
+    fn pairs(&self) -> Vec<metrics::Label> {
+        vec![metrics::Label::from_static_parts(L::NAME, self.value())]
+    }
+}
+
+/// Defines an enum that is a [`Label`].
+#[macro_export]
+macro_rules! label {
+    (
+        $(#[$about:meta])*
+        $visibility:vis enum $Label:ident: $name:literal {
+            $($(#[$meta:meta])* $Variant:ident = $value:literal),+ $(,)?
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        $visibility enum $Label { $($(#[$meta])* $Variant),+ }
+
+        impl $crate::Label for $Label {
+            const NAME: &'static str = $name;
+            const VALUES: &'static [&'static str] = &[$($value),+];
+
+            fn value(&self) -> &'static str {
+                match self { $(Self::$Variant => $value),+ }
+            }
+        }
+    };
+}
