@@ -8,7 +8,7 @@ use broker::{BrokerSettings, Delay};
 use database::DatabaseSettings;
 use metric_definitions::Description;
 use process::{Process, ProcessSettings};
-use settings::{ByteSize, Value, Wait};
+use settings::{ByteSize, DurationOrZero, Value};
 use url::Url;
 
 use crate::retry::RetryDelays;
@@ -45,7 +45,7 @@ settings::settings! {
         pub write_batch: NonZeroUsize = "1000" in "1"..="50000",
         /// How long a row waits for others to be stored with. Each statement has a message that deletes
         /// its rows, and the broker passes on some 15,000 of those a second.
-        pub write_linger: Wait = "2ms" in "0s"..="1m",
+        pub write_linger: DurationOrZero = "2ms" in "0s"..="1m",
         /// Maximum number of statements at work at once.
         pub write_concurrency: NonZeroUsize = "2" in "1"..="1000",
     } with {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker::{Attempt, Delay, Queue};
-use settings::{Value, parse_with_envy};
+use settings::Value;
 
 use crate::answer::{Failure, Reason};
 
@@ -16,9 +16,11 @@ const MOST: usize = 32;
 
 impl Value for RetryDelays {
     fn parse(raw: &str) -> Result<Self, String> {
-        let delays: Vec<String> = raw.split(',').map(|part| part.trim().to_owned()).collect();
-        match parse_with_envy::<Vec<Delay>>(&delays.join(","))? {
-            delays if delays.is_empty() => Err("at least one delay is needed".to_owned()),
+        if raw.is_empty() {
+            return Err("at least one delay is needed".to_owned());
+        }
+        let delays: Result<Vec<_>, _> = raw.split(',').map(Delay::parse).collect();
+        match delays? {
             delays if delays.len() > MOST => Err(format!("more than {MOST} delays")),
             delays => Ok(Self(delays)),
         }

@@ -8,7 +8,7 @@ use broker::BrokerSettings;
 use database::DatabaseSettings;
 use metric_definitions::Description;
 use process::{Process, ProcessSettings};
-use settings::Wait;
+use settings::DurationOrZero;
 
 settings::settings! {
     /// Settings of `janitor`.
@@ -26,13 +26,13 @@ settings::settings! {
         pub delete_concurrency: NonZeroUsize = "2" in "1"..="1000",
         /// How long rows that have expired wait for others that are about to, to be deleted in one
         /// statement. A row that is alone waits for none.
-        pub delete_linger: Wait = "2ms" in "0s"..="1m",
+        pub delete_linger: DurationOrZero = "2ms" in "0s"..="1m",
         /// How often the sweep looks for overdue rows that no message has deleted. They are deleted at
         /// most this plus SWEEP_GRACE after their expiry.
         pub sweep_interval: Duration = "500ms" in "10ms"..="1day",
         /// How long a row must be overdue before the sweep takes it, so that the sweep leaves alone
         /// what a message is about to delete.
-        pub sweep_grace: Wait = "1s" in "0s"..="1day",
+        pub sweep_grace: DurationOrZero = "1s" in "0s"..="1day",
         /// Maximum number of rows that the sweep deletes in one statement. Between two statements it
         /// waits for as long as the first one took.
         pub sweep_batch: NonZeroUsize = "1000" in "1"..="100000",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use metric_definitions::Description;
 use process::{Process, ProcessSettings};
-use settings::{Ratio, Wait};
+use settings::{DurationOrZero, Ratio};
 use url::Url;
 
 settings::settings! {
@@ -27,9 +27,9 @@ settings::settings! {
         /// How many different ids there are, from 0.
         pub object_count: NonZeroU16 = "100" in "1"..="65535",
         /// Shortest time that a look-up takes.
-        pub latency_min: Wait = "300ms" in "0s"..="1h",
+        pub latency_min: DurationOrZero = "300ms" in "0s"..="1h",
         /// Longest time that a look-up takes.
-        pub latency_max: Wait = "4300ms" in "0s"..="1h",
+        pub latency_max: DurationOrZero = "4300ms" in "0s"..="1h",
         /// Share of look-ups that are answered 500.
         pub error_ratio: Ratio = "0",
         /// Share of look-ups that take as long as SLOW_LATENCY.

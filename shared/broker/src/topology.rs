@@ -11,8 +11,7 @@
 use std::time::Duration;
 
 use lapin::types::{AMQPValue, FieldTable};
-use serde::Deserialize;
-use settings::{Value, parse_with_envy};
+use settings::Value;
 
 /// How often a message may come back to a work queue before the broker gives it up to
 /// `objects.dead`. Only a message that again and again kills its consumer, or loses its
@@ -25,8 +24,7 @@ const WORK_DELIVERY_LIMIT: i64 = 1_000;
 const KEPT_DELIVERY_LIMIT: i64 = 1_000_000_000;
 
 /// How long messages stay in a delay queue: whole milliseconds, 1 ms to 49 days.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Delay(u32);
 
 impl Delay {
@@ -50,23 +48,15 @@ impl Delay {
     }
 }
 
-impl TryFrom<String> for Delay {
-    type Error = String;
-
-    fn try_from(raw: String) -> Result<Self, String> {
-        let duration = <Duration as Value>::parse(&raw)?;
+impl Value for Delay {
+    fn parse(raw: &str) -> Result<Self, String> {
+        let duration = <Duration as Value>::parse(raw)?;
         let millis =
             u32::try_from(duration.as_millis()).map_err(|_| "longer than 49 days".to_owned())?;
         if millis == 0 || duration.subsec_nanos() % 1_000_000 != 0 {
             return Err("not a whole number of milliseconds, from 1ms".to_owned());
         }
         Ok(Self(millis))
-    }
-}
-
-impl Value for Delay {
-    fn parse(raw: &str) -> Result<Self, String> {
-        parse_with_envy(raw)
     }
 
     fn show(&self) -> String {
@@ -209,7 +199,7 @@ impl Topology {
     /// The queue with this name; `None` where the pipeline has no such queue.
     #[must_use]
     pub fn queue(&self, name: &str) -> Option<Queue> {
-        let delay = |millis: &str| Delay::try_from(format!("{millis}ms")).ok();
+        let delay = |millis: &str| Delay::parse(&format!("{millis}ms")).ok();
         let core = CORE.into_iter().find(|queue| self.name(*queue) == name);
         let own = name.strip_prefix(&self.prefix)?;
         let retry = own.strip_prefix(RETRY).and_then(delay);

@@ -13,16 +13,16 @@ use thiserror::Error;
 
 mod value;
 
-pub use value::{ByteSize, ENCODE, Ratio, Value, Wait, mask_password, parse_url, parse_with_envy};
+pub use value::{ByteSize, DurationOrZero, ENCODE, Ratio, Value, mask_password, parse_url};
 
 /// One setting, as `--help` and the README list it.
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// Name in snake case: `object_ttl`.
     pub name: &'static str,
-    /// Value in force where none is given, written as a user would write it.
+    /// Its value if the user gives none, written as a user would write it.
     pub default: &'static str,
-    /// What it does and why one would change it.
+    /// What it does, and why a user would change it.
     pub help: String,
     /// Least and largest value, written as a user would write them.
     pub bounds: Option<Bounds>,
@@ -54,6 +54,14 @@ impl Spec {
         Self { bounds, ..self }
     }
 
+    /// The same with another default, if this is the setting `name`.
+    #[must_use]
+    pub fn with_default(self, name: &str, default: &'static str) -> Self {
+        let is_meant = self.name == name;
+        let default = if is_meant { default } else { self.default };
+        Self { default, ..self }
+    }
+
     /// Name of the environment variable: `OBJECT_TTL`.
     #[must_use]
     pub fn variable(&self) -> String {
@@ -72,41 +80,65 @@ pub trait Settings: Sized {
     /// Every setting of the group, in the order of `--help`.
     fn specs() -> Vec<Spec>;
 
-    /// Takes the group's values. `None` where one is wrong; `values` then holds the reasons, those
-    /// of every other wrong setting included.
+    /// Takes the group's values. `None` if one is wrong; `values` then holds the reason of each wrong
+    /// setting.
     fn read(values: &mut Values) -> Option<Self>;
 
     /// Whether the values go together.
     ///
     /// # Errors
-    /// Names the settings that do not, and says why.
+    /// Names the settings that do not go together, and says why.
     fn check(&self) -> Result<(), String>;
 
     /// Name and masked value of every setting in force.
     fn show(&self) -> Vec<(&'static str, String)>;
 }
 
-/// The raw values given by the user, and what turned out to be wrong with them.
-#[derive(Debug, Default)]
+/// The raw value of each setting by name, and what turned out to be wrong with them.
+#[derive(Debug)]
 pub struct Values {
-    raw: BTreeMap<&'static str, String>,
+    raw: BTreeMap<String, String>,
     wrong: Vec<String>,
 }
 
 impl Values {
-    /// Reads one setting, falling back to its default.
-    pub fn read<T: Value>(&mut self, name: &'static str, default: &str) -> Option<T> {
-        self.read_if::<T>(name, default, |_| Ok(()))
+    /// The defaults, and in their place what the environment says. An empty variable, or a blank one,
+    /// counts as not set: compose files write `${NAME:-}` for what is optional.
+    fn new(specs: &[Spec], environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let (mut given, mut wrong) = (Vec::new(), Vec::new());
+        for (variable, raw) in environment {
+            let Some(spec) = specs.iter().find(|spec| variable == *spec.variable()) else {
+                continue;
+            };
+            match raw.into_string() {
+                Ok(raw) if raw.trim().is_empty() => {}
+                Ok(raw) => given.push((spec.variable(), raw)),
+                Err(_) => wrong.push(format!("{}: not valid UTF-8", spec.variable())),
+            }
+        }
+        let defaults = specs.iter();
+        let defaults = defaults.map(|spec| (spec.name.to_owned(), spec.default.to_owned()));
+        let mut raw: BTreeMap<String, String> = defaults.collect();
+        // The names of variables in lower case, as envy gives them, are those of the settings.
+        match envy::from_iter::<_, BTreeMap<String, String>>(given) {
+            Ok(given) => raw.extend(given),
+            Err(error) => wrong.push(error.to_string()),
+        }
+        Self { raw, wrong }
     }
 
-    /// The same for a setting whose value lies between two.
+    /// Reads one setting.
+    pub fn read<T: Value>(&mut self, name: &'static str) -> Option<T> {
+        self.read_if::<T>(name, |_| Ok(()))
+    }
+
+    /// Reads a setting whose value lies between two.
     pub fn read_within<T: Value + PartialOrd>(
         &mut self,
         name: &'static str,
-        default: &str,
         (least, most): Bounds,
     ) -> Option<T> {
-        self.read_if::<T>(name, default, |value| {
+        self.read_if::<T>(name, |value| {
             let is_within = T::parse(least).is_ok_and(|least| least <= *value)
                 && T::parse(most).is_ok_and(|most| *value <= most);
             is_within
@@ -118,10 +150,9 @@ impl Values {
     fn read_if<T: Value>(
         &mut self,
         name: &'static str,
-        default: &str,
         check: impl FnOnce(&T) -> Result<(), String>,
     ) -> Option<T> {
-        let raw = self.raw.get(name).map_or(default, String::as_str).trim();
+        let raw = self.raw.get(name).map_or("", |raw| raw.trim());
         let value = T::parse(raw).and_then(|value| check(&value).map(|()| value));
         value
             .map_err(|reason| {
@@ -134,7 +165,8 @@ impl Values {
 }
 
 /// Declares a group of settings as a struct with [`Settings`]; `in` gives the bounds of a value, `with`
-/// names the groups that are included, and `check` a function that says whether values go together.
+/// names the groups that are included, `where` another default of a setting of such a group, and `check`
+/// a function that says whether values go together.
 ///
 /// ```
 /// settings::settings! {
@@ -147,11 +179,11 @@ impl Values {
 /// ```
 #[macro_export]
 macro_rules! settings {
-    (@read $values:ident, $Type:ty, $name:expr, $default:literal) => {
-        $values.read::<$Type>($name, $default)
+    (@read $values:ident, $Type:ty, $name:expr) => {
+        $values.read::<$Type>($name)
     };
-    (@read $values:ident, $Type:ty, $name:expr, $default:literal, $least:literal, $most:literal) => {
-        $values.read_within::<$Type>($name, $default, ($least, $most))
+    (@read $values:ident, $Type:ty, $name:expr, $least:literal, $most:literal) => {
+        $values.read_within::<$Type>($name, ($least, $most))
     };
     (
         $(#[$meta:meta])*
@@ -159,7 +191,8 @@ macro_rules! settings {
             $( $(#[doc = $help:literal])+ pub $field:ident : $Type:ty = $default:literal
                 $(in $least:literal ..= $most:literal)?, )*
         } with {
-            $( $(#[doc = $about:literal])+ pub $group:ident : $Group:ty, )*
+            $( $(#[doc = $about:literal])+ pub $group:ident : $Group:ty
+                $(where $setting:ident = $other:literal)?, )*
         } $(check $check:path)?
     ) => {
         $(#[$meta])*
@@ -175,15 +208,18 @@ macro_rules! settings {
                     $( $crate::Spec::new(stringify!($field), $default, &[$($help),+])
                         .within(None $(.or(Some(($least, $most))))?), )*
                 ];
-                let groups: Vec<Vec<$crate::Spec>> =
-                    vec![$( <$Group as $crate::Settings>::specs() ),*];
+                let groups: Vec<Vec<$crate::Spec>> = vec![$(
+                    <$Group as $crate::Settings>::specs().into_iter()
+                        $(.map(|spec| spec.with_default(stringify!($setting), $other)))?
+                        .collect()
+                ),*];
                 own.into_iter().chain(groups.into_iter().flatten()).collect()
             }
 
             fn read(values: &mut $crate::Values) -> Option<Self> {
                 // Every setting is read before the first `?`, so that all errors are found.
                 $( let $field = $crate::settings!(
-                    @read values, $Type, stringify!($field), $default $(, $least, $most)?
+                    @read values, $Type, stringify!($field) $(, $least, $most)?
                 ); )*
                 $( let $group = <$Group as $crate::Settings>::read(values); )*
                 Some(Self { $( $field: $field?, )* $( $group: $group?, )* })
@@ -240,15 +276,15 @@ pub fn load<C: Settings, A: Args>(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded<C, A>, ConfigError> {
     let specs = C::specs();
-    let mut values = from_environment(&specs, environment);
-    // The arguments bring their own documentation along, which is not that of the binary.
+    let mut values = Values::new(&specs, environment);
+    // The arguments have documentation too, which is not that of the binary.
     let command = A::augment_args(command(name, &specs))
         .about(about)
         .long_about(None);
     let mut matches = command.try_get_matches_from(arguments)?;
     for spec in &specs {
         if let Some(raw) = matches.remove_one::<String>(spec.name) {
-            values.raw.insert(spec.name, raw);
+            values.raw.insert(spec.name.to_owned(), raw);
         }
     }
     let arguments = A::from_arg_matches_mut(&mut matches)?;
@@ -262,31 +298,6 @@ pub fn load<C: Settings, A: Args>(
         },
         _ => Err(ConfigError::Invalid(values.wrong)),
     }
-}
-
-/// An empty variable, or a blank one, counts as not set: compose files write `${NAME:-}` for what is optional.
-fn from_environment(
-    specs: &[Spec],
-    environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Values {
-    let by_variable: BTreeMap<OsString, &'static str> = specs
-        .iter()
-        .map(|spec| (spec.variable().into(), spec.name))
-        .collect();
-    let mut values = Values::default();
-    for (variable, raw) in environment {
-        let Some(name) = by_variable.get(&variable) else {
-            continue;
-        };
-        match raw.into_string() {
-            Ok(raw) if raw.trim().is_empty() => {}
-            Ok(raw) => drop(values.raw.insert(name, raw)),
-            Err(_) => values
-                .wrong
-                .push(format!("{}: not valid UTF-8", name.to_uppercase())),
-        }
-    }
-    values
 }
 
 fn command(name: &'static str, specs: &[Spec]) -> Command {

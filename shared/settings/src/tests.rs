@@ -28,7 +28,7 @@ crate::settings! {
         pub word: Word = "none",
     } with {
         /// A group.
-        pub inner: Inner,
+        pub inner: Inner where period = "20s",
     } check sizes
 }
 
@@ -74,6 +74,15 @@ fn a_flag_wins_over_the_environment_which_wins_over_the_default() {
     assert_eq!(settings.count.get(), 5);
     assert_eq!(settings.inner.period, Duration::from_millis(250));
     assert_eq!(settings.size.bytes(), 1 << 20);
+}
+
+#[test]
+fn a_group_can_have_another_default_where_it_is_included() {
+    assert_eq!(Inner::specs()[0].default, "30s");
+    let settings = load_from(&[], &[]).unwrap().settings;
+    assert_eq!(settings.inner.period, Duration::from_secs(20));
+    let help = load_from(&["--help"], &[]).unwrap_err().to_string();
+    assert!(help.contains("default: \"20s\""), "{help}");
 }
 
 #[test]

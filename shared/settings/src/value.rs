@@ -1,11 +1,9 @@
 //! The types that settings can have.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
+use std::str::FromStr;
 use std::time::Duration;
-
-use serde::de::DeserializeOwned;
 
 /// A type that a setting can have.
 pub trait Value: Sized {
@@ -22,29 +20,17 @@ pub trait Value: Sized {
     fn show(&self) -> String;
 }
 
-/// Parses `raw` as envy does: numbers, booleans, units, and lists separated by commas.
-///
-/// # Errors
-/// Says why `raw` is not a `T`.
-pub fn parse_with_envy<T: DeserializeOwned>(raw: &str) -> Result<T, String> {
-    const KEY: &str = "value";
-    let pair = [(KEY.to_owned(), raw.trim().to_owned())];
-    let mut parsed: BTreeMap<String, T> = envy::from_iter(pair).map_err(|error| {
-        let reason = error.to_string();
-        reason
-            .split(" while parsing")
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    })?;
-    parsed.remove(KEY).ok_or_else(|| "no value".to_owned())
+fn from_text<T: FromStr<Err: ToString>>(raw: &str) -> Result<T, String> {
+    raw.trim()
+        .parse()
+        .map_err(|error: T::Err| error.to_string())
 }
 
-macro_rules! value_with_envy {
+macro_rules! value_from_text {
     ($($Type:ty),*) => {$(
         impl Value for $Type {
             fn parse(raw: &str) -> Result<Self, String> {
-                parse_with_envy(raw)
+                from_text(raw)
             }
 
             fn show(&self) -> String {
@@ -53,13 +39,15 @@ macro_rules! value_with_envy {
         }
     )*};
 }
-value_with_envy!(bool, u64, NonZeroU16, NonZeroUsize, SocketAddr);
+value_from_text!(bool, u64, NonZeroU16, NonZeroUsize, SocketAddr);
 
 impl Value for Duration {
     fn parse(raw: &str) -> Result<Self, String> {
-        match Wait::parse(raw)? {
-            Wait(duration) if duration < Self::from_millis(1) => Err("shorter than 1ms".to_owned()),
-            Wait(duration) => Ok(duration),
+        match DurationOrZero::parse(raw)? {
+            DurationOrZero(duration) if duration < Self::from_millis(1) => {
+                Err("shorter than 1ms".to_owned())
+            }
+            DurationOrZero(duration) => Ok(duration),
         }
     }
 
@@ -68,11 +56,11 @@ impl Value for Duration {
     }
 }
 
-/// A duration that may be 0, as a time-out or an interval may not.
+/// A duration that may be 0. A time-out or an interval may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Wait(pub Duration);
+pub struct DurationOrZero(pub Duration);
 
-impl Value for Wait {
+impl Value for DurationOrZero {
     fn parse(raw: &str) -> Result<Self, String> {
         humantime::parse_duration(raw.trim())
             .map(Self)
@@ -84,14 +72,14 @@ impl Value for Wait {
     }
 }
 
-/// What to do about a URL whose parts are not where they were meant to be.
+/// Advice for a URL whose parts are not where they were meant to be.
 pub const ENCODE: &str = "if user or password have other characters than letters and digits, \
      percent-encode those (/ is %2F, ? is %3F, # is %23, @ is %40)";
 
 /// Parses a URL that may hold a password. No error shows any part of it.
 ///
 /// # Errors
-/// It is none, or not the one that was meant: what comes after its host has an `@`.
+/// `raw` is no URL, or has an `@` after its host, so that it is not the URL that was meant.
 pub fn parse_url(raw: &str) -> Result<url::Url, String> {
     let url = url::Url::parse(raw.trim()).map_err(|error| {
         if raw.contains('@') {
@@ -143,7 +131,7 @@ pub fn mask_password(url: &url::Url) -> String {
 pub struct Ratio(f64);
 
 impl Ratio {
-    /// The number itself.
+    /// The number.
     #[must_use]
     pub fn get(self) -> f64 {
         self.0
@@ -152,7 +140,7 @@ impl Ratio {
 
 impl Value for Ratio {
     fn parse(raw: &str) -> Result<Self, String> {
-        let ratio = parse_with_envy::<f64>(raw)?;
+        let ratio: f64 = from_text(raw)?;
         if (0.0..=1.0).contains(&ratio) {
             Ok(Self(ratio))
         } else {
@@ -188,7 +176,7 @@ impl Value for ByteSize {
             "GiB" => 1 << 30,
             unit => return Err(format!("{unit:?} is not B, KiB, MiB or GiB")),
         };
-        let number: usize = parse_with_envy(&raw[..digits])?;
+        let number: usize = from_text(&raw[..digits])?;
         number
             .checked_mul(unit)
             .map(Self)
@@ -240,7 +228,10 @@ mod tests {
             <Duration as Value>::parse("1ms").unwrap(),
             Duration::from_millis(1)
         );
-        assert_eq!(Wait::parse("0s").unwrap(), Wait(Duration::ZERO));
+        assert_eq!(
+            DurationOrZero::parse("0s").unwrap(),
+            DurationOrZero(Duration::ZERO)
+        );
     }
 
     #[test]

@@ -7,8 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde::Deserialize;
-use settings::{Value, parse_with_envy};
+use settings::Value;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format;
@@ -17,8 +16,7 @@ use crate::log_lines::WithTrace;
 use crate::log_writer::LogWriter;
 
 /// How log lines are written.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
     Text,
@@ -28,7 +26,11 @@ pub enum LogFormat {
 
 impl Value for LogFormat {
     fn parse(raw: &str) -> Result<Self, String> {
-        parse_with_envy(raw)
+        match raw {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("{raw:?} is not text or json")),
+        }
     }
 
     fn show(&self) -> String {
