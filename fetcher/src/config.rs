@@ -1,13 +1,12 @@
 //! Settings of `fetcher`.
 
-use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
 
 use broker::{BrokerSettings, Delay};
 use database::DatabaseSettings;
 use metric_definitions::Description;
-use process::{Process, ProcessSettings};
+use process::{ProcessConfig, ProcessSettings};
 use settings::{ByteSize, DurationOrZero, Value};
 use url::Url;
 
@@ -16,8 +15,6 @@ use crate::retry::RetryDelays;
 settings::settings! {
     /// Settings of `fetcher`.
     pub struct Config {
-        /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
-        pub admin_address: SocketAddr = "127.0.0.1:6061",
         /// Address of the client service; ids are looked up at /objects/ID below it.
         pub client_url: ClientUrl = "http://localhost:9010",
         /// How long an object is kept after it was last seen online. A change applies to what is
@@ -54,11 +51,11 @@ settings::settings! {
         /// Settings of the access to the database.
         pub database: DatabaseSettings,
         /// Settings that every process has.
-        pub process: ProcessSettings,
+        pub process: ProcessSettings where admin_address = "127.0.0.1:6061",
     }
 }
 
-impl Process for Config {
+impl ProcessConfig for Config {
     const NAME: &'static str = "fetcher";
     const ABOUT: &'static str =
         "Looks ids up at the client service, stores the online objects and arms their deletion.";
@@ -70,10 +67,6 @@ impl Process for Config {
         database::METRICS,
         crate::metrics::METRICS,
     ];
-
-    fn admin_address(&self) -> SocketAddr {
-        self.admin_address
-    }
 
     fn process(&self) -> &ProcessSettings {
         &self.process

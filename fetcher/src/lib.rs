@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use broker::{Consumption, Queue, Topology};
-use process::{Context, Process};
+use process::{ProcessConfig, ProcessContext};
 use worker::Worker;
 
 pub mod answer;
@@ -34,7 +34,7 @@ const BULK_PART: u16 = 4;
 ///
 /// # Errors
 /// A task ended before its time.
-pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
+pub async fn run(config: Config, context: ProcessContext) -> anyhow::Result<()> {
     let (broker, database) = (&config.broker, &config.database);
     let client_service = context.health.awaited("client service");
     let mut worker =

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use broker::BrokerSettings;
 use metric_definitions::Description;
-use process::{Process, ProcessSettings};
+use process::{ProcessConfig, ProcessSettings};
 use settings::ByteSize;
 
 use crate::spool::SpoolDirectory;
@@ -17,8 +17,6 @@ settings::settings! {
         /// Address that callbacks are accepted on: [::] by IPv6 and IPv4, and by IPv4 alone where the
         /// host has no IPv6.
         pub listen_address: SocketAddr = "[::]:9090",
-        /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
-        pub admin_address: SocketAddr = "127.0.0.1:6060",
         /// Maximum number of ids in one message. 50 ids in a message move 25 times as many ids a second as
         /// single ones; larger chunks spread less evenly over the fetchers. IDS_LIMIT may be 10,000
         /// of them.
@@ -79,7 +77,7 @@ fn messages(config: &Config) -> Result<(), String> {
     ))
 }
 
-impl Process for Config {
+impl ProcessConfig for Config {
     const NAME: &'static str = "ingest";
     const ABOUT: &'static str = "Accepts callbacks over HTTP and publishes their ids to the broker; answers 202 once they are safe.";
     const METRICS: &'static [&'static [Description]] = &[
@@ -88,10 +86,6 @@ impl Process for Config {
         broker::METRICS,
         crate::metrics::METRICS,
     ];
-
-    fn admin_address(&self) -> SocketAddr {
-        self.admin_address
-    }
 
     fn process(&self) -> &ProcessSettings {
         &self.process

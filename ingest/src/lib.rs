@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use broker::{Broker, Publisher, Topology};
 use http_server::{ServerLimits, serve};
-use process::{Context, Process};
+use process::{ProcessConfig, ProcessContext};
 use tokio::net::TcpListener;
 
 pub mod acceptance;
@@ -26,8 +26,12 @@ pub use config::Config;
 ///
 /// # Errors
 /// A task ended before its time.
-pub async fn run(config: Config, listener: TcpListener, context: Context) -> anyhow::Result<()> {
-    let Context { health, shutdown } = context;
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    context: ProcessContext,
+) -> anyhow::Result<()> {
+    let ProcessContext { health, shutdown } = context;
     let topology = Topology::new(&config.broker.queue_prefix);
     let broker = Broker::new(Config::NAME, &config.broker, topology);
     let dependency = health.dependency("broker");

@@ -1,20 +1,17 @@
 //! Settings of `janitor`.
 
-use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
 
 use broker::BrokerSettings;
 use database::DatabaseSettings;
 use metric_definitions::Description;
-use process::{Process, ProcessSettings};
+use process::{ProcessConfig, ProcessSettings};
 use settings::DurationOrZero;
 
 settings::settings! {
     /// Settings of `janitor`.
     pub struct Config {
-        /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
-        pub admin_address: SocketAddr = "127.0.0.1:6062",
         /// Maximum number of messages taken from the queue and not finished. They come 250 ms before their rows
         /// expire, in the order in which those were stored, and wait. Where more come in 250 ms they
         /// wait in the queue instead. Those whose rows expire in more than 2 s by the database's clock
@@ -42,11 +39,11 @@ settings::settings! {
         /// Settings of the access to the database.
         pub database: DatabaseSettings,
         /// Settings that every process has.
-        pub process: ProcessSettings,
+        pub process: ProcessSettings where admin_address = "127.0.0.1:6062",
     }
 }
 
-impl Process for Config {
+impl ProcessConfig for Config {
     const NAME: &'static str = "janitor";
     const ABOUT: &'static str =
         "Deletes objects at their expiry, and sweeps up those that no message covers.";
@@ -58,10 +55,6 @@ impl Process for Config {
         database::METRICS,
         crate::metrics::METRICS,
     ];
-
-    fn admin_address(&self) -> SocketAddr {
-        self.admin_address
-    }
 
     fn process(&self) -> &ProcessSettings {
         &self.process

@@ -3,7 +3,7 @@
 
 use broker::{Consumption, Queue, Topology};
 use clock::Clock;
-use process::{Context, Process};
+use process::{ProcessConfig, ProcessContext};
 use worker::Worker;
 
 pub mod clock;
@@ -21,7 +21,7 @@ pub use config::Config;
 ///
 /// # Errors
 /// A task ended before its time.
-pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
+pub async fn run(config: Config, context: ProcessContext) -> anyhow::Result<()> {
     let (broker, database) = (&config.broker, &config.database);
     let topology = Topology::new(&broker.queue_prefix);
     let worker = Worker::start(Config::NAME, broker, topology, database, context).await?;

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use metric_definitions::Description;
-use process::{Process, ProcessSettings};
+use process::{ProcessConfig, ProcessSettings};
 use settings::{DurationOrZero, Ratio};
 use url::Url;
 
@@ -14,8 +14,6 @@ settings::settings! {
     pub struct Config {
         /// Address that look-ups are answered on.
         pub listen_address: SocketAddr = "[::]:9010",
-        /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
-        pub admin_address: SocketAddr = "127.0.0.1:6063",
         /// Address that callbacks are posted to.
         pub callback_url: Url = "http://localhost:9090/callback",
         /// How often a callback is sent.
@@ -40,7 +38,7 @@ settings::settings! {
         pub seed: u64 = "0",
     } with {
         /// Settings that every process has.
-        pub process: ProcessSettings,
+        pub process: ProcessSettings where admin_address = "127.0.0.1:6063",
     }
 }
 
@@ -53,7 +51,7 @@ impl Config {
     }
 }
 
-impl Process for Config {
+impl ProcessConfig for Config {
     const NAME: &'static str = "mock-client";
     const ABOUT: &'static str =
         "A client service to try the pipeline with: answers look-ups slowly, and sends callbacks.";
@@ -62,10 +60,6 @@ impl Process for Config {
         http_server::METRICS,
         crate::metrics::METRICS,
     ];
-
-    fn admin_address(&self) -> SocketAddr {
-        self.admin_address
-    }
 
     fn process(&self) -> &ProcessSettings {
         &self.process

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_server::{ServerLimits, serve};
-use process::Context;
+use process::ProcessContext;
 use tokio::net::TcpListener;
 
 pub mod callbacks;
@@ -21,7 +21,11 @@ pub use config::Config;
 ///
 /// # Errors
 /// The HTTP client cannot be set up, or the address of `listener` is unknown.
-pub async fn run(config: Config, listener: TcpListener, context: Context) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    context: ProcessContext,
+) -> anyhow::Result<()> {
     let shutdown = context.shutdown;
     let chance = chance::Chance::new(config.seed);
     let callbacks = callbacks::Callbacks::new(&config, chance.clone())?;

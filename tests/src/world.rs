@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use broker::{QueuePrefix, Topology};
 use lifecycle::{Health, Shutdown};
-use process::{Ask, Context, Process};
+use process::{Ask, ProcessConfig, ProcessContext};
 use settings::{Value, load};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -200,12 +200,12 @@ impl World {
         address
     }
 
-    fn start<C, F>(&mut self, config: &C, run: impl FnOnce(C, Context) -> F) -> usize
+    fn start<C, F>(&mut self, config: &C, run: impl FnOnce(C, ProcessContext) -> F) -> usize
     where
-        C: Process + Clone,
+        C: ProcessConfig + Clone,
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let context = Context::new(config.process().shutdown_timeout);
+        let context = ProcessContext::new(config.process().shutdown_timeout);
         let (health, shutdown) = (context.health.clone(), context.shutdown.clone());
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -313,7 +313,7 @@ impl Running {
 }
 
 /// Settings as the process itself would read them.
-pub fn configure<C: Process>(own: Vec<String>, flags: &[&str]) -> C {
+pub fn configure<C: ProcessConfig>(own: Vec<String>, flags: &[&str]) -> C {
     // Long enough to finish all work on a busy machine; a test that is about less says so.
     let own = own.into_iter().chain(["--shutdown-timeout=30s".to_owned()]);
     let flags = own.chain(flags.iter().map(|flag| (*flag).to_owned()));

@@ -13,7 +13,7 @@ use std::path::Path;
 use broker::BrokerSettings;
 use dead_letters::Arguments;
 use metric_definitions::Description;
-use process::Process;
+use process::ProcessConfig;
 use settings::{ConfigError, Settings, Spec, load};
 
 #[path = "documents/alerts.rs"]

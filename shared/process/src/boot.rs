@@ -23,6 +23,8 @@ use crate::metrics::{BUILD_INFO, Build};
 settings::settings! {
     /// Settings that every process has.
     pub struct ProcessSettings {
+        /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
+        pub admin_address: SocketAddr = "127.0.0.1:6060",
         /// How long the process may take to stop after SIGTERM or SIGINT. What is not finished by
         /// then goes back to its queue.
         pub shutdown_timeout: Duration = "5s" in "100ms"..="1h",
@@ -37,17 +39,14 @@ settings::settings! {
     }
 }
 
-/// Settings of a process as a whole.
-pub trait Process: Settings + Send + 'static {
+/// All settings of a process, and what is known of it beforehand.
+pub trait ProcessConfig: Settings + Send + 'static {
     /// Name of the process, as its binary is called.
     const NAME: &'static str;
     /// What the process does, in a sentence.
     const ABOUT: &'static str;
-    /// The metrics that it has, part by part.
+    /// The metrics of the process, part by part.
     const METRICS: &'static [&'static [Description]];
-
-    /// Address of the admin port.
-    fn admin_address(&self) -> SocketAddr;
 
     /// Settings that every process has.
     fn process(&self) -> &ProcessSettings;
@@ -55,15 +54,15 @@ pub trait Process: Settings + Send + 'static {
 
 /// What a process gets besides its settings.
 #[derive(Clone, Debug)]
-pub struct Context {
-    /// Where it says what it depends on.
+pub struct ProcessContext {
+    /// The dependencies of the process, which the work names and reports on.
     pub health: Health,
-    /// What tells it to stop.
+    /// Tells the work to stop.
     pub shutdown: Shutdown,
 }
 
-impl Context {
-    /// A context of its own, which ends `timeout` after [`Shutdown::begin`].
+impl ProcessContext {
+    /// A context that ends `timeout` after [`Shutdown::begin`].
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
         Self {
@@ -74,16 +73,16 @@ impl Context {
 }
 
 /// Boots the process and runs `work` until it ends. The exit code is 0 if it ended in order.
-pub fn start<C, F>(work: impl FnOnce(C, Context) -> F) -> ExitCode
+pub fn start<C, F>(work: impl FnOnce(C, ProcessContext) -> F) -> ExitCode
 where
-    C: Process,
+    C: ProcessConfig,
     F: Future<Output = anyhow::Result<()>>,
 {
     boot(
         C::NAME,
         C::ABOUT,
         async |settings: C, Ask { path }| match path {
-            Some(path) => answer(settings.admin_address(), &path).await,
+            Some(path) => answer(settings.process().admin_address, &path).await,
             None => run(settings, work).await,
         },
     )
@@ -155,9 +154,9 @@ fn install_tls_provider() {
     }
 }
 
-async fn run<C, F>(settings: C, work: impl FnOnce(C, Context) -> F) -> anyhow::Result<()>
+async fn run<C, F>(settings: C, work: impl FnOnce(C, ProcessContext) -> F) -> anyhow::Result<()>
 where
-    C: Process,
+    C: ProcessConfig,
     F: Future<Output = anyhow::Result<()>>,
 {
     // Before the logs, whose lost lines are counted.
@@ -176,12 +175,11 @@ where
     let shutdown = Shutdown::on_signals(settings.process().shutdown_timeout)?;
     install_tls_provider();
     let recording = Recording::begin(C::NAME, &settings.process().traces)?;
-    let context = Context {
+    let context = ProcessContext {
         health: Health::default(),
         shutdown,
     };
-    let admin_address = settings.admin_address();
-    let listener = listen(admin_address)?;
+    let listener = listen(settings.process().admin_address)?;
     log_start(&settings, listener.local_addr()?);
     let admin = Admin {
         health: context.health.clone(),
@@ -224,7 +222,7 @@ async fn overdue(shutdown: &Shutdown, limit: Duration) {
     tokio::time::sleep(limit).await;
 }
 
-fn log_start<C: Process>(settings: &C, admin_address: SocketAddr) {
+fn log_start<C: ProcessConfig>(settings: &C, admin_address: SocketAddr) {
     let in_force: Vec<String> = settings
         .show()
         .into_iter()

@@ -6,4 +6,4 @@ mod metrics;
 
 pub use crate::metrics::METRICS;
 pub use admin::{Admin, Ask, ask};
-pub use boot::{Context, Process, ProcessSettings, start, start_command};
+pub use boot::{ProcessConfig, ProcessContext, ProcessSettings, start, start_command};

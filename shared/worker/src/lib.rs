@@ -8,7 +8,7 @@ use database::{DatabaseSettings, Store};
 use futures::FutureExt;
 use futures::future::join_all;
 use lifecycle::{Health, Shutdown, VitalTask};
-use process::Context;
+use process::ProcessContext;
 
 /// What the work of such a process is made from.
 pub struct Worker {
@@ -35,9 +35,9 @@ impl Worker {
         broker: &BrokerSettings,
         topology: Topology,
         database: &DatabaseSettings,
-        context: Context,
+        context: ProcessContext,
     ) -> anyhow::Result<Self> {
-        let Context { health, shutdown } = context;
+        let ProcessContext { health, shutdown } = context;
         let publishing = health.dependency("broker (publishing)");
         let store = Store::new(process, database, health.dependency("database"))?;
         store.ready(&shutdown).await;

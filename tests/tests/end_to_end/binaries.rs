@@ -1,6 +1,6 @@
 //! The binaries as an operator meets them: their settings, their signals, their logs.
 
-use process::Process;
+use process::ProcessConfig;
 use serde_json::Value;
 use settings::Spec;
 use tests::binaries::{Started, exit_code_with_full_log, output};

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use http::StatusCode;
 use metric_definitions::{Description, Kind};
-use process::{Process, ask};
+use process::{ProcessConfig, ask};
 use serde_json::Value;
 use tests::binaries::Started;
 use tests::exposition::{Exposition, Family};

@@ -8,7 +8,7 @@ use broker::{
     Broker, Consumer, Consumption, Handler, Headers, Hold, Outcome, Publication, Publisher, Queue,
 };
 use messages::{FetchChunk, ObjectId};
-use process::Context;
+use process::ProcessContext;
 use tests::broker::headers;
 use tests::wait::{BOUND, eventually};
 use tests::world::{World, configure};
@@ -33,7 +33,7 @@ async fn a_message_whose_handler_panics_is_parked_and_the_next_ones_are_worked_o
     world: &mut World,
 ) {
     let config = configure::<ingest::Config>(world.broker_flags(), &[]);
-    let Context { health, shutdown } = Context::new(BOUND);
+    let ProcessContext { health, shutdown } = ProcessContext::new(BOUND);
     let broker = Broker::new("test", &config.broker, world.broker.topology.clone());
     let (publisher, publishing) =
         Publisher::start(broker.clone(), health.dependency("publishing"), &shutdown);

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use futures::future::join_all;
-use process::{Ask, Process};
+use process::{Ask, ProcessConfig};
 use settings::{Spec, load};
 use tests::binaries::{Started, output};
 use tests::world::{World, configure};

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use process::Process;
+use process::ProcessConfig;
 
 use super::{text, worries};
 use crate::exposition;
