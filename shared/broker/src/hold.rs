@@ -2,8 +2,7 @@
 
 use tokio::sync::watch;
 
-/// Tells a consumer to give back what it has and to take no more, for as long as it is on. Clones
-/// tell the same.
+/// While it is on, a consumer gives its messages back and takes no more. Clones share the state.
 #[derive(Clone, Debug)]
 pub struct Hold(watch::Receiver<bool>);
 
@@ -23,11 +22,11 @@ impl Hold {
     /// Waits until it is off. From then on [`Self::changed`] misses nothing.
     pub async fn off(&mut self) {
         if self.0.wait_for(|on| !on).await.is_err() {
-            tracing::debug!("whoever held consumption back is gone");
+            tracing::debug!("the owner of the hold is gone");
         }
     }
 
-    /// Waits until it has changed since it was last asked, were it only for a moment.
+    /// Waits for the next change, even a brief one.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -48,7 +47,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_hold_of_a_moment_is_noticed_and_one_of_nobody_is_never_on() {
+    async fn a_brief_hold_is_noticed_and_one_without_an_owner_is_never_on() {
         let on = watch::Sender::new(false);
         let mut hold = Hold::from(on.subscribe());
         hold.off().await;

@@ -2,7 +2,7 @@
 
 use metric_definitions::{Counter, Gauge, Histogram, Label, buckets, label, metrics};
 
-use crate::consumer::Outcome;
+use crate::handler::Outcome;
 use crate::publisher::PublishError;
 
 label! {

@@ -10,15 +10,15 @@ use futures::future::join_all;
 use lifecycle::{Health, Shutdown, VitalTask};
 use process::ProcessContext;
 
-/// What the work of such a process is made from.
+/// The connections of such a process, and what its work is made from.
 pub struct Worker {
-    /// The database, its schema as needed.
+    /// The database, with the schema that is needed.
     pub store: Store,
     /// Confirmed publishing.
     pub publisher: Publisher,
-    /// What tells the process to stop.
+    /// Tells the process to stop.
     pub shutdown: Shutdown,
-    /// What holds consumption back; at first nothing does.
+    /// Holds consumption back; at first it is never on.
     pub hold: Hold,
     broker: Broker,
     health: Health,
@@ -55,7 +55,7 @@ impl Worker {
     }
 
     /// Consumes until the shut-down, each queue on a separate connection. `batches` is the task that
-    /// the handlers give their work to, and `beside` goes on at the same time.
+    /// the handlers give their work to; `background` runs at the same time.
     ///
     /// # Errors
     /// A task ended before its time.
@@ -63,7 +63,7 @@ impl Worker {
         self,
         consumptions: impl IntoIterator<Item = Consumption<impl Handler>>,
         batches: VitalTask,
-        beside: impl Future<Output = ()>,
+        background: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let Self {
             store,
@@ -76,21 +76,25 @@ impl Worker {
         } = self;
         let consume = |consumption: Consumption<_>| {
             let dependency = health.dependency(consumption.name);
-            let (broker, publisher) = (broker.clone(), publisher.clone());
-            let (shutdown, hold) = (shutdown.clone(), hold.clone());
-            let consumer = Consumer::new(broker, consumption, publisher, shutdown, hold);
+            let consumer = Consumer {
+                broker: broker.clone(),
+                consumption,
+                publisher: publisher.clone(),
+                shutdown: shutdown.clone(),
+                hold: hold.clone(),
+            };
             consumer.run(dependency).boxed()
         };
         let consuming = join_all(consumptions.into_iter().map(consume));
         drop(publisher);
-        let work = async { tokio::join!(consuming, store.watch(&shutdown), beside) };
+        let work = async { tokio::join!(consuming, store.watch(&shutdown), background) };
         tokio::select! {
             _ = work => {}
             error = batches.failed() => return Err(error),
             error = publishing.failed() => return Err(error),
         }
-        // With the consumers the last users of the batches are gone, and with those the last ones of
-        // the publisher: each ends when what it was given is safe.
+        // The consumers were the last users of the batches, and the batches of the publisher: each ends
+        // when the work that it was given is safe.
         batches.finished().await;
         publishing.finished().await;
         Ok(())

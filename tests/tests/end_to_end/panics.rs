@@ -45,18 +45,18 @@ async fn a_message_whose_handler_panics_is_parked_and_the_next_ones_are_worked_o
     }
     let handled = Arc::new(AtomicUsize::new(0));
     // One at a time, so that the third is taken only once the second is done with.
-    let consumer = Consumer::new(
+    let consumer = Consumer {
         broker,
-        Consumption {
+        consumption: Consumption {
             queue: Queue::Fetch,
             name: "consuming",
             prefetch: 1,
             handler: Superstitious(Arc::clone(&handled)),
         },
         publisher,
-        shutdown.clone(),
-        Hold::never(),
-    );
+        shutdown: shutdown.clone(),
+        hold: Hold::never(),
+    };
     let consuming = tokio::spawn(consumer.run(health.dependency("consuming")));
     let parked = world.broker.take(Queue::Dead).await;
     assert_eq!(parked.data, br#"{"version":1,"object_ids":[13]}"#);
