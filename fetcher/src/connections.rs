@@ -166,8 +166,8 @@ mod tests {
     use std::ffi::OsString;
     use std::io::ErrorKind;
     use std::net::Ipv4Addr;
-    use std::sync::{Mutex, PoisonError};
 
+    use parking_lot::Mutex;
     use process::Ask;
     use settings::load;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -183,17 +183,13 @@ mod tests {
     impl Names {
         fn lead_to(&self, hosts: &[u8]) {
             let hosts = hosts.iter().map(|host| Ipv4Addr::new(127, 0, 0, *host));
-            *self.0.lock().unwrap() = hosts.collect();
+            *self.0.lock() = hosts.collect();
         }
     }
 
     impl Resolve for Names {
         fn resolve(&self, _: Name) -> Resolving {
-            let hosts = self
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
+            let hosts = self.0.lock().clone();
             let addresses = hosts.into_iter().map(|host| SocketAddr::from((host, 0)));
             Box::pin(async move { Ok(Box::new(addresses) as Addrs) })
         }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures::FutureExt;
@@ -12,6 +12,7 @@ use messages::ObjectId;
 use metric_definitions::InFlight;
 use metrics::{Counter, Gauge, Histogram};
 use opentelemetry::trace::SpanBuilder;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use trace::{Spans, Traces};
 
@@ -72,7 +73,7 @@ struct Flights(Arc<Mutex<HashMap<ObjectId, Flight>>>);
 
 impl Flights {
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectId, Flight>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn join(&self, id: ObjectId, traces: &Traces) -> Part {

@@ -1,8 +1,9 @@
 //! Random choices, the same ones for the same seed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -36,7 +37,7 @@ impl Chance {
     /// Draws the fate of a look-up.
     #[must_use]
     pub fn fate(&self, config: &Config) -> Fate {
-        let mut rng = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rng = self.0.lock();
         let slow = rng.random_bool(config.slow_ratio.get());
         let error = rng.random_bool(config.error_ratio.get());
         let usual = rng.random_range(config.latency());
@@ -49,7 +50,7 @@ impl Chance {
     /// Draws the ids of a callback, duplicates included.
     #[must_use]
     pub fn ids(&self, config: &Config) -> Vec<u16> {
-        let mut rng = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rng = self.0.lock();
         let count = rng.random_range(0..=config.callback_ids);
         (0..count)
             .map(|_| rng.random_range(0..config.object_count.get()))

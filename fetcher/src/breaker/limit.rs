@@ -1,6 +1,6 @@
 //! How many look-ups may be in flight: a limit that can be lowered and grows again.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -106,7 +106,7 @@ impl Limit {
     }
 
     fn size(&self) -> MutexGuard<'_, Size> {
-        self.size.lock().unwrap_or_else(PoisonError::into_inner)
+        self.size.lock()
     }
 }
 

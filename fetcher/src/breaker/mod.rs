@@ -7,12 +7,12 @@
 //! a gateway may say so of everything.
 
 use std::fmt::Display;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use broker::Hold;
 use lifecycle::Dependency;
 use messages::ObjectId;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -255,10 +255,7 @@ impl Breaker {
     }
 
     fn candidates<T>(&self, act: impl FnOnce(&mut Candidates) -> T) -> T {
-        act(&mut self
-            .candidates
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.candidates.lock())
     }
 }
 

@@ -1,13 +1,14 @@
-//! Sparing a way on which something failed lately.
+//! A brake on a way that failed lately.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long no try follows one that failed.
+use parking_lot::Mutex;
+
+/// The pause after a try that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// On after a failure, until a try succeeds. While it is on it lets one try a second pass, so that not all
-/// are held up by something that hangs.
+/// On after a failure, until a try succeeds. While it is on, it lets one try a second pass, so that a way that
+/// hangs does not hold up all callers.
 #[derive(Debug, Default)]
 pub struct Brake(Mutex<Option<Instant>>);
 
@@ -15,7 +16,7 @@ impl Brake {
     /// Whether a try may be made.
     #[must_use]
     pub fn lets_pass(&self) -> bool {
-        let mut failed = self.failed();
+        let mut failed = self.0.lock();
         match *failed {
             Some(at) if at.elapsed() < PAUSE => false,
             Some(_) => {
@@ -28,10 +29,6 @@ impl Brake {
 
     /// Notes how a try ended.
     pub fn note(&self, succeeded: bool) {
-        *self.failed() = (!succeeded).then(Instant::now);
-    }
-
-    fn failed(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock() = (!succeeded).then(Instant::now);
     }
 }

@@ -3,13 +3,13 @@
 //! is declared costs the brokers of a cluster a commit.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
+use parking_lot::Mutex;
 
 use crate::connection::{Broker, BrokerError};
 use crate::topology::{Queue, Step, Topology};
@@ -199,7 +199,7 @@ fn is_tolerable(error: &BrokerError) -> bool {
 
 fn report(error: &BrokerError) {
     let text = error.to_string();
-    let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut reported = REPORTED.lock();
     if reported.insert(text) {
         tracing::warn!(%error, "it is used as it is; deleted while it is empty, it is declared anew");
     }

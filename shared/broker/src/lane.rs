@@ -2,8 +2,9 @@
 //! hold up the others.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::brake::Brake;
@@ -23,7 +24,7 @@ pub(crate) struct Lanes(Mutex<BTreeMap<Queue, Arc<Lane>>>);
 
 impl Lanes {
     pub(crate) fn of(&self, queue: Queue) -> Arc<Lane> {
-        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.0.lock();
         let lane = lanes
             .entry(queue)
             .or_insert_with(|| Arc::new(Lane::of(queue)));

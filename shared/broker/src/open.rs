@@ -2,12 +2,12 @@
 //! that it cannot be made to give up: a broker that accepts and says nothing would cost a thread and a socket for each try.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
 use async_compat::Compat;
 use lapin::tcp::TLSConfig;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties, runtime};
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
 /// Speaks AMQP on `stream`, encrypted if `uri` says so.
@@ -21,7 +21,7 @@ pub(crate) async fn open(
 ) -> lapin::Result<Connection> {
     let stream = Mutex::new(Some(stream));
     let connect = async move |uri: AMQPUri, _| {
-        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stream = stream.lock().take();
         // The library asks for another one when the first has ended.
         let stream = stream.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted))?;
         let plain = AsyncTcpStream::Plain(Compat::new(stream));

@@ -7,14 +7,15 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use deadpool_postgres::ClientWrapper;
 use futures::future::{join_all, poll_fn};
+use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tcp::{connect, stranger};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -166,17 +167,13 @@ impl Connector {
             match Box::pin(self.connect_to(&server, silence, count > 1)).await {
                 Ok(connection) => {
                     CONNECTIONS_OPENED.increment(1);
-                    *self.last() = Some(server.address);
+                    *self.last.lock() = Some(server.address);
                     return Ok(connection);
                 }
                 Err(why) => failures.push((server.place, why)),
             }
         }
         Err(ConnectError(failures))
-    }
-
-    fn last(&self) -> std::sync::MutexGuard<'_, Option<Address>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every address of every server, that of the last connection first, and the servers without a known
@@ -215,7 +212,7 @@ impl Connector {
                 Err(failure) => failures.push((place, failure)),
             }
         }
-        let last = self.last().clone();
+        let last = self.last.lock().clone();
         servers.sort_by_key(|server| Some(&server.address) != last.as_ref());
         (servers, failures)
     }

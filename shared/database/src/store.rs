@@ -2,14 +2,15 @@
 
 use std::future::Future;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use deadpool::Runtime;
 use deadpool::managed::{Object, Pool, PoolError, Timeouts};
 use lifecycle::{Dependency, Shutdown};
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio::sync::Notify;
@@ -171,7 +172,7 @@ impl Store {
     #[must_use]
     pub fn deadline(&self) -> OffsetDateTime {
         const NEVER: OffsetDateTime = datetime!(9999-12-31 0:00 UTC);
-        let reading = *self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let reading = *self.reading.lock();
         let deadline = reading.and_then(|Reading { shown, answered }| {
             let left = answered.elapsed() + self.timeout;
             shown.checked_add(time::Duration::try_from(left).ok()?)
@@ -193,7 +194,7 @@ impl Store {
             shown: look.time,
             answered: Instant::now(),
         };
-        *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
+        *self.reading.lock() = Some(reading);
         Ok(look)
     }
 

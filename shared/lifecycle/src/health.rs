@@ -1,8 +1,10 @@
 //! What the process depends on, and whether each of it is reachable.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::metrics::{DEPENDENCY_UP, DependencyName};
 
@@ -113,9 +115,7 @@ impl Health {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, State>> {
-        self.dependencies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.dependencies.lock()
     }
 }
 

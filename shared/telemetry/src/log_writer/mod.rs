@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use metric_definitions::Counter;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// What is counted of the lines that were dropped.
 pub const LOG_LINES_DROPPED: Counter = Counter::<()>::new(
@@ -65,8 +66,8 @@ impl LogWriter {
     /// Waits until everything that was queued is written or dropped, but no longer than `limit`.
     pub(crate) fn flush(&self, limit: Duration) {
         let is_busy = |queue: &mut Queue| queue.is_writing || !queue.lines.is_empty();
-        let queue = self.0.lock();
-        drop(self.0.emptied.wait_timeout_while(queue, limit, is_busy));
+        let mut queue = self.0.lock();
+        self.0.emptied.wait_while_for(&mut queue, is_busy, limit);
     }
 
     /// The same, and takes no line from then on.
@@ -103,7 +104,7 @@ impl Write for LogWriter {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     fn write_lines(&self, mut output: Output<impl Write>, say: impl Fn(u64)) {
@@ -129,10 +130,7 @@ impl Shared {
             }
             queue.is_writing = false;
             self.emptied.notify_all();
-            queue = self
-                .filled
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.filled.wait(&mut queue);
         }
     }
 }

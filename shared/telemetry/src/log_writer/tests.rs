@@ -16,7 +16,7 @@ impl Write for Gate {
         // Without anybody who permits, everything is.
         let most = self.permits.recv().unwrap_or(Ok(usize::MAX))?;
         let written = &bytes[..most.min(bytes.len())];
-        self.written.lock().unwrap().extend(written);
+        self.written.lock().extend(written);
         Ok(written.len())
     }
 
@@ -64,7 +64,7 @@ impl Stage {
     fn end(self) -> String {
         drop(self.permits);
         self.writer.flush(BOUND);
-        let written = self.written.lock().unwrap();
+        let written = self.written.lock();
         String::from_utf8(written.clone()).unwrap()
     }
 }
@@ -122,7 +122,7 @@ fn a_flush_ends_also_where_nothing_can_be_written() {
     let mut stage = stage();
     stage.write("one\n");
     stage.writer.flush(Duration::from_millis(20));
-    assert!(stage.written.lock().unwrap().is_empty());
+    assert!(stage.written.lock().is_empty());
     assert_eq!(stage.end(), "one\n");
 }
 

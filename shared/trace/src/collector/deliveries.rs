@@ -1,11 +1,11 @@
 //! Keeping account of the spans that were sent, and of those that were not.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use metric_definitions::Counter;
 use opentelemetry_sdk::error::OTelSdkResult;
+use parking_lot::Mutex;
 
 /// What is counted of the spans that the collector took.
 pub const SPANS_EXPORTED: Counter = Counter::<()>::new(
@@ -86,7 +86,6 @@ impl Deliveries {
         let news = self
             .state
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
             .note(count, result.is_ok(), Instant::now());
         let collector = &self.collector;
         match (news, result) {
