@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use backon::{ConstantBuilder, Retryable};
 use database::{DatabaseSettings, Store};
 use lifecycle::Health;
 use telemetry::write_to_stderr;
@@ -17,21 +18,22 @@ pub const ABOUT: &str = "Lays the schema of the database, or brings it up to dat
 /// # Errors
 /// The role may not lay the schema, or a migration cannot be carried out.
 pub async fn run(settings: DatabaseSettings, (): ()) -> anyhow::Result<()> {
-    const PAUSE: Duration = Duration::from_millis(500);
+    const PAUSES: ConstantBuilder = ConstantBuilder::new()
+        .with_delay(Duration::from_millis(500))
+        .without_max_times();
     let store = Store::new(NAME, &settings, Health::default().dependency("database"))?;
     let mut said = String::new();
-    loop {
-        let waiting = match store.ensure_schema().await {
-            Ok(()) => break,
-            Err(error) if error.is_permanent() => return Err(error.into()),
-            Err(error) => error.to_string(),
-        };
-        if said != waiting {
-            write_to_stderr(&format!("waiting: {waiting}"));
-            said = waiting;
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+    let lay = || store.ensure_schema();
+    lay.retry(PAUSES)
+        .when(|error| !error.is_permanent())
+        .notify(|error, _| {
+            let waiting = error.to_string();
+            if said != waiting {
+                write_to_stderr(&format!("waiting: {waiting}"));
+                said = waiting;
+            }
+        })
+        .await?;
     write_to_stderr("the schema is up to date");
     Ok(())
 }

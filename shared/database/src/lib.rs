@@ -1,13 +1,20 @@
 //! The database: its address, its schema, and statements that are bounded in time, each on a connection of a pool.
 
+mod connect_error;
 mod connection;
+mod connector;
 mod database_url;
 mod error;
 mod metrics;
+mod migration;
+mod retry;
 mod schema;
+mod server;
 mod statement;
 mod store;
 mod tls;
+mod watch;
+mod wire;
 
 pub use crate::metrics::METRICS;
 pub use connection::Connection;

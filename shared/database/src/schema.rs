@@ -1,38 +1,25 @@
-//! The schema of the database: which version is there, and how it is laid.
+//! The schema of the database: which version is there, and whether a process can work with it.
 //!
-//! A process that finds no schema, or an older one than it needs, lays it if its role may do so, and waits
-//! otherwise. It works with a newer one, so that processes can be upgraded one by one, and downgraded.
+//! A process that finds no schema, or an older one than it needs, lays it (`migration.rs`) if its role may do
+//! so, and waits otherwise. It works with a newer one, so that processes can be upgraded one by one, and downgraded.
 
 use std::fmt;
 
 use thiserror::Error;
 use time::OffsetDateTime;
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Transaction};
 
-use crate::connection::Connection;
-use crate::error::StoreError;
-use crate::error::reason;
-use crate::store::{Parameters, Store, Type};
+use crate::error::{StoreError, reason};
 
 /// What leads from each version to the next, the first one from nothing.
-const MIGRATIONS: [&str; 2] = [
+pub(crate) const MIGRATIONS: [&str; 2] = [
     include_str!("../migrations/V1__objects.sql"),
     include_str!("../migrations/V2__objects_by_expiry.sql"),
 ];
 
 /// The version that the processes need.
-const VERSION: usize = MIGRATIONS.len();
-
-/// The versions that were laid. Every role may read it: a role of the processes then needs privileges on
-/// the rows only.
-const HISTORY: &str = "
-    create table objects_schema (
-        version int primary key,
-        laid_at timestamptz not null default now()
-    );
-    comment on table objects_schema is 'The versions of the schema, and when they were laid';
-    grant select on objects_schema to public";
+pub(crate) const VERSION: usize = MIGRATIONS.len();
 
 /// The table is recognized by a column: another program may have a table of that name.
 const LOOK: &str = "
@@ -46,12 +33,9 @@ const LOOK: &str = "
         to_regclass('objects_schema') is not null,
         current_user::text";
 
-/// Key of the advisory lock that lets one process migrate at a time.
-const LOCK: i64 = 0x6f62_6a65_6374_7301;
-
 /// The version that was found; 0 where there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version(usize);
+pub struct Version(pub(crate) usize);
 
 impl fmt::Display for Version {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,9 +56,9 @@ pub(crate) struct Look {
     pub(crate) time: OffsetDateTime,
     /// Whether nothing can be written over this connection.
     pub(crate) is_read_only: bool,
-    has_history: bool,
+    pub(crate) has_history: bool,
     role: String,
-    version: Version,
+    pub(crate) version: Version,
 }
 
 impl Look {
@@ -167,7 +151,7 @@ impl SchemaError {
     }
 
     /// What an error of a migration means.
-    fn of(error: tokio_postgres::Error, Look { version, role, .. }: &Look) -> Self {
+    pub(crate) fn of(error: tokio_postgres::Error, Look { version, role, .. }: &Look) -> Self {
         let (found, role) = (*version, role.clone());
         match error.code() {
             Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => Self::ReadOnly,
@@ -180,97 +164,6 @@ impl SchemaError {
             _ => Self::Store(StoreError::Statement(error)),
         }
     }
-}
-
-impl Store {
-    /// Looks at the database, and lays the schema where it is missing or older than needed. Any number of
-    /// processes may do so at once.
-    ///
-    /// # Errors
-    /// The database does not answer, or cannot be written to; or the schema is missing or older, and is
-    /// not laid.
-    pub async fn ensure_schema(&self) -> Result<(), SchemaError> {
-        match self.look().await?.judge() {
-            Err(SchemaError::Outdated(_)) => self.lay().await,
-            judged => judged,
-        }
-    }
-
-    /// The connection is not one of the pool, which may have a single one: that is needed to find out
-    /// whether the database still answers.
-    async fn lay(&self) -> Result<(), SchemaError> {
-        let mut connection = self.connect().await?;
-        let laid = self.lay_on(&mut connection).await;
-        if laid.is_err() {
-            connection.abandon();
-        }
-        laid
-    }
-
-    async fn lay_on(&self, connection: &mut Connection) -> Result<(), SchemaError> {
-        let transaction = self.bounded(connection.transaction()).await?;
-        let is_ours = self.bounded(try_lock(&transaction)).await?;
-        let look = self.bounded(Look::at(transaction.client())).await?;
-        if look.judge().is_ok() {
-            self.bounded(transaction.rollback()).await?;
-            return Ok(());
-        }
-        if !is_ours {
-            return Err(SchemaError::BeingLaid(look.version));
-        }
-        tokio::select! {
-            applied = self.apply(&transaction, &look) => {
-                applied.map_err(|error| SchemaError::of(error, &look))?;
-            }
-            error = self.until_down() => return Err(error.into()),
-        }
-        self.bounded(transaction.commit()).await?;
-        tracing::info!(
-            from = look.version.0,
-            to = VERSION,
-            "laid the schema of the database"
-        );
-        Ok(())
-    }
-
-    /// Takes as long as it takes, but waits for a lock no longer than `database_timeout`: statements of
-    /// others queue behind it meanwhile.
-    async fn apply(
-        &self,
-        transaction: &Transaction<'_>,
-        look: &Look,
-    ) -> Result<(), tokio_postgres::Error> {
-        const NOTE: &str = "
-            insert into objects_schema (version) values ($1)
-            on conflict (version) do nothing";
-        let limits = format!(
-            "set local lock_timeout = {}; set local statement_timeout = 0",
-            self.timeout().as_millis()
-        );
-        transaction.batch_execute(&limits).await?;
-        if !look.has_history {
-            transaction.batch_execute(HISTORY).await?;
-        }
-        for (version, migration) in (1..).zip(MIGRATIONS) {
-            if version > look.version.0 {
-                transaction.batch_execute(migration).await?;
-            }
-            let number = i32::try_from(version).unwrap_or(i32::MAX);
-            let parameters: Parameters = &[(&number, Type::INT4)];
-            transaction.execute_typed(NOTE, parameters).await?;
-        }
-        Ok(())
-    }
-}
-
-/// The lock ends with the transaction: that of a session would stay with a pooler's connection.
-async fn try_lock(transaction: &Transaction<'_>) -> Result<bool, tokio_postgres::Error> {
-    const TRY: &str = "select pg_try_advisory_xact_lock($1)";
-    let parameters: Parameters = &[(&LOCK, Type::INT8)];
-    transaction
-        .query_typed_one(TRY, parameters)
-        .await?
-        .try_get(0)
 }
 
 #[cfg(test)]

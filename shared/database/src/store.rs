@@ -1,31 +1,27 @@
-//! Access to the database: the pool, statements within their time, and the watch over its health.
+//! Access to the database: the pool, and statements that are bounded in time.
 
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use deadpool::Runtime;
 use deadpool::managed::{Object, Pool, PoolError, Timeouts};
-use lifecycle::{Dependency, Shutdown};
+use lifecycle::Dependency;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use time::macros::datetime;
-use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 pub use tokio_postgres::types::Type;
-use trace::Traces;
 
 use crate::connection::Connection;
-use crate::connection::Connector;
+use crate::connector::Connector;
 use crate::database_url::DatabaseUrl;
 use crate::error::StoreError;
-use crate::metrics::CONFLICTS;
+use crate::retry::RetryCount;
 use crate::schema::Look;
-use crate::statement::Statement;
 
 settings::settings! {
     /// Settings of the access to the database.
@@ -59,11 +55,11 @@ struct Reading {
 #[derive(Clone)]
 pub struct Store {
     pool: Pool<Connector>,
-    name: Arc<str>,
+    pub(crate) name: Arc<str>,
     timeout: Duration,
-    dependency: Dependency,
+    pub(crate) dependency: Dependency,
     reading: Arc<Mutex<Option<Reading>>>,
-    troubles: Arc<Troubles>,
+    pub(crate) retry_count: Arc<RetryCount>,
 }
 
 impl Store {
@@ -99,7 +95,7 @@ impl Store {
             timeout,
             dependency,
             reading: Arc::default(),
-            troubles: Arc::default(),
+            retry_count: Arc::default(),
         })
     }
 
@@ -197,103 +193,6 @@ impl Store {
         *self.reading.lock() = Some(reading);
         Ok(look)
     }
-
-    /// Tries until `attempt` has carried out `statement`, on `rows` rows, however long the database is
-    /// away. Its span is in each of the `traces` that the rows belong to; an attempt that fails has one
-    /// of its own, and all further ones have one together, so that an outage does not flood them.
-    pub async fn until_done<T, F: Future<Output = Result<T, StoreError>>>(
-        &self,
-        traces: &Traces,
-        statement: &Statement,
-        rows: usize,
-        mut attempt: impl FnMut() -> F,
-    ) -> T {
-        const PAUSE: Duration = Duration::from_millis(250);
-        let start = || traces.start(|| statement.span(&self.name, rows));
-        let mut span = start();
-        let mut is_first = true;
-        let mut trouble = None;
-        loop {
-            let error = match attempt().await {
-                Ok(value) => {
-                    span.done();
-                    return value;
-                }
-                Err(error) => error,
-            };
-            if std::mem::take(&mut is_first) {
-                error.mark(&mut span);
-                span = start();
-            }
-            span.fails_unless_done("given up", &error);
-            if error.is_conflict() {
-                CONFLICTS.increment(1);
-            } else {
-                self.dependency.down(&error);
-                trouble.get_or_insert_with(|| self.troubles.begin());
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
-
-    /// Waits, until the shut-down begins, for the database to answer, to take writes and to have the
-    /// schema, which is laid where it is missing or older than needed.
-    pub async fn ready(&self, shutdown: &Shutdown) {
-        const PAUSE: Duration = Duration::from_millis(500);
-        loop {
-            tokio::select! {
-                () = Box::pin(self.check()) => {}
-                () = shutdown.begun() => return,
-            }
-            if self.dependency.is_up() || !shutdown.sleep(PAUSE).await {
-                return;
-            }
-        }
-    }
-
-    /// Looks after the database until the shut-down: every two seconds, so that `/readyz` is right also
-    /// when nothing is stored, more often while it is down, and when a statement fails or is carried
-    /// out at last.
-    pub async fn watch(&self, shutdown: &Shutdown) {
-        const INTERVAL: Duration = Duration::from_secs(2);
-        const PAUSE: Duration = Duration::from_millis(500);
-        loop {
-            let pause = if self.dependency.is_up() {
-                INTERVAL
-            } else {
-                PAUSE
-            };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.troubles.changed.notified() => {}
-                () = shutdown.begun() => return,
-            }
-            tokio::select! {
-                () = Box::pin(self.check()) => {}
-                () = shutdown.begun() => return,
-            }
-        }
-    }
-
-    /// It is up when all is well with it, and no statement is tried again and again.
-    async fn check(&self) {
-        match self.ensure_schema().await {
-            Ok(()) if self.troubles.are_over() => self.dependency.up(),
-            Ok(()) => {}
-            Err(error) => self.dependency.down(&error),
-        }
-    }
-
-    /// Returns when the database answers no more.
-    pub(crate) async fn until_down(&self) -> StoreError {
-        const INTERVAL: Duration = Duration::from_secs(2);
-        loop {
-            tokio::time::sleep(INTERVAL).await;
-            if let Err(error) = self.look().await {
-                return error;
-            }
-        }
-    }
 }
 
 /// A connection of the pool with a statement under way, which is cancelled when this is dropped.
@@ -311,35 +210,5 @@ impl Drop for Lease {
         if let Some(connection) = self.0.take() {
             Object::take(connection).abandon();
         }
-    }
-}
-
-/// The statements that have failed and are tried again.
-#[derive(Default)]
-struct Troubles {
-    count: AtomicUsize,
-    /// One began, or ended.
-    changed: Notify,
-}
-
-impl Troubles {
-    fn begin(self: &Arc<Self>) -> Trouble {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.changed.notify_one();
-        Trouble(Arc::clone(self))
-    }
-
-    fn are_over(&self) -> bool {
-        self.count.load(Ordering::Relaxed) == 0
-    }
-}
-
-/// One of them. It is over when dropped.
-struct Trouble(Arc<Troubles>);
-
-impl Drop for Trouble {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Relaxed);
-        self.0.changed.notify_one();
     }
 }

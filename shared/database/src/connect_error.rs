@@ -1,0 +1,64 @@
+//! Why there is no connection to the database.
+
+use std::io;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tcp::stranger;
+use thiserror::Error;
+
+use crate::database_url::POSTGRES;
+use crate::error::reason;
+use crate::server::Place;
+
+/// Why a server could not be connected to.
+#[derive(Debug, Error)]
+pub(crate) enum ConnectFailure {
+    /// Nothing came for this long.
+    #[error("no answer within {0:?}")]
+    Silent(Duration),
+    /// The network failed, or the name is not known.
+    #[error("{}", reason(.0))]
+    Network(#[from] io::Error),
+    /// The server refused, or what answers is no such server.
+    #[error("{}", reason(.0))]
+    Database(#[from] tokio_postgres::Error),
+    /// The server can only be read.
+    #[error("it can only be read")]
+    ReadOnly,
+}
+
+impl ConnectFailure {
+    /// Whether what answers there may be something else than a database.
+    fn may_be_a_stranger(&self) -> bool {
+        match self {
+            Self::Silent(_) => true,
+            Self::Database(error) => error.as_db_error().is_none(),
+            Self::Network(_) | Self::ReadOnly => false,
+        }
+    }
+}
+
+/// Why each of the servers could not be connected to.
+#[derive(Debug)]
+pub(crate) struct ConnectError(pub(crate) Vec<(Place, ConnectFailure)>);
+
+impl ConnectError {
+    /// All of the reasons, with what answers where that is no database.
+    pub(crate) async fn explained(&self) -> String {
+        let explained = self.0.iter().map(async |(place, failure)| {
+            let stranger = if failure.may_be_a_stranger() {
+                stranger(&place.host, place.port, POSTGRES).await
+            } else {
+                None
+            };
+            // A database that was stopped is silent too.
+            let stranger = stranger.filter(|what| !what.ends_with("it says nothing"));
+            format!(
+                "{place}: {}",
+                stranger.unwrap_or_else(|| failure.to_string())
+            )
+        });
+        join_all(explained).await.join("; ")
+    }
+}

@@ -1,0 +1,164 @@
+//! Making connections: to which of several servers, and each within its time.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use futures::future::join_all;
+use parking_lot::Mutex;
+use tokio::net::lookup_host;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::connect_error::{ConnectError, ConnectFailure};
+use crate::connection::Connection;
+use crate::database_url::DatabaseUrl;
+use crate::metrics::CONNECTIONS_OPENED;
+use crate::server::{Address, Place, Server};
+use crate::wire::while_heard;
+
+/// Makes connections, to the first of the servers that answers and can be written to.
+pub(crate) struct Connector {
+    config: Config,
+    tls: Option<MakeRustlsConnect>,
+    timeout: Duration,
+    /// The server of the last connection. It is tried first, because servers before it may hang.
+    last: Mutex<Option<Address>>,
+}
+
+impl Connector {
+    /// Connects as `process` to the servers of `url`. They share `timeout`: each server is given up when
+    /// it is silent for its part.
+    pub(crate) fn new(url: &DatabaseUrl, process: &str, timeout: Duration) -> Self {
+        let mut config = url.config().clone();
+        config.application_name(process);
+        Self {
+            config,
+            tls: url.tls().cloned().map(MakeRustlsConnect::new),
+            timeout,
+            last: Mutex::default(),
+        }
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// Why each of the servers could not be connected to.
+    pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
+        let (servers, mut failures) = self.servers().await;
+        let count = u32::try_from(servers.len()).unwrap_or(u32::MAX);
+        let silence = self.timeout / count.max(1);
+        for server in servers {
+            // A future that is far larger than all others, and rarely needed.
+            match Box::pin(self.connect_to(&server, silence, count > 1)).await {
+                Ok(connection) => {
+                    CONNECTIONS_OPENED.increment(1);
+                    *self.last.lock() = Some(server.address);
+                    return Ok(connection);
+                }
+                Err(why) => failures.push((server.place, why)),
+            }
+        }
+        Err(ConnectError(failures))
+    }
+
+    /// Every address of every server, that of the last connection first, and the servers without a known
+    /// address.
+    async fn servers(&self) -> (Vec<Server>, Vec<(Place, ConnectFailure)>) {
+        let (hosts, ports) = (self.config.get_hosts(), self.config.get_ports());
+        let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+        let looked_up = hosts.iter().enumerate().map(async |(index, host)| {
+            let port = port(index);
+            let place = |host: &str| Place {
+                host: host.to_owned(),
+                port,
+            };
+            match host {
+                Host::Tcp(name) => {
+                    let known = self.config.get_hostaddrs().get(index);
+                    let known = known.map(|address| SocketAddr::new(*address, port));
+                    (place(name), self.addresses(name, port, known).await)
+                }
+                Host::Unix(folder) => {
+                    let path = folder.join(format!(".s.PGSQL.{port}"));
+                    (
+                        place(&folder.display().to_string()),
+                        Ok(vec![Address::Unix(path)]),
+                    )
+                }
+            }
+        });
+        let (mut servers, mut failures) = (Vec::new(), Vec::new());
+        for (place, addresses) in join_all(looked_up).await {
+            match addresses {
+                Ok(addresses) => servers.extend(addresses.into_iter().map(|address| Server {
+                    place: place.clone(),
+                    address,
+                })),
+                Err(failure) => failures.push((place, failure)),
+            }
+        }
+        let last = self.last.lock().clone();
+        servers.sort_by_key(|server| Some(&server.address) != last.as_ref());
+        (servers, failures)
+    }
+
+    async fn addresses(
+        &self,
+        name: &str,
+        port: u16,
+        known: Option<SocketAddr>,
+    ) -> Result<Vec<Address>, ConnectFailure> {
+        if let Some(address) = known {
+            return Ok(vec![Address::Tcp(address)]);
+        }
+        let found = timeout(self.timeout, lookup_host((name, port))).await;
+        let found = found.map_err(|_| ConnectFailure::Silent(self.timeout))??;
+        Ok(found.map(Address::Tcp).collect())
+    }
+
+    /// The handshake takes several round trips, each of which may take as long as `silence`.
+    async fn connect_to(
+        &self,
+        server: &Server,
+        silence: Duration,
+        is_choice: bool,
+    ) -> Result<Connection, ConnectFailure> {
+        let heard = Arc::new(Notify::new());
+        let opened = timeout(silence, server.open(&heard, self.timeout)).await;
+        let wire = opened.map_err(|_| ConnectFailure::Silent(silence))??;
+        let connecting = async {
+            let (config, tls) = (&self.config, self.tls.as_ref());
+            let connection = Connection::open(config, tls, server, wire, self.timeout).await?;
+            if is_choice && connection.is_read_only().await? {
+                return Err(ConnectFailure::ReadOnly);
+            }
+            Ok(connection)
+        };
+        while_heard(&heard, silence, connecting).await
+    }
+}
+
+impl Manager for Connector {
+    type Type = Connection;
+    type Error = ConnectError;
+
+    async fn create(&self) -> Result<Connection, ConnectError> {
+        self.connect().await
+    }
+
+    async fn recycle(
+        &self,
+        connection: &mut Connection,
+        _: &Metrics,
+    ) -> RecycleResult<ConnectError> {
+        if connection.is_usable() {
+            return Ok(());
+        }
+        Err(RecycleError::message("of no further use"))
+    }
+}
