@@ -11,7 +11,8 @@ use thiserror::Error;
 
 use crate::amqp_url::AmqpUrl;
 use crate::open::open;
-use crate::topology::{QueuePrefix, Topology};
+use crate::queue::QueuePrefix;
+use crate::topology::Topology;
 
 settings::settings! {
     /// Settings of the connection to the broker.

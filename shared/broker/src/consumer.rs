@@ -16,8 +16,8 @@ use crate::handler::Handler;
 use crate::hold::Hold;
 use crate::metrics::Role;
 use crate::publisher::Publisher;
+use crate::queue::Queue;
 use crate::supervisor::Session;
-use crate::topology::Queue;
 
 /// Name of the consumer on its channel, which has only this one.
 const TAG: &str = "work";

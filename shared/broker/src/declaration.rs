@@ -12,7 +12,8 @@ use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use parking_lot::Mutex;
 
 use crate::connection::{Broker, BrokerError};
-use crate::topology::{Queue, Step, Topology};
+use crate::queue::Queue;
+use crate::topology::{Step, Topology};
 
 /// Arguments without which a queue, or the exchange, does not do its job. Where one of the others differs,
 /// what exists is used as it is.

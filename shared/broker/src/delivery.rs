@@ -17,9 +17,9 @@ use crate::handler::{Handler, Outcome};
 use crate::headers::{Headers, shortened};
 use crate::lag::lag;
 use crate::metrics::{DEAD_LETTERS, GivenUp, LAG, LAST_LAG, MESSAGES_CONSUMED};
-use crate::publisher::Publication;
+use crate::publication::Publication;
+use crate::queue::Queue;
 use crate::spans;
-use crate::topology::Queue;
 
 /// Longest body, in bytes, that is read: five times what the largest settings make.
 const LARGEST: usize = 5 << 20;

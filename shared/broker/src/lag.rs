@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::topology::Queue;
+use crate::queue::Queue;
 
 /// Header that says when a message is due at the queue that it is worked on from, in milliseconds
 /// since 1970.
@@ -40,7 +40,7 @@ fn millis(time: SystemTime) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::Delay;
+    use crate::delay::Delay;
     use settings::Value;
 
     fn published(queue: Queue, at: SystemTime) -> FieldTable {

@@ -1,5 +1,5 @@
-//! Lanes of publishing: each queue has its own, of limited width, and what stands still in one does not
-//! hold up the others.
+//! Lanes of publishing: each queue has one, of limited width, and a lane that stands still does not hold up
+//! the others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::brake::Brake;
-use crate::publisher::PublishError;
-use crate::topology::Queue;
+use crate::publication::PublishError;
+use crate::queue::Queue;
 
-/// How many confirms may be in flight for `objects.fetch`, which callbacks go to.
+/// Maximum number of confirms in flight for `objects.fetch`, which callbacks go to.
 pub(crate) const WINDOW: usize = 1_000;
 
 /// The same for any other queue. The broker holds a connection back while 32 messages of it are on
@@ -36,7 +36,7 @@ impl Lanes {
 #[derive(Debug)]
 pub(crate) struct Lane {
     places: Arc<Semaphore>,
-    /// On since the queue did not take a message.
+    /// On after the queue did not take a message.
     brake: Brake,
 }
 
@@ -53,18 +53,18 @@ impl Lane {
         }
     }
 
-    /// Waits for a place, which is free again when the message is confirmed or its session ends.
+    /// Waits for a place. It is free again when the message is confirmed or its session ends.
     pub(crate) async fn place(&self) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed.
         Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
-    /// Whether the queue took the message that it was last offered. If not, one a second is tried.
+    /// Whether the queue took the last message. If not, one message a second is tried.
     pub(crate) fn is_worth_a_try(&self) -> bool {
         self.brake.lets_pass()
     }
 
-    /// Notes whether the queue took a message. An alarm is not the queue's own.
+    /// Notes whether the queue took a message. An alarm is no fault of the queue.
     pub(crate) fn note(&self, published: Result<(), PublishError>) {
         if published != Err(PublishError::Blocked) {
             self.brake.note(published.is_ok());
@@ -77,7 +77,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::topology::Delay;
+    use crate::delay::Delay;
     use settings::Value;
 
     #[test]

@@ -3,7 +3,7 @@
 use metric_definitions::{Counter, Gauge, Histogram, Label, buckets, label, metrics};
 
 use crate::handler::Outcome;
-use crate::publisher::PublishError;
+use crate::publication::PublishError;
 
 label! {
     /// What a connection to the broker is for.

@@ -1,101 +1,24 @@
 //! Confirmed publishing. One task owns the channel, because confirms of several tasks that publish on
 //! one channel get mixed up. Many confirms are in flight, because waiting for each in turn is 40 times
-//! slower. Each queue has a lane: one that takes nothing holds up only what is for it.
+//! slower. Each queue has a lane: a queue that takes nothing holds up only its own messages.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use lifecycle::{Dependency, Shutdown, VitalTask};
-use messages::{Message, encode};
-use metric_definitions::InFlight;
-use metrics::{Counter, Gauge, Histogram};
-use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
+use metrics::Counter;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 use trace::Spans;
 
-use crate::connection::{Broker, BrokerError};
-use crate::headers::Headers;
-use crate::lag::set_due;
+use crate::connection::Broker;
 use crate::lane::{Lanes, WINDOW};
-use crate::metrics::{CONFIRM_DURATION, CONFIRMS_IN_FLIGHT, PUBLISHES, Published, Role};
+use crate::metrics::{PUBLISHES, Published, Role};
+use crate::publication::{Publication, PublishError};
+use crate::publish_session::{PublishSession, Request};
 use crate::spans;
-use crate::supervisor::Session;
-use crate::topology::{Queue, Topology};
-
-/// Delivery mode of a message that survives a restart of the broker.
-const PERSISTENT: u8 = 2;
-
-/// A message on its way to a queue.
-#[derive(Clone, Debug)]
-pub struct Publication {
-    /// Queue that it is for.
-    pub queue: Queue,
-    /// Type of the body, for the reader in the management UI.
-    pub kind: &'static str,
-    /// The encoded body.
-    pub payload: Bytes,
-    /// What travels beside the body.
-    pub headers: Headers,
-}
-
-impl Publication {
-    /// Encodes `body`.
-    ///
-    /// # Errors
-    /// A field cannot be written as JSON.
-    pub fn new<M: Message>(
-        queue: Queue,
-        body: &M,
-        headers: Headers,
-    ) -> Result<Self, serde_json::Error> {
-        Ok(Self {
-            queue,
-            kind: M::KIND,
-            payload: encode(body)?.into(),
-            headers,
-        })
-    }
-}
-
-/// Why a message is not known to be safe. The broker may have it nevertheless: publish it again.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum PublishError {
-    /// No confirm came in time, or the connection was lost before it came.
-    #[error("the broker did not confirm in time")]
-    Unconfirmed,
-    /// The broker blocks publishers because of an alarm. It does not have the message.
-    #[error("the broker blocks publishers because of an alarm")]
-    Blocked,
-    /// The broker said that it could not keep the message.
-    #[error("the broker refused the message")]
-    Refused,
-}
-
-impl PublishError {
-    /// The kind of failure, as metrics and traces name it.
-    #[must_use]
-    pub fn kind(self) -> &'static str {
-        match self {
-            Self::Unconfirmed => "unconfirmed",
-            Self::Blocked => "blocked",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-struct Request {
-    publication: Publication,
-    reply: oneshot::Sender<Result<(), PublishError>>,
-    place: Option<OwnedSemaphorePermit>,
-}
+use crate::topology::Topology;
 
 /// Publishes with confirms. Clones share one channel.
 #[derive(Clone, Debug)]
@@ -106,7 +29,8 @@ pub struct Publisher {
     outcomes: Outcomes,
 }
 
-/// What is counted of each message: to find its counters anew would cost as much as all else here.
+/// The counters of messages by outcome. Looking a counter up for each message would cost as much as the rest of
+/// publishing it.
 #[derive(Clone, Debug)]
 struct Outcomes {
     confirmed: Counter,
@@ -138,8 +62,8 @@ impl Outcomes {
 }
 
 impl Publisher {
-    /// Starts the task that owns the publishing connection. It ends when all clones are dropped
-    /// (whoever waits for a confirm has one), or when the time to drain is over.
+    /// Starts the task that owns the publishing connection. It ends when all clones are dropped (each caller
+    /// that waits for a confirm has one), or when the time to drain is over.
     #[must_use]
     pub fn start(broker: Broker, dependency: Dependency, shutdown: &Shutdown) -> (Self, VitalTask) {
         let (requests, receiver) = mpsc::channel(WINDOW);
@@ -169,7 +93,7 @@ impl Publisher {
     /// Publishes once and waits for the confirm.
     ///
     /// # Errors
-    /// [`PublishError`] where the message is not confirmed within `limit`.
+    /// [`PublishError`] if the message is not confirmed within `limit`.
     pub async fn publish(
         &self,
         publication: Publication,
@@ -183,11 +107,11 @@ impl Publisher {
         published
     }
 
-    /// Publishes, again where the connection was lost, until the broker has answered or `limit` is
-    /// over. Fails at once where an alarm blocks publishers, or the queue did not take what came before.
+    /// Publishes, again if the connection is lost, until the broker has answered or `limit` is over. Fails
+    /// at once if an alarm blocks publishers, or if the queue did not take the message before.
     ///
     /// # Errors
-    /// [`PublishError`] where the message is not confirmed.
+    /// [`PublishError`] if the message is not confirmed.
     pub async fn offer(
         &self,
         publication: Publication,
@@ -205,16 +129,16 @@ impl Publisher {
         published
     }
 
-    /// Publishes until the broker has confirmed, however long that takes. Duplicates may come of
-    /// it, losses do not.
+    /// Publishes until the broker has confirmed, however long that takes. This may make duplicates, and
+    /// loses nothing.
     pub async fn publish_until_confirmed(&self, publication: Publication) {
         if let Err(error) = self.publish_while(publication, |_| true).await {
             tracing::error!(%error, "publishing was given up");
         }
     }
 
-    /// Publishes again for as long as it fails with an error that `is_passing`. An attempt that fails has
-    /// a span of its own, all further ones one together.
+    /// Publishes again while it fails with an error that `is_passing`. The first attempt has one span, and all
+    /// further attempts share one.
     async fn publish_while(
         &self,
         publication: Publication,
@@ -259,29 +183,26 @@ impl Publisher {
         limit: Duration,
     ) -> Result<(), PublishError> {
         publication.headers.traces = span.traces();
-        let published = timeout(limit, self.publish_and_wait(publication)).await;
-        let published = published.unwrap_or(Err(PublishError::Unconfirmed));
+        let answer = async {
+            let (reply, answer) = oneshot::channel();
+            let place = self.lanes.of(publication.queue).place().await;
+            let request = Request {
+                publication,
+                reply,
+                place,
+            };
+            self.requests.send(request).await.ok()?;
+            // None if the session ends first, as it does when nothing is confirmed any more.
+            answer.await.ok()
+        };
+        let answered = timeout(limit, answer).await.ok().flatten();
+        let published = answered.unwrap_or(Err(PublishError::Unconfirmed));
         self.outcomes.count(published);
         published
     }
-
-    /// Waits for as long as the session lasts. It ends when nothing at all is confirmed any more.
-    async fn publish_and_wait(&self, publication: Publication) -> Result<(), PublishError> {
-        let (reply, confirmed) = oneshot::channel();
-        let place = self.lanes.of(publication.queue).place().await;
-        let request = Request {
-            publication,
-            reply,
-            place,
-        };
-        if self.requests.send(request).await.is_err() {
-            return Err(PublishError::Unconfirmed);
-        }
-        confirmed.await.unwrap_or(Err(PublishError::Unconfirmed))
-    }
 }
 
-/// Between tries to publish a message: growing, and short enough to be back at work soon.
+/// The pauses between tries to publish a message: they grow, and are short enough to be back at work soon.
 fn pauses() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
@@ -291,170 +212,3 @@ fn pauses() -> impl Iterator<Item = Duration> {
 }
 
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-
-struct PublishSession {
-    broker: Broker,
-    requests: mpsc::Receiver<Request>,
-}
-
-impl Session for PublishSession {
-    async fn run(&mut self, connection: &Connection) -> Result<(), BrokerError> {
-        let mut outlet = Outlet::open(&self.broker, connection).await?;
-        // Dropped with the session: whoever waits for a confirm then learns that it is unknown.
-        let mut in_flight = FuturesUnordered::new();
-        let mut watch = ConfirmWatch::new(self.broker.timeout());
-        loop {
-            tokio::select! {
-                biased;
-                Some(answered) = in_flight.next() => {
-                    watch.confirmed();
-                    if answered? == Err(PublishError::Refused) && outlet.is_old() {
-                        outlet = Outlet::open(&self.broker, connection).await?;
-                    }
-                }
-                request = self.requests.recv() => {
-                    // Those who wait for what is in flight have senders too.
-                    let Some(request) = request else { return Ok(()) };
-                    if in_flight.is_empty() {
-                        watch.confirmed();
-                    }
-                    if connection.status().blocked() {
-                        refuse(request);
-                    } else if !request.reply.is_closed() {
-                        in_flight.push(outlet.publish(request));
-                    }
-                }
-                overdue = watch.overdue() => {
-                    // What an alarm holds up is confirmed after it.
-                    if connection.status().blocked() || in_flight.is_empty() {
-                        watch.confirmed();
-                    } else if overdue {
-                        return Err(BrokerError::Timeout("confirming"));
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn refuse(request: Request) {
-    if request.reply.send(Err(PublishError::Blocked)).is_err() {
-        tracing::trace!("a publisher gave up before it was refused");
-    }
-}
-
-/// Watches that confirms come.
-struct ConfirmWatch {
-    limit: Duration,
-    confirmed: Instant,
-    looks: Interval,
-}
-
-impl ConfirmWatch {
-    fn new(limit: Duration) -> Self {
-        const LOOKS: u32 = 10;
-        let mut looks = interval(limit / LOOKS);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self {
-            limit,
-            confirmed: Instant::now(),
-            looks,
-        }
-    }
-
-    fn confirmed(&mut self) {
-        self.confirmed = Instant::now();
-    }
-
-    /// Waits for the next look, and says whether nothing was confirmed for too long.
-    async fn overdue(&mut self) -> bool {
-        self.looks.tick().await;
-        self.confirmed.elapsed() > self.limit
-    }
-}
-
-/// Now, as AMQP writes it: who reads a dead letter wants to know its age.
-fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
-}
-
-/// The publishing channel of one session.
-struct Outlet<'a> {
-    topology: &'a Topology,
-    exchange: ShortString,
-    channel: Channel,
-    opened: Instant,
-    in_flight: Gauge,
-    confirm_duration: Histogram,
-}
-
-impl<'a> Outlet<'a> {
-    async fn open(broker: &'a Broker, connection: &Connection) -> Result<Self, BrokerError> {
-        let channel = broker.channel(connection).await?;
-        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
-        broker.bounded("turning confirms on", confirms).await?;
-        let topology = broker.topology();
-        Ok(Self {
-            topology,
-            exchange: topology.exchange().into(),
-            channel,
-            opened: Instant::now(),
-            in_flight: CONFIRMS_IN_FLIGHT.handle(),
-            confirm_duration: CONFIRM_DURATION.handle(),
-        })
-    }
-
-    /// Whether another channel is worth a try where messages are refused. The broker goes on to refuse
-    /// those of a channel after the limit is gone that was the reason.
-    fn is_old(&self) -> bool {
-        const AGE: Duration = Duration::from_secs(5);
-        self.opened.elapsed() > AGE
-    }
-
-    /// Publishes the message and waits for its confirm. What the library does first, it does in one
-    /// piece: it counts the message and queues its frames, so that any number of these may be under
-    /// way in one task. To wait until each is written before the next is queued would cost a write to
-    /// the socket for every message.
-    fn publish(
-        &self,
-        request: Request,
-    ) -> impl Future<Output = Result<Result<(), PublishError>, BrokerError>> + use<'a> {
-        let Request {
-            publication,
-            reply,
-            place,
-        } = request;
-        let mut headers = publication.headers.to_table();
-        set_due(&mut headers, publication.queue, SystemTime::now());
-        let properties = BasicProperties::default()
-            .with_delivery_mode(PERSISTENT)
-            .with_content_type("application/json".into())
-            .with_type(publication.kind.into())
-            .with_timestamp(unix_seconds())
-            .with_headers(headers);
-        let routing_key = self.topology.name(publication.queue).into();
-        let (exchange, channel) = (self.exchange.clone(), self.channel.clone());
-        let in_flight = InFlight::in_gauge(self.in_flight.clone());
-        let duration = self.confirm_duration.clone();
-        async move {
-            let _in_flight = (in_flight, place);
-            let published = Instant::now();
-            let (options, payload) = (BasicPublishOptions::default(), &publication.payload);
-            let publish =
-                channel.basic_publish(exchange, routing_key, options, payload, properties);
-            let result = match publish.await?.await? {
-                Confirmation::Ack(_) => Ok(()),
-                Confirmation::Nack(_) => Err(PublishError::Refused),
-                Confirmation::NotRequested => Err(PublishError::Unconfirmed),
-            };
-            duration.record(published.elapsed());
-            if reply.send(result).is_err() {
-                tracing::trace!("a confirm came after its publisher had given up");
-            }
-            Ok(result)
-        }
-    }
-}

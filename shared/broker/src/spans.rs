@@ -8,7 +8,8 @@ use trace::attribute::{
     MESSAGING_RABBITMQ_MESSAGE_DELIVERY_TAG, MESSAGING_SYSTEM,
 };
 
-use crate::topology::{Queue, Topology};
+use crate::queue::Queue;
+use crate::topology::Topology;
 
 /// The publishing of a message with a body of `size` bytes, until it is confirmed.
 #[must_use]

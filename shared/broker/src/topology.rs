@@ -1,4 +1,4 @@
-//! Every exchange and queue of the pipeline: its name, its arguments, and the reason for each.
+//! Every exchange and queue of the pipeline, by name, and the steps that declare them.
 //!
 //! ```text
 //! ingest -> (objects) -> [objects.fetch], [objects.fetch.bulk] -> fetcher -> (objects) -> [objects.delete.delay.<ms>]
@@ -8,121 +8,16 @@
 //! unroutable      -> (amq.topic) -> [objects.unroutable]
 //! ```
 
-use std::time::Duration;
-
-use lapin::types::{AMQPValue, FieldTable};
 use settings::Value;
 
-/// How often a message may come back to a work queue before the broker gives it up to
-/// `objects.dead`. Only a message that again and again kills its consumer, or loses its
-/// connection, comes that far; what merely fails is retried by a message of its own. The limit is
-/// set because RabbitMQ 4 otherwise drops a message after 20 deliveries.
-const WORK_DELIVERY_LIMIT: i64 = 1_000;
-
-/// The same for queues that only operators read: looking at a message in the management UI counts
-/// as a delivery, and no look may make it vanish.
-const KEPT_DELIVERY_LIMIT: i64 = 1_000_000_000;
-
-/// How long messages stay in a delay queue: whole milliseconds, 1 ms to 49 days.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Delay(u32);
-
-impl Delay {
-    /// In milliseconds, as the broker takes it.
-    #[must_use]
-    pub fn as_millis(self) -> u32 {
-        self.0
-    }
-
-    /// As a duration.
-    #[must_use]
-    pub fn as_duration(self) -> Duration {
-        Duration::from_millis(self.0.into())
-    }
-
-    /// What is left of it without `lead`, but no less than half.
-    #[must_use]
-    pub fn shorter_by(self, lead: Duration) -> Self {
-        let lead = u32::try_from(lead.as_millis()).unwrap_or(u32::MAX);
-        Self(self.0 - lead.min(self.0 / 2))
-    }
-}
-
-impl Value for Delay {
-    fn parse(raw: &str) -> Result<Self, String> {
-        let duration = <Duration as Value>::parse(raw)?;
-        let millis =
-            u32::try_from(duration.as_millis()).map_err(|_| "longer than 49 days".to_owned())?;
-        if millis == 0 || duration.subsec_nanos() % 1_000_000 != 0 {
-            return Err("not a whole number of milliseconds, from 1ms".to_owned());
-        }
-        Ok(Self(millis))
-    }
-
-    fn show(&self) -> String {
-        self.as_duration().show()
-    }
-}
-
-/// What the names of exchanges and queues begin with: nothing, or a word that keeps several
-/// pipelines on one broker apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct QueuePrefix(String);
-
-impl Value for QueuePrefix {
-    fn parse(raw: &str) -> Result<Self, String> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if raw.starts_with("amq.") {
-            Err("the broker keeps names that begin with amq. for itself".to_owned())
-        } else if raw.len() <= 100 && raw.chars().all(allowed) {
-            Ok(Self(raw.to_owned()))
-        } else {
-            Err("not at most 100 letters, digits, dots, dashes and underscores".to_owned())
-        }
-    }
-
-    fn show(&self) -> String {
-        self.0.clone()
-    }
-}
+use crate::delay::Delay;
+use crate::queue::{Queue, QueuePrefix};
 
 /// The exchange that gets what `objects` cannot route. The confirm of such a message says that it is
 /// safe in `objects.unroutable`; a `mandatory` return could not be trusted to name the message it
 /// belongs to. It is one of the broker's own, which nobody can delete: an exchange that can be is
 /// missing for a moment, and what is unroutable then is confirmed and gone.
-const ALTERNATE_EXCHANGE: &str = "amq.topic";
-
-/// The queue that a message is for. The routing key is the queue's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Queue {
-    /// Chunks of ids to look up.
-    Fetch,
-    /// The chunks of huge callbacks, which others need not wait behind.
-    Bulk,
-    /// Chunks to look up again after a delay.
-    Retry(Delay),
-    /// Batches of rows that are about to expire.
-    Delete,
-    /// Batches of rows that expire soon after a delay.
-    DeleteDelay(Delay),
-    /// What was given up, with its reason, for an operator.
-    Dead,
-    /// What was published while its queue did not exist, for an operator.
-    Unroutable,
-}
-
-impl Queue {
-    /// How long messages stay in it before they are due.
-    #[must_use]
-    pub fn delay(self) -> Duration {
-        match self {
-            Self::Retry(delay) | Self::DeleteDelay(delay) => delay.as_duration(),
-            Self::Fetch | Self::Bulk | Self::Delete | Self::Dead | Self::Unroutable => {
-                Duration::ZERO
-            }
-        }
-    }
-}
+pub(crate) const ALTERNATE_EXCHANGE: &str = "amq.topic";
 
 /// One step of declaring the topology.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +38,7 @@ pub(crate) enum Step {
 }
 
 /// The queues every process declares.
-const CORE: [Queue; 5] = [
+pub(crate) const CORE: [Queue; 5] = [
     Queue::Fetch,
     Queue::Bulk,
     Queue::Delete,
@@ -257,63 +152,6 @@ impl Topology {
         }
         steps
     }
-
-    pub(crate) fn exchange_arguments() -> FieldTable {
-        let mut arguments = FieldTable::default();
-        arguments.insert("alternate-exchange".into(), text(ALTERNATE_EXCHANGE));
-        arguments
-    }
-
-    pub(crate) fn arguments(&self, queue: Queue) -> FieldTable {
-        let mut arguments = FieldTable::default();
-        // Quorum queues fsync before they confirm; classic queues do not.
-        arguments.insert("x-queue-type".into(), text("quorum"));
-        match queue {
-            Queue::Fetch | Queue::Bulk | Queue::Delete => {
-                self.dead_letter_to(&mut arguments, Queue::Dead);
-                arguments.insert(
-                    "x-delivery-limit".into(),
-                    AMQPValue::LongLongInt(WORK_DELIVERY_LIMIT),
-                );
-            }
-            Queue::Retry(delay) => self.wait_then(&mut arguments, delay, Queue::Fetch),
-            Queue::DeleteDelay(delay) => self.wait_then(&mut arguments, delay, Queue::Delete),
-            Queue::Dead | Queue::Unroutable => {
-                arguments.insert(
-                    "x-delivery-limit".into(),
-                    AMQPValue::LongLongInt(KEPT_DELIVERY_LIMIT),
-                );
-                // A policy may limit its length: what is beyond it is refused, and not the oldest
-                // forgotten.
-                arguments.insert("x-overflow".into(), text("reject-publish"));
-            }
-        }
-        arguments
-    }
-
-    /// One uniform TTL for the whole queue: messages expire at its head only, so a longer one would
-    /// hold up the shorter ones behind it. There is no `x-expires`, which deletes a queue without
-    /// dead-lettering what is in it.
-    fn wait_then(&self, arguments: &mut FieldTable, delay: Delay, target: Queue) {
-        arguments.insert(
-            "x-message-ttl".into(),
-            AMQPValue::LongLongInt(delay.as_millis().into()),
-        );
-        self.dead_letter_to(arguments, target);
-    }
-
-    /// At-least-once: the default strategy forgets messages when the broker dies between two queues.
-    /// It demands `reject-publish`; the queues have no length limit, so nothing is rejected.
-    fn dead_letter_to(&self, arguments: &mut FieldTable, target: Queue) {
-        arguments.insert("x-dead-letter-exchange".into(), text(&self.exchange()));
-        arguments.insert("x-dead-letter-routing-key".into(), text(&self.name(target)));
-        arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
-        arguments.insert("x-overflow".into(), text("reject-publish"));
-    }
-}
-
-fn text(value: &str) -> AMQPValue {
-    AMQPValue::LongString(value.into())
 }
 
 #[cfg(test)]
@@ -353,36 +191,6 @@ mod tests {
             "test.objects.retry.1s 5",
         ] {
             assert_eq!(topology.queue(name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_delay_that_the_broker_cannot_hold_is_refused() {
-        for raw in ["0s", "1500us", "50days", "soon", "-1s"] {
-            assert!(<Delay as Value>::parse(raw).is_err(), "{raw} was accepted");
-        }
-    }
-
-    #[test]
-    fn every_queue_that_dead_letters_does_so_at_least_once_and_every_other_keeps_its_messages() {
-        let topology = Topology::new(&QueuePrefix::default());
-        let queues = CORE
-            .into_iter()
-            .chain([Queue::Retry(delay("1s")), Queue::DeleteDelay(delay("30s"))]);
-        for queue in queues {
-            let arguments = topology.arguments(queue);
-            let strategy = arguments.inner().get("x-dead-letter-strategy");
-            let limit = arguments.inner().get("x-delivery-limit");
-            assert!(
-                strategy == Some(&text("at-least-once")) || limit.is_some(),
-                "{queue:?}"
-            );
-            assert_eq!(
-                arguments.inner().get("x-queue-type"),
-                Some(&text("quorum")),
-                "{queue:?}"
-            );
-            assert!(!arguments.contains_key("x-expires"), "{queue:?}");
         }
     }
 }
