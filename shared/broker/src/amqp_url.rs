@@ -14,7 +14,7 @@ const HEARTBEAT_SECONDS: u16 = 10;
 /// connection; the headers of a message have to fit into one.
 const FRAME_BYTES: u32 = 32 << 10;
 
-/// What the query may say. The library ignores everything else without a word.
+/// The parameters of the query. The library silently ignores all others.
 const PARAMETERS: [&str; 5] = [
     "auth_mechanism",
     "channel_max",
@@ -48,7 +48,7 @@ pub struct AmqpUrl {
 }
 
 impl AmqpUrl {
-    /// What it says, as the library takes it.
+    /// The address as the library's type.
     #[must_use]
     pub fn uri(&self) -> &AMQPUri {
         &self.uri
@@ -60,7 +60,7 @@ impl AmqpUrl {
         (&self.uri.authority.host, self.uri.authority.port)
     }
 
-    /// What has to answer there.
+    /// The protocol that has to answer there.
     pub(crate) fn protocol(&self) -> Protocol {
         match self.uri.scheme {
             AMQPScheme::AMQP => AMQP,

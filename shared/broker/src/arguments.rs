@@ -7,13 +7,13 @@ use crate::queue::Queue;
 use crate::topology::{ALTERNATE_EXCHANGE, Topology};
 
 /// How often a message may come back to a work queue before the broker gives it up to
-/// `objects.dead`. Only a message that again and again kills its consumer, or loses its
-/// connection, comes that far; what merely fails is retried by a message of its own. The limit is
-/// set because RabbitMQ 4 otherwise drops a message after 20 deliveries.
+/// `objects.dead`. Only a message that repeatedly kills its consumer, or loses its connection,
+/// comes that far; a look-up that fails is retried by another message. The limit is set because
+/// RabbitMQ 4 otherwise drops a message after 20 deliveries.
 const WORK_DELIVERY_LIMIT: i64 = 1_000;
 
 /// The same for queues that only operators read: looking at a message in the management UI counts
-/// as a delivery, and no look may make it vanish.
+/// as a delivery, and a look must not make it vanish.
 const KEPT_DELIVERY_LIMIT: i64 = 1_000_000_000;
 
 impl Topology {

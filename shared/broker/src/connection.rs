@@ -34,7 +34,7 @@ pub enum BrokerError {
     /// The broker, or the way to it, failed.
     #[error("{}", reason(.0))]
     Lapin(#[from] lapin::Error),
-    /// There is no connection; where to, and why.
+    /// There is no connection. Says where to, and why.
     #[error("connecting to {0}")]
     Connecting(String),
     /// A step took longer than `broker_timeout`.
@@ -101,7 +101,7 @@ impl Broker {
         self.timeout
     }
 
-    /// Bounds a step with the broker: without a bound it can hang for ever on a lost connection.
+    /// Bounds a step with the broker. Without a bound, it can hang forever on a lost connection.
     ///
     /// # Errors
     /// The step's own error, or [`BrokerError::Timeout`] naming it.
@@ -116,8 +116,8 @@ impl Broker {
         }
     }
 
-    /// The same for a connection that publishes. While an alarm of the broker blocks it, nothing is
-    /// wrong with it: it works again when the alarm clears, and another one would be blocked too.
+    /// The same for a connection that publishes. An alarm of the broker may block the connection, which
+    /// works again when the alarm clears; another connection would be blocked too.
     ///
     /// # Errors
     /// The step's own error, or [`BrokerError::Timeout`] naming it.
@@ -132,14 +132,14 @@ impl Broker {
             let was_blocked = connection.status().blocked();
             match tokio::time::timeout(self.timeout, &mut work).await {
                 Ok(result) => return Ok(result?),
-                // From the end of the alarm on it has its time anew.
+                // After the alarm the step has the whole time again.
                 Err(_) if was_blocked || connection.status().blocked() => {}
                 Err(_) => return Err(BrokerError::Timeout(step)),
             }
         }
     }
 
-    /// Connects; `role` tells the connections of a process apart.
+    /// Connects. `role` distinguishes the connections of a process.
     ///
     /// # Errors
     /// The broker does not answer in time, or does not let the user in.
@@ -163,7 +163,7 @@ impl Broker {
         })
     }
 
-    /// Says where the connection was to lead, and what answers there if that is no broker.
+    /// Says where the connection was to lead, and what answers there if it is no broker.
     async fn explained(&self, error: BrokerError) -> BrokerError {
         let (host, port) = self.url.place();
         let is_answer = matches!(&error, BrokerError::Lapin(error)

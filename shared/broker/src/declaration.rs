@@ -1,6 +1,6 @@
-//! Declaring the topology. Each step is bounded by itself, so that a network with long round trips is
-//! no reason to give up, and what exists is looked at without being written again: each binding that
-//! is declared costs the brokers of a cluster a commit.
+//! Declaring the topology. Each step is bounded by itself, so that it succeeds on a network with long
+//! round trips. What exists is only looked at, because each binding that is declared costs the
+//! brokers of a cluster a commit.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use crate::connection::{Broker, BrokerError};
 use crate::queue::Queue;
 use crate::topology::{Step, Topology};
 
-/// Arguments without which a queue, or the exchange, does not do its job. Where one of the others differs,
-/// what exists is used as it is.
+/// Arguments without which a queue, or the exchange, does not do its job. If another argument differs, the
+/// queue is used as it is.
 const VITAL: [&str; 11] = [
     "type",
     "alternate-exchange",
@@ -31,12 +31,12 @@ const VITAL: [&str; 11] = [
     "x-dead-letter-strategy",
 ];
 
-/// Queues of which it was said that they exist with other arguments.
+/// The errors of queues with other arguments that were logged; each is logged once.
 static REPORTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 impl Broker {
-    /// Declares what is missing of `topology`. Doing so again, or from several processes at once,
-    /// changes nothing. Returns the channel on which it ended, which is good for no other work.
+    /// Declares the missing parts of `topology`. Declaring again, or from several processes at once,
+    /// changes nothing. Returns the last channel, which is only good for looking at the topology.
     ///
     /// # Errors
     /// A queue exists with arguments with which it does not do its job, or the connection is lost.
@@ -85,8 +85,8 @@ impl Broker {
         Ok(Some(unroutable))
     }
 
-    /// Looks at the topology again and again, so that a queue, an exchange or a binding that somebody
-    /// deleted is missing for seconds only. Returns when that fails.
+    /// Looks at the topology every 2 s, so that a queue, an exchange or a binding that was deleted is
+    /// missing for seconds only. Returns when a look fails.
     pub(crate) async fn keep_declared(
         &self,
         connection: &Connection,
@@ -99,7 +99,7 @@ impl Broker {
                 Ok(found) => found,
                 Err(error) => return error,
             };
-            // More of them mean that a binding is missing, which cannot be looked at.
+            // If their number grows, a binding is missing. Bindings cannot be looked at.
             if found.is_none_or(|found| found > unroutable) {
                 match self.declare(connection, self.topology()).await {
                     Ok(declared) => channel = declared,
@@ -163,7 +163,8 @@ async fn declare_exchange(channel: &Channel, topology: &Topology) -> lapin::Resu
         .await
 }
 
-/// Fails with 404, which closes the channel, where it is missing. Returns the messages of a queue.
+/// Returns the number of messages in a queue. If the queue or the exchange is missing, the broker answers
+/// 404 and closes the channel.
 async fn look(channel: &Channel, topology: &Topology, step: &Step) -> lapin::Result<u32> {
     let none = FieldTable::default();
     let Step::Queue(queue) = step else {
@@ -189,8 +190,8 @@ fn is_soft(error: &BrokerError, kind: &AMQPSoftError) -> bool {
             if matches!(error.kind(), AMQPErrorKind::Soft(soft) if soft == kind)))
 }
 
-/// Whether a queue, or the exchange, exists with other arguments and does its job all the same. The
-/// broker names the first argument that differs.
+/// Whether a queue, or the exchange, exists with other arguments and still does its job. The broker
+/// names the first argument that differs.
 fn is_tolerable(error: &BrokerError) -> bool {
     let text = error.to_string();
     is_soft(error, &AMQPSoftError::PRECONDITIONFAILED)

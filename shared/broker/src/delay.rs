@@ -9,7 +9,7 @@ use settings::Value;
 pub struct Delay(u32);
 
 impl Delay {
-    /// In milliseconds, as the broker takes it.
+    /// In milliseconds, as the broker's arguments have it.
     #[must_use]
     pub fn as_millis(self) -> u32 {
         self.0
@@ -21,7 +21,7 @@ impl Delay {
         Duration::from_millis(self.0.into())
     }
 
-    /// What is left of it without `lead`, but no less than half.
+    /// The delay less `lead`, but at least half of the delay.
     #[must_use]
     pub fn shorter_by(self, lead: Duration) -> Self {
         let lead = u32::try_from(lead.as_millis()).unwrap_or(u32::MAX);

@@ -1,4 +1,4 @@
-//! What is about a message rather than in it, as AMQP headers.
+//! The AMQP headers of a message: its attempt, its reason and its traces.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -27,14 +27,14 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// What travels beside a body, as AMQP headers.
+/// What travels with a body, as AMQP headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Headers {
-    /// Which try this is; a message without the header is at its first.
+    /// Which try this is. A message without the header is at its first.
     pub attempt: Attempt,
     /// Why the try before failed, or why the message was given up.
     pub reason: Option<String>,
-    /// What the message is a part of.
+    /// The traces that the message belongs to.
     pub traces: Traces,
 }
 
@@ -63,7 +63,7 @@ impl Headers {
         }
     }
 
-    /// Reads the headers of a message; what is missing or of another type is as if not set.
+    /// Reads the headers of a message. A header of another type counts as missing.
     #[must_use]
     pub fn from_table(table: Option<&FieldTable>) -> Self {
         let value = |name| table.and_then(|table| table.inner().get(name));
@@ -82,8 +82,8 @@ impl Headers {
         }
     }
 
-    /// The headers as AMQP carries them. The reason is kept short: all headers have to fit into one
-    /// frame, and the broker closes a connection that sends a larger one.
+    /// The headers as AMQP carries them. The reason is shortened, because all headers have to fit into
+    /// one frame, and the broker closes a connection that sends a larger frame.
     #[must_use]
     pub fn to_table(&self) -> FieldTable {
         let mut table = FieldTable::default();
@@ -102,7 +102,7 @@ impl Headers {
     }
 }
 
-/// Header with the first trace, and what other systems say of it.
+/// Headers with the first trace, and with the state that other systems keep in it.
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 /// Header with the other traces of a batch.
@@ -154,8 +154,8 @@ fn as_text(value: &AMQPValue) -> Option<String> {
     }
 }
 
-/// A text without its middle where it is long: parsers quote what they found, which somebody else
-/// chose. What went wrong stands at the start, the position at the end.
+/// A long text without its middle. Parsers quote their input, which may be long. The error stands at the
+/// start, and its position at the end.
 #[must_use]
 pub fn shortened(text: &str) -> String {
     const ENDS: usize = 120;

@@ -1,7 +1,7 @@
 //! How long a message had been due at its queue when it was taken.
 //!
-//! Whoever publishes says when the message is due, by its own clock, and whoever takes it looks at
-//! its own: where these are those of two hosts, the lag is as exact as the clocks agree.
+//! The publisher says by its clock when the message is due, and the consumer compares that with its own
+//! clock. On two hosts, the lag is as exact as their clocks agree.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,14 +13,14 @@ use crate::queue::Queue;
 /// since 1970.
 pub const DUE_AT_HEADER: &str = "x-due-at";
 
-/// Says in `headers` when a message is due that is published to `queue` at `now`.
+/// Sets the time at which a message is due that is published to `queue` at `now`.
 pub fn set_due(headers: &mut FieldTable, queue: Queue, now: SystemTime) {
     let due = AMQPValue::LongLongInt(millis(now + queue.delay()));
     headers.insert(DUE_AT_HEADER.into(), due);
 }
 
-/// How long a message with these headers has been due at `now`; none if they do not say when it
-/// was.
+/// How long a message with these headers has been due at `now`. `None` if the headers do not say when
+/// it was due.
 #[must_use]
 pub fn lag(headers: Option<&FieldTable>, now: SystemTime) -> Option<Duration> {
     let due = match headers?.inner().get(DUE_AT_HEADER)? {
@@ -28,7 +28,7 @@ pub fn lag(headers: Option<&FieldTable>, now: SystemTime) -> Option<Duration> {
         _ => return None,
     };
     let late = millis(now).saturating_sub(due);
-    // Where the clock of whoever published it runs ahead, it is not due yet.
+    // Not due yet, if the publisher's clock runs ahead.
     Some(Duration::from_millis(u64::try_from(late).unwrap_or(0)))
 }
 

@@ -1,5 +1,5 @@
-//! The broker: which queues there are ([`Topology`]), publishing that is confirmed ([`Publisher`]), and consuming that acks
-//! when the work is safe ([`Consumer`]). Each is a session with the broker that is begun again when it fails.
+//! The broker: its queues ([`Topology`]), publishing with confirms ([`Publisher`]), and consuming with acks when the work is
+//! safe ([`Consumer`]). Publisher and consumer each have a session with the broker, which begins again when it fails.
 
 mod amqp_url;
 mod arguments;

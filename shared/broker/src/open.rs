@@ -1,5 +1,5 @@
-//! Opening AMQP connections over TCP connections of our own. The client library would open the TCP connection too, but one
-//! that it cannot be made to give up: a broker that accepts and says nothing would cost a thread and a socket for each try.
+//! Opening AMQP connections over TCP connections that this program opens. The client library cannot be made to give up a TCP
+//! connection: a broker that accepts and stays silent would cost a thread and a socket for each try.
 
 use std::io;
 
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 /// Speaks AMQP on `stream`, encrypted if `uri` says so.
 ///
 /// # Errors
-/// What answers does not speak it, or does not let the user in.
+/// The other side does not speak AMQP, or does not let the user in.
 pub(crate) async fn open(
     uri: AMQPUri,
     stream: TcpStream,

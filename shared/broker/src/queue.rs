@@ -33,7 +33,7 @@ impl Value for QueuePrefix {
 pub enum Queue {
     /// Chunks of ids to look up.
     Fetch,
-    /// The chunks of huge callbacks, which others need not wait behind.
+    /// The chunks of huge callbacks. Other callbacks do not wait behind them.
     Bulk,
     /// Chunks to look up again after a delay.
     Retry(Delay),
@@ -41,9 +41,9 @@ pub enum Queue {
     Delete,
     /// Batches of rows that expire soon after a delay.
     DeleteDelay(Delay),
-    /// What was given up, with its reason, for an operator.
+    /// Messages that were given up, with their reason, for an operator.
     Dead,
-    /// What was published while its queue did not exist, for an operator.
+    /// Messages that were published while their queue did not exist, for an operator.
     Unroutable,
 }
 

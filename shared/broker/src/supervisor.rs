@@ -1,7 +1,7 @@
 //! Keeping a connection to the broker at work.
 //!
-//! The supervisor owns connection, channels and topology, and starts all anew on any error. The
-//! client library's own recovery is not used: it was seen to hang under cut connections.
+//! The supervisor owns connection, channels and topology, and replaces them all after any error. The
+//! client library's own recovery is not used, because it was seen to hang under cut connections.
 
 use std::future::Future;
 use std::pin::pin;
@@ -16,9 +16,9 @@ use metric_definitions::Label;
 use crate::connection::{Broker, BrokerConnection, BrokerError};
 use crate::metrics::{CONNECTION_FAILURES, CONNECTIONS_OPENED, Role};
 
-/// Work that needs a connection, done anew on each one.
+/// Work that needs a connection, and begins again on each one.
 pub(crate) trait Session: Send {
-    /// Works until it is finished (`Ok`), or until the connection is of no more use.
+    /// Works until it is finished (`Ok`), or until the connection is unusable.
     fn run(
         &mut self,
         connection: &Connection,
@@ -26,7 +26,7 @@ pub(crate) trait Session: Send {
 }
 
 impl Broker {
-    /// Runs `session` on one connection after the other, until it finishes or the shut-down begins
+    /// Runs `session` on one connection after the other, until it finishes, or until the shut-down begins
     /// while there is no connection. A session itself decides how it ends at the shut-down.
     pub(crate) async fn supervise(
         &self,
@@ -71,8 +71,8 @@ impl Broker {
             error = failure(events, dependency) => Err(error.into()),
             error = self.keep_declared(&connection, channel) => Err(error),
         };
-        // Closing in order returns unacked messages at once. A broker that does not answer cannot be
-        // waited for: there, dropping the connection has to do.
+        // Closing in order requeues unacked messages at once. If the broker does not answer, the
+        // connection is only dropped.
         if !matches!(result, Err(BrokerError::Timeout(_))) {
             let closing = connection.close(200, "done".into());
             if let Err(error) = self.bounded("closing", closing).await {
@@ -92,7 +92,7 @@ impl Broker {
 
 const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
-/// Short and capped: work is to go on within seconds of the broker's return, and jitter may double it.
+/// Short and capped, so that work goes on within seconds of the broker's return. Jitter may double a delay.
 fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))

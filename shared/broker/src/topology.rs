@@ -14,9 +14,9 @@ use crate::delay::Delay;
 use crate::queue::{Queue, QueuePrefix};
 
 /// The exchange that gets what `objects` cannot route. The confirm of such a message says that it is
-/// safe in `objects.unroutable`; a `mandatory` return could not be trusted to name the message it
-/// belongs to. It is one of the broker's own, which nobody can delete: an exchange that can be is
-/// missing for a moment, and what is unroutable then is confirmed and gone.
+/// safe in `objects.unroutable`; a `mandatory` return does not reliably name its message. The exchange
+/// is one that the broker does not let anybody delete: while a deleted exchange was missing, unroutable
+/// messages would be confirmed and lost.
 pub(crate) const ALTERNATE_EXCHANGE: &str = "amq.topic";
 
 /// One step of declaring the topology.
@@ -67,9 +67,9 @@ impl Topology {
         }
     }
 
-    /// Adds the delay queues that a process publishes to. A queue is named by its delay, so a
-    /// changed setting makes another queue, meets no mismatched declaration, and what waits in the
-    /// old queue still leaves it at its own time.
+    /// Adds the delay queues that a process publishes to. A queue is named by its delay, so a changed
+    /// setting makes another queue and no mismatched declaration, and the messages in the old queue
+    /// still leave it at their time.
     #[must_use]
     pub fn with(mut self, queues: impl IntoIterator<Item = Queue>) -> Self {
         self.queues.extend(queues);
@@ -91,7 +91,7 @@ impl Topology {
         format!("{}{name}", self.prefix)
     }
 
-    /// The queue with this name; `None` where the pipeline has no such queue.
+    /// The queue with this name; `None` if the pipeline has no such queue.
     #[must_use]
     pub fn queue(&self, name: &str) -> Option<Queue> {
         let delay = |millis: &str| Delay::parse(&format!("{millis}ms")).ok();
@@ -101,7 +101,7 @@ impl Topology {
         let delete = own.strip_prefix(DELETE_DELAY).and_then(delay);
         core.or(retry.map(Queue::Retry))
             .or(delete.map(Queue::DeleteDelay))
-            // "007ms" is a delay too, but not how a queue is named.
+            // "007ms" is a delay too, but no queue has that name.
             .filter(|queue| self.name(*queue) == name)
     }
 
@@ -111,7 +111,7 @@ impl Topology {
         self.queues.iter().map(|queue| self.name(*queue)).collect()
     }
 
-    /// Patterns of the names of all queues, of this pipeline and no other.
+    /// Patterns that match the names of all queues of this pipeline, and of no other.
     fn every_name(&self) -> impl Iterator<Item = String> {
         let core = CORE.into_iter().map(|queue| self.name(queue));
         let delays = [RETRY, DELETE_DELAY].into_iter();
@@ -129,9 +129,8 @@ impl Topology {
         self.queues.iter().copied().map(Step::Queue)
     }
 
-    /// What is declared, in order. What catches the unroutable comes first: between an exchange's
-    /// declaration and its bindings everything is unroutable, and would be confirmed and gone if nothing
-    /// caught it.
+    /// The steps in order. The queue for unroutable messages comes first: between the declaration of the
+    /// exchange and its bindings every message is unroutable, and would otherwise be confirmed and lost.
     pub(crate) fn steps(&self) -> Vec<Step> {
         let bind = |queue, exchange: &str, key: String| Step::Bind {
             queue,

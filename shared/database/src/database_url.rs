@@ -28,7 +28,7 @@ pub struct DatabaseUrl {
 }
 
 impl DatabaseUrl {
-    /// What it says, as the library takes it.
+    /// The address as the library's type.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
@@ -75,7 +75,7 @@ impl Value for DatabaseUrl {
         let mut tls = TlsParameters::default();
         let mut others = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            // A plus is no blank here.
+            // A plus is not a blank here.
             let pair_with_plus = pair.replace('+', "%2B");
             let decoded = form_urlencoded::parse(pair_with_plus.as_bytes()).next();
             if !decoded.is_some_and(|(name, value)| tls.take(&name, &value)) {
@@ -105,8 +105,8 @@ impl Value for DatabaseUrl {
     }
 }
 
-/// The address, and its query. The library ends the password at the first @ and lets it have any
-/// other character, which is more than other parsers do.
+/// The address, and its query. The library ends the password at the first @ and allows any other
+/// character in it, which other parsers do not.
 fn split(raw: &str) -> Result<(&str, &str), String> {
     let place = ["postgres://", "postgresql://"]
         .iter()

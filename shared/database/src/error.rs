@@ -8,7 +8,7 @@ use tokio_postgres::error::{DbError, SqlState};
 use trace::Spans;
 use trace::attribute::DB_RESPONSE_STATUS_CODE;
 
-/// The text of `error` and of its sources, what the server said included.
+/// The text of `error` and of its sources, with the server's message.
 pub(crate) fn reason(error: &(dyn Error + 'static)) -> String {
     tcp::reason_with(error, |error| {
         // The text around it is "db error" and nothing else.
@@ -21,7 +21,7 @@ pub(crate) fn reason(error: &(dyn Error + 'static)) -> String {
 /// Why a statement was not carried out, or is not known to have been.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// There is no connection; where to, and why.
+    /// There is no connection. Says where to, and why.
     #[error("no connection to the database: {0}")]
     NoConnection(String),
     /// The statement failed.
@@ -58,7 +58,7 @@ impl StoreError {
         })
     }
 
-    /// Marks the span of what failed so.
+    /// Marks the span of the statement as failed.
     pub(crate) fn mark(&self, span: &mut Spans) {
         let state = self.state();
         span.set(|| {
@@ -68,8 +68,7 @@ impl StoreError {
         span.fail(self.kind(), self);
     }
 
-    /// Whether the database can only be read: the primary that the connection led to is none any
-    /// more.
+    /// Whether the database can only be read: the server is no longer the primary.
     pub(crate) fn is_read_only(&self) -> bool {
         matches!(self, Self::Statement(error)
             if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION))

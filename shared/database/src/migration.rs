@@ -6,8 +6,8 @@ use crate::connection::Connection;
 use crate::schema::{Look, MIGRATIONS, SchemaError, VERSION};
 use crate::store::{Parameters, Store, Type};
 
-/// The versions that were laid. Every role may read it: a role of the processes then needs privileges on
-/// the rows only.
+/// The table of the versions that were laid. Every role may read it, so that the role of a process needs
+/// privileges on the rows only.
 const HISTORY: &str = "
     create table objects_schema (
         version int primary key,
@@ -70,8 +70,8 @@ impl Store {
         Ok(())
     }
 
-    /// Takes as long as it takes, but waits for a lock no longer than `database_timeout`: statements of
-    /// others queue behind it meanwhile.
+    /// Has no time limit, but waits for a lock no longer than `database_timeout`, because other statements
+    /// queue behind it meanwhile.
     async fn apply(
         &self,
         transaction: &Transaction<'_>,
@@ -100,7 +100,7 @@ impl Store {
     }
 }
 
-/// The lock ends with the transaction: that of a session would stay with a pooler's connection.
+/// The lock ends with the transaction. A lock of the session would stay with a pooler's connection.
 async fn try_lock(transaction: &Transaction<'_>) -> Result<bool, tokio_postgres::Error> {
     const TRY: &str = "select pg_try_advisory_xact_lock($1)";
     let parameters: Parameters = &[(&LOCK, Type::INT8)];

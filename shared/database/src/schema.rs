@@ -12,7 +12,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::error::{StoreError, reason};
 
-/// What leads from each version to the next, the first one from nothing.
+/// The migrations: each leads from one version to the next, the first from an empty database.
 pub(crate) const MIGRATIONS: [&str; 2] = [
     include_str!("../migrations/V1__objects.sql"),
     include_str!("../migrations/V2__objects_by_expiry.sql"),
@@ -33,7 +33,7 @@ const LOOK: &str = "
         to_regclass('objects_schema') is not null,
         current_user::text";
 
-/// The version that was found; 0 where there is none.
+/// The version that was found; 0 if there is no schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version(pub(crate) usize);
 
@@ -49,10 +49,10 @@ impl fmt::Display for Version {
     }
 }
 
-/// What a look at the database shows.
+/// The result of a look at the database.
 #[derive(Debug)]
 pub(crate) struct Look {
-    /// What its clock showed.
+    /// The time by its clock.
     pub(crate) time: OffsetDateTime,
     /// Whether nothing can be written over this connection.
     pub(crate) is_read_only: bool,
@@ -128,7 +128,7 @@ pub enum SchemaError {
     Forbidden {
         /// What was found.
         found: Version,
-        /// Who may not lay it.
+        /// The role of this process.
         role: String,
         /// What the database said.
         error: tokio_postgres::Error,

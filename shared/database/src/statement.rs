@@ -6,7 +6,7 @@ use trace::attribute::{
     DB_COLLECTION_NAME, DB_NAMESPACE, DB_OPERATION_NAME, DB_QUERY_TEXT, DB_SYSTEM_NAME,
 };
 
-/// How many rows a statement is about. The conventions have a name for a number of statements only.
+/// Number of rows of a statement. The conventions have a name only for a number of statements.
 const ROWS: &str = "pipeline.rows";
 
 /// A statement, as its span describes it.
@@ -21,7 +21,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// One run of it, on `rows` rows, in `database`.
+    /// A span of one run of the statement, on `rows` rows, in `database`.
     #[must_use]
     pub fn span(&self, database: &str, rows: usize) -> SpanBuilder {
         let rows = i64::try_from(rows).unwrap_or(i64::MAX);

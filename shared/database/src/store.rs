@@ -40,11 +40,11 @@ settings::settings! {
     } with {}
 }
 
-/// Parameters of a statement, each with its type. The server then keeps no statement under a name, which
-/// another connection of a pooler would not know, or know already.
+/// Parameters of a statement, each with its type. With types the server needs no named statement, which
+/// another connection of a pooler would not know, or would know already.
 pub type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
-/// A time that the database's clock had reached when it was known here.
+/// A time by the database's clock, and when its answer came.
 #[derive(Clone, Copy)]
 struct Reading {
     shown: OffsetDateTime,
@@ -63,7 +63,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Makes the pool; connections are made when they are needed.
+    /// Makes the pool. Connections are made when they are needed.
     ///
     /// # Errors
     /// The pool cannot be set up.
@@ -104,12 +104,12 @@ impl Store {
         self.timeout
     }
 
-    /// Runs `work` on a connection of the pool, bounded in time. Where it is given up, or this future is
-    /// dropped, it is cancelled at the server too, and the connection is not used again. Nor is one to a
-    /// server that can only be read.
+    /// Runs `work` on a connection of the pool, bounded in time. If the time is over, or if this future is
+    /// dropped, the work is cancelled at the server too, and the connection is not used again. A connection
+    /// to a server that can only be read is not used again either.
     ///
     /// # Errors
-    /// [`StoreError`]; after any but a conflict it is unknown whether the work was carried out.
+    /// [`StoreError`]. After all errors but a conflict it is unknown whether the work was carried out.
     pub async fn run<T>(
         &self,
         work: impl AsyncFnOnce(&Connection) -> Result<T, tokio_postgres::Error>,
@@ -154,7 +154,7 @@ impl Store {
         }
     }
 
-    /// A connection that is not one of the pool.
+    /// A connection outside the pool.
     pub(crate) async fn connect(&self) -> Result<Connection, StoreError> {
         match self.pool.manager().connect().await {
             Ok(connection) => Ok(connection),
@@ -163,8 +163,8 @@ impl Store {
     }
 
     /// The time by the database's clock at which a statement that begins now is given up. A network or a
-    /// proxy may hold the statement back until later; it must do nothing then, because another attempt may
-    /// have been made.
+    /// proxy may deliver the statement later. Then it must do nothing, because another attempt may have
+    /// been made.
     #[must_use]
     pub fn deadline(&self) -> OffsetDateTime {
         const NEVER: OffsetDateTime = datetime!(9999-12-31 0:00 UTC);
@@ -195,11 +195,10 @@ impl Store {
     }
 }
 
-/// A connection of the pool with a statement under way, which is cancelled when this is dropped.
+/// A connection of the pool with a statement under way. The statement is cancelled when this is dropped.
 struct Lease(Option<Object<Connector>>);
 
 impl Lease {
-    /// The work is done.
     fn give_back(mut self) {
         drop(self.0.take());
     }

@@ -12,7 +12,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
-/// The parameters of the database's address that are about TLS, each as it was written.
+/// The TLS parameters of the database's address, as they were written.
 #[derive(Debug, Default)]
 pub(crate) struct TlsParameters {
     mode: Option<String>,
@@ -35,7 +35,7 @@ impl TlsParameters {
         true
     }
 
-    /// What they ask for: `None` where the connection is not encrypted.
+    /// The configuration that they ask for: `None` if the connection is not encrypted.
     ///
     /// # Errors
     /// Names the parameter that cannot be carried out, and why.
@@ -71,7 +71,7 @@ impl TlsParameters {
         }
     }
 
-    /// Without encryption, which certificates would be of no use to.
+    /// Without encryption, certificates have no use, and are refused.
     fn none(&self) -> Result<Option<ClientConfig>, String> {
         let given = [
             ("sslrootcert", &self.roots),
@@ -132,7 +132,7 @@ fn verifier(
     })
 }
 
-/// Checks that an authority has signed the certificate, for whatever name: `verify-ca`.
+/// Checks that an authority has signed the certificate, for any name: `verify-ca`.
 #[derive(Debug)]
 struct AnyName(Arc<WebPkiServerVerifier>);
 
@@ -149,7 +149,7 @@ impl ServerCertVerifier for AnyName {
             .0
             .verify_server_cert(certificate, intermediates, name, ocsp, now);
         match checked {
-            // The name is looked at last, when everything else is in order.
+            // The name is checked last, when everything else is in order.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
