@@ -1,5 +1,5 @@
-//! The admin port of every process: `/livez`, `/readyz`, `/metrics`, and profiles, whose paths are
-//! those of Go's `net/http/pprof`; and asking another process's admin port, for health checks and
+//! The admin port of every process: `/livez`, `/readyz`, `/metrics`, and profiles under the paths of
+//! Go's `net/http/pprof`. Also the client of another process's admin port, for health checks and
 //! scripts.
 
 use std::fmt::Display;
@@ -23,19 +23,19 @@ use tokio::net::{TcpListener, TcpStream};
 /// What the paths of profiles begin with.
 const PROFILES: &str = "/debug/pprof/";
 
-/// How long a CPU profile takes that does not say how long.
+/// Default duration of a CPU profile.
 const SECONDS: u64 = 10;
 
 /// The longest CPU profile.
 const SECONDS_LIMIT: u64 = 60;
 
-/// What an admin port answers from.
+/// The state that an admin port shows.
 pub struct Admin {
     /// Dependencies, for `/readyz`.
     pub health: Health,
-    /// Metrics, for `/metrics`, where they are collected.
+    /// Metrics, for `/metrics`, if they are collected.
     pub metrics: Option<Exposition>,
-    /// The process's, which ends a profile that is being taken.
+    /// The shut-down of the process, which ends a profile that is being taken.
     pub shutdown: Shutdown,
 }
 
@@ -87,7 +87,7 @@ impl Admin {
 
 impl Service for Admin {
     async fn respond(&self, request: Request<RequestBody>, _: SocketAddr) -> Response<Full<Bytes>> {
-        // A profile is not taken to be thrown away.
+        // HEAD would take a profile and throw it away.
         let allowed: &[Method] = if request.uri().path().starts_with(PROFILES) {
             &[Method::GET]
         } else {
@@ -100,13 +100,13 @@ impl Service for Admin {
         }
     }
 
-    /// Who hangs up wants no profile.
+    /// Stops profiling when the client disconnects.
     fn ends_with_client(&self) -> bool {
         true
     }
 }
 
-/// How long a CPU profile is to take; `None` if the query asks for what cannot be.
+/// The duration of a CPU profile; `None` if the query asks for an impossible one.
 fn seconds(query: &str) -> Option<Duration> {
     let mut parameters = url::form_urlencoded::parse(query.as_bytes());
     let seconds = match parameters.find(|(name, _)| name == "seconds") {
@@ -173,11 +173,10 @@ pub struct Ask {
     pub path: Option<String>,
 }
 
-/// Asks the process whose admin port is at `address` for `path`; an unspecified address is asked
-/// on the loopback interface.
+/// Gets `path` from the admin port at `address`. An unspecified address means the loopback interface.
 ///
 /// # Errors
-/// Nobody answers there within 5 s; for a profile, within the longest that one takes and 15 s.
+/// There is no answer within 5 s, or, for a profile, within its longest duration and 15 s.
 pub async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
     let patience = Duration::from_secs(if path.starts_with(PROFILES) {
         SECONDS_LIMIT + 15
@@ -212,7 +211,7 @@ async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Byt
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        // It listens by IPv4 too, and perhaps by nothing else.
+        // The process listens by IPv4 too, and perhaps only by IPv4.
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         ip => ip,
     };

@@ -11,68 +11,16 @@ use std::time::Duration;
 use clap::Args;
 use http_server::{listen, raise_limit};
 use lifecycle::{Health, Shutdown};
-use metric_definitions::Description;
 use settings::{ConfigError, Loaded, Settings, load};
-use telemetry::{LogSettings, finish_logs, init_logs, init_metrics, write_to_stderr};
+use telemetry::{finish_logs, init_logs, init_metrics, write_to_stderr};
 use tokio::net::TcpListener;
-use trace::{Recording, TraceSettings};
+use trace::Recording;
 
 use crate::admin::{Admin, Ask, ask};
+use crate::config::{ProcessConfig, ProcessContext};
 use crate::metrics::{BUILD_INFO, Build};
 
-settings::settings! {
-    /// Settings that every process has.
-    pub struct ProcessSettings {
-        /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
-        pub admin_address: SocketAddr = "127.0.0.1:6060",
-        /// How long the process may take to stop after SIGTERM or SIGINT. What is not finished by
-        /// then goes back to its queue.
-        pub shutdown_timeout: Duration = "5s" in "100ms"..="1h",
-        /// Whether metrics are collected. Without them /metrics is empty; for measuring what they
-        /// cost.
-        pub metrics: bool = "true",
-    } with {
-        /// Settings of logs.
-        pub logs: LogSettings,
-        /// Settings of traces.
-        pub traces: TraceSettings,
-    }
-}
-
-/// All settings of a process, and what is known of it beforehand.
-pub trait ProcessConfig: Settings + Send + 'static {
-    /// Name of the process, as its binary is called.
-    const NAME: &'static str;
-    /// What the process does, in a sentence.
-    const ABOUT: &'static str;
-    /// The metrics of the process, part by part.
-    const METRICS: &'static [&'static [Description]];
-
-    /// Settings that every process has.
-    fn process(&self) -> &ProcessSettings;
-}
-
-/// What a process gets besides its settings.
-#[derive(Clone, Debug)]
-pub struct ProcessContext {
-    /// The dependencies of the process, which the work names and reports on.
-    pub health: Health,
-    /// Tells the work to stop.
-    pub shutdown: Shutdown,
-}
-
-impl ProcessContext {
-    /// A context that ends `timeout` after [`Shutdown::begin`].
-    #[must_use]
-    pub fn new(timeout: Duration) -> Self {
-        Self {
-            health: Health::default(),
-            shutdown: Shutdown::new(timeout),
-        }
-    }
-}
-
-/// Boots the process and runs `work` until it ends. The exit code is 0 if it ended in order.
+/// Boots the process and runs `work` until it ends. The exit code is 0 if the work ended in order.
 pub fn start<C, F>(work: impl FnOnce(C, ProcessContext) -> F) -> ExitCode
 where
     C: ProcessConfig,
@@ -88,8 +36,8 @@ where
     )
 }
 
-/// Runs a command that an operator gives, with settings and arguments of its own: it writes no log
-/// and has no admin port. The exit code is 0 if `work` succeeds.
+/// Runs a command of an operator, with its settings and arguments. It writes no log and has no admin
+/// port. The exit code is 0 if `work` succeeds.
 pub fn start_command<C, A, F>(
     name: &'static str,
     about: &'static str,
@@ -126,12 +74,12 @@ fn boot<C: Settings, A: Args>(
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("starting the runtime")),
     };
-    // In whichever way this ends, a panic included.
+    // The logs are finished after a panic too.
     let logs = FinishLogs;
     let result = runtime.block_on(work(settings, arguments));
     let code = result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS);
     drop(logs);
-    // Whatever still runs has had its time.
+    // Tasks that still run have had their time.
     runtime.shutdown_background();
     code
 }
@@ -144,7 +92,7 @@ impl Drop for FinishLogs {
     }
 }
 
-/// Binaries differ in what they use; the ones that use TLS find the one provider installed.
+/// Each binary has the one provider, whether its connections use TLS or not.
 fn install_tls_provider() {
     if rustls::crypto::ring::default_provider()
         .install_default()
@@ -159,7 +107,7 @@ where
     C: ProcessConfig,
     F: Future<Output = anyhow::Result<()>>,
 {
-    // Before the logs, whose lost lines are counted.
+    // Before the logs, because lost lines are counted.
     let metrics = settings.process().metrics.then(|| {
         let all = C::METRICS.iter().copied().flatten();
         init_metrics(all)
@@ -188,7 +136,7 @@ where
     };
     let shutdown = context.shutdown.clone();
     let work = work(settings, context);
-    // A part of the time is for what the work leaves to be sent.
+    // A part of the time is for sending the spans that are left.
     let flush = recording.flush_timeout(shutdown.timeout());
     let limit = shutdown.timeout().saturating_sub(flush);
     let result = tokio::select! {
@@ -199,7 +147,7 @@ where
     result
 }
 
-/// The admin port answers for as long as the work goes on, its end included.
+/// The admin port answers until the work has ended.
 async fn with_admin(
     admin: Admin,
     listener: TcpListener,
@@ -237,7 +185,7 @@ fn log_start<C: ProcessConfig>(settings: &C, admin_address: SocketAddr) {
     );
 }
 
-/// The answer is what the command is for; no log is begun.
+/// Prints the answer of a running process. There is no log.
 async fn answer(address: SocketAddr, path: &str) -> anyhow::Result<()> {
     let (status, body) = ask(address, path).await?;
     std::io::stdout().write_all(&body)?;

@@ -2,8 +2,10 @@
 
 mod admin;
 mod boot;
+mod config;
 mod metrics;
 
 pub use crate::metrics::METRICS;
 pub use admin::{Admin, Ask, ask};
-pub use boot::{ProcessConfig, ProcessContext, ProcessSettings, start, start_command};
+pub use boot::{start, start_command};
+pub use config::{ProcessConfig, ProcessContext, ProcessSettings};

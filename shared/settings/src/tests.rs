@@ -1,7 +1,10 @@
 #![allow(unreachable_pub)]
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::time::Duration;
+
+use clap::Args;
 
 use super::*;
 

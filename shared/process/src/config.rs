@@ -1,0 +1,62 @@
+//! What a process is made from: its settings, and the context that its work gets.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lifecycle::{Health, Shutdown};
+use metric_definitions::Description;
+use settings::Settings;
+use telemetry::LogSettings;
+use trace::TraceSettings;
+
+settings::settings! {
+    /// Settings that every process has.
+    pub struct ProcessSettings {
+        /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
+        pub admin_address: SocketAddr = "127.0.0.1:6060",
+        /// How long the process may take to stop after SIGTERM or SIGINT. What is not finished by
+        /// then goes back to its queue.
+        pub shutdown_timeout: Duration = "5s" in "100ms"..="1h",
+        /// Whether metrics are collected. Without them /metrics is empty; for measuring what they
+        /// cost.
+        pub metrics: bool = "true",
+    } with {
+        /// Settings of logs.
+        pub logs: LogSettings,
+        /// Settings of traces.
+        pub traces: TraceSettings,
+    }
+}
+
+/// All settings of a process, and what is known of it beforehand.
+pub trait ProcessConfig: Settings + Send + 'static {
+    /// Name of the process, as its binary is called.
+    const NAME: &'static str;
+    /// What the process does, in a sentence.
+    const ABOUT: &'static str;
+    /// The metrics of the process, part by part.
+    const METRICS: &'static [&'static [Description]];
+
+    /// Settings that every process has.
+    fn process(&self) -> &ProcessSettings;
+}
+
+/// What a process gets besides its settings.
+#[derive(Clone, Debug)]
+pub struct ProcessContext {
+    /// The dependencies of the process, which the work names and reports on.
+    pub health: Health,
+    /// Tells the work to stop.
+    pub shutdown: Shutdown,
+}
+
+impl ProcessContext {
+    /// A context that ends `timeout` after [`Shutdown::begin`].
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        Self {
+            health: Health::default(),
+            shutdown: Shutdown::new(timeout),
+        }
+    }
+}
