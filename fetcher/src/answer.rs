@@ -37,7 +37,9 @@ pub enum Reason {
     Connection(String),
     /// No whole answer in time.
     Timeout,
-    /// A status that may pass: 408, 425, 429, 5xx, and what is not understood.
+    /// 429: the client service asks for fewer look-ups, of whatever object.
+    Throttled,
+    /// Another status that may pass: 408, 425, 5xx, and what is not understood.
     Status(u16),
     /// 404 or 410: the object is gone, or a gateway finds nothing at all.
     Gone(u16),
@@ -52,12 +54,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether another try may succeed.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
-        !matches!(self, Self::Refused(_))
-    }
-
     /// Whether a client service that works answers so: about one object, where a gateway in front of
     /// it answers so about all.
     #[must_use]
@@ -70,7 +66,7 @@ impl Reason {
     pub fn costs_a_try(&self) -> bool {
         !matches!(
             self,
-            Self::Unreachable(_) | Self::Status(429) | Self::Unfinished
+            Self::Unreachable(_) | Self::Throttled | Self::Unfinished
         )
     }
 
@@ -81,6 +77,7 @@ impl Reason {
             Self::Status(status) | Self::Gone(status) | Self::Refused(status) => {
                 status.to_string().into()
             }
+            Self::Throttled => "429".into(),
             _ => self.value().into(),
         }
     }
@@ -105,7 +102,7 @@ impl Label for Reason {
         match self {
             Self::Unreachable(_) | Self::Connection(_) => "connection",
             Self::Timeout => "timeout",
-            Self::Status(429) => "throttled",
+            Self::Throttled => "throttled",
             Self::Status(_) => "status",
             Self::Gone(_) => "gone",
             Self::Refused(_) => "refused",
@@ -123,6 +120,7 @@ impl fmt::Display for Reason {
                 write!(formatter, "connection: {error}")
             }
             Self::Timeout => formatter.write_str("no answer in time"),
+            Self::Throttled => formatter.write_str("status 429"),
             Self::Status(status) | Self::Gone(status) | Self::Refused(status) => {
                 write!(formatter, "status {status}")
             }
@@ -130,14 +128,6 @@ impl fmt::Display for Reason {
             Self::Panicked => formatter.write_str("a panic, which the log describes"),
             Self::Unfinished => formatter.write_str("not finished in time"),
         }
-    }
-}
-
-impl Failure {
-    /// Whether the client service asks for fewer look-ups, of whatever object.
-    #[must_use]
-    pub fn asks_for_rest(&self) -> bool {
-        self.reason == Reason::Status(429)
     }
 }
 

@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use trace::Traces;
 
 use crate::answer::{Answer, Failure, Reason};
-use crate::breaker::Withheld;
-use crate::look_ups::LookUps;
+use crate::breaker::Rejection;
+use crate::look_up::LookUpClient;
 use crate::metrics::{
     DEAD_LETTER_IDS, DEAD_LETTERS, FETCH_RETRIES, OBJECTS_GONE, OBJECTS_OFFLINE, OBJECTS_OUTDATED,
 };
@@ -36,8 +36,8 @@ const MOST_AT_HAND: Duration = Duration::from_mins(15);
 
 /// Handles chunks.
 pub struct Fetch {
-    /// Asks the client service.
-    pub look_ups: LookUps,
+    /// Looks ids up.
+    pub(crate) client: LookUpClient,
     /// Stores what is online.
     pub writer: Writer,
     /// When to try again.
@@ -81,8 +81,8 @@ impl Handler for Fetch {
 #[derive(Debug)]
 struct Unfinished;
 
-impl From<Withheld> for Unfinished {
-    fn from(_: Withheld) -> Self {
+impl From<Rejection> for Unfinished {
+    fn from(_: Rejection) -> Self {
         Self
     }
 }
@@ -92,7 +92,7 @@ impl Fetch {
     /// others of its chunk. Returns its failure.
     async fn settle(&self, id: ObjectId, traces: &Traces) -> Result<Option<Failure>, Unfinished> {
         loop {
-            match self.look_ups.look_up(id, traces).await? {
+            match self.client.look_up(id, traces).await? {
                 Answer::Online => match self.writer.store(id, traces.clone()).await {
                     Ok(()) => return Ok(None),
                     Err(NotStored::Ended) => return Err(Unfinished),

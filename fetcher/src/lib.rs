@@ -17,9 +17,10 @@ pub mod client;
 pub mod config;
 pub mod connections;
 pub mod fetch;
-pub mod look_ups;
+mod look_up;
 pub mod metrics;
 pub mod retry;
+mod single_flight;
 pub mod writer;
 
 pub use config::Config;
@@ -45,14 +46,14 @@ pub async fn run(config: Config, context: ProcessContext) -> anyhow::Result<()> 
     worker.hold = breaker.hold();
     let prober = Prober::new(Arc::clone(&breaker), client.clone(), &config);
     let service = client.clone();
-    let look_ups = look_ups::LookUps::new(client, breaker);
+    let look_ups = look_up::LookUpClient::new(client, breaker);
     let prefetch = config.fetch_prefetch;
-    let consume = |queue, name, prefetch: NonZeroU16, look_ups| Consumption {
+    let consume = |queue, name, prefetch: NonZeroU16, client| Consumption {
         queue,
         name,
         prefetch: prefetch.get(),
         handler: fetch::Fetch {
-            look_ups,
+            client,
             writer: writer.clone(),
             retry_delays: config.retry_delays.clone(),
             publisher: worker.publisher.clone(),

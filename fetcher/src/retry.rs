@@ -59,7 +59,7 @@ impl RetryDelays {
     /// shortest delay that is long enough, or the longest there is. An id that has asked for rest
     /// again and again waits for the longest, because all others rest meanwhile.
     fn long_enough(&self, own: Delay, failure: &Failure) -> Delay {
-        let least = if failure.asks_for_rest() {
+        let least = if failure.reason == Reason::Throttled {
             Duration::MAX
         } else {
             own.as_duration()
@@ -118,10 +118,7 @@ mod tests {
         let unreachable = || Reason::Unreachable(String::new());
         assert_eq!(next(2, unreachable(), None), Some(retry("5s")));
         assert_eq!(next(u32::MAX, unreachable(), None), Some(retry("30s")));
-        assert_eq!(
-            next(u32::MAX, Reason::Status(429), None),
-            Some(retry("30s"))
-        );
+        assert_eq!(next(u32::MAX, Reason::Throttled, None), Some(retry("30s")));
     }
 
     #[test]
@@ -132,7 +129,7 @@ mod tests {
             next(1, Reason::Status(503), Some(3_600)),
             Some(retry("30s"))
         );
-        assert_eq!(next(1, Reason::Status(429), Some(0)), Some(retry("30s")));
+        assert_eq!(next(1, Reason::Throttled, Some(0)), Some(retry("30s")));
     }
 
     #[test]

@@ -46,7 +46,7 @@ const BULK_LINE: usize = 32;
 
 /// The look-up is not made for now: its message is to go back to the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Withheld;
+pub struct Rejection;
 
 /// Decides when look-ups are sent, and whose their failures are.
 pub struct Breaker {
@@ -93,8 +93,8 @@ impl Breaker {
     /// others do not wait behind them; where there are no others, they have all slots.
     ///
     /// # Errors
-    /// [`Withheld`] when that will not be soon.
-    pub async fn admit(&self, id: ObjectId, is_bulk: bool) -> Result<Admission<'_>, Withheld> {
+    /// [`Rejection`] when that will not be soon.
+    pub async fn admit(&self, id: ObjectId, is_bulk: bool) -> Result<Admission<'_>, Rejection> {
         loop {
             let place = if is_bulk {
                 // The semaphore is never closed.
@@ -126,8 +126,8 @@ impl Breaker {
     /// Waits for the verdict on a look-up that began at `started` and has just failed.
     ///
     /// # Errors
-    /// [`Withheld`] when it will not be known soon.
-    pub async fn verdict(&self, started: Moment, failure: &Failure) -> Result<Verdict, Withheld> {
+    /// [`Rejection`] when it will not be known soon.
+    pub async fn verdict(&self, started: Moment, failure: &Failure) -> Result<Verdict, Rejection> {
         let mut failed = Moment::default();
         self.state.send_modify(|state| failed = state.failed());
         let verdict = self.until(|state| state.verdict(started, failed)).await?;
@@ -164,7 +164,7 @@ impl Breaker {
     }
 
     /// Waits until the state has what `look` looks for.
-    async fn until<T>(&self, look: impl Fn(&State) -> Option<T>) -> Result<T, Withheld> {
+    async fn until<T>(&self, look: impl Fn(&State) -> Option<T>) -> Result<T, Rejection> {
         let mut state = self.state.subscribe();
         loop {
             if let Some(found) = look(&state.borrow_and_update()) {
@@ -176,12 +176,12 @@ impl Breaker {
         }
     }
 
-    async fn or_withheld(&self, event: impl Future<Output = ()>) -> Result<(), Withheld> {
+    async fn or_withheld(&self, event: impl Future<Output = ()>) -> Result<(), Rejection> {
         let mut withheld = self.withheld.subscribe();
         tokio::select! {
             biased;
             () = event => Ok(()),
-            _ = withheld.wait_for(|withheld| *withheld) => Err(Withheld),
+            _ = withheld.wait_for(|withheld| *withheld) => Err(Rejection),
         }
     }
 
@@ -191,7 +191,7 @@ impl Breaker {
             self.answered(id, started);
             return None;
         };
-        if failure.asks_for_rest() {
+        if failure.reason == Reason::Throttled {
             self.rest(started, failure);
         } else if let Reason::Unreachable(_) = failure.reason {
             self.ease(started);
@@ -341,7 +341,7 @@ impl Breaker {
         });
     }
 
-    /// From now on, or no longer, look-ups that wait end with [`Withheld`].
+    /// From now on, or no longer, look-ups that wait end with [`Rejection`].
     fn withhold(&self, withheld: bool) {
         self.withheld.send_replace(withheld);
     }

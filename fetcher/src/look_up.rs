@@ -1,0 +1,275 @@
+//! The look-up of an id, in layers, from the outside in: callers that ask for the same id share a look-up
+//! (`look_up`); a panic becomes a failure (`look_up_guarded`); the look-up is made again for as long as
+//! the client service, not the id, is at fault (`look_up_until_judged`); one request is sent when the
+//! breaker admits it (`look_up_once`).
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::FutureExt;
+use messages::ObjectId;
+use metric_definitions::InFlight;
+use metrics::{Counter, Gauge, Histogram};
+use trace::Traces;
+
+use crate::answer::{Answer, Reason};
+use crate::breaker::{Breaker, Moment, Rejection, Verdict};
+use crate::client::ClientService;
+use crate::metrics::{
+    FETCH_DURATION, FETCHES, FETCHES_IN_FLIGHT, FETCHES_JOINED, FETCHES_WITHHELD,
+};
+use crate::single_flight::{Leader, LookUpResult, Role, SingleFlight, Turn};
+
+/// How many times in a row an id is looked up again because the client service asked for rest. Then its
+/// failure is judged as any other.
+const MAX_RESTS: usize = 10;
+
+/// How many outages may meet the look-up of an id before it counts as failed. An id that causes the
+/// outages itself would never end.
+const MAX_OUTAGES: usize = 10;
+
+/// The client service behind a single flight and the breaker. Clones share both.
+#[derive(Clone)]
+pub(crate) struct LookUpClient {
+    client: ClientService,
+    breaker: Arc<Breaker>,
+    single_flight: SingleFlight,
+    counts: Counts,
+    /// Whether the ids are those of huge callbacks.
+    is_bulk: bool,
+}
+
+/// The metrics of each look-up. To find them by name each time would take long.
+#[derive(Clone)]
+struct Counts {
+    in_flight: Gauge,
+    duration: Histogram,
+    online: Counter,
+    offline: Counter,
+}
+
+impl Counts {
+    fn new() -> Self {
+        Self {
+            in_flight: FETCHES_IN_FLIGHT.handle(),
+            duration: FETCH_DURATION.handle(),
+            online: FETCHES.of(&Answer::Online),
+            offline: FETCHES.of(&Answer::Offline),
+        }
+    }
+
+    fn ended(&self, answer: &Answer) {
+        match answer {
+            Answer::Online => self.online.increment(1),
+            Answer::Offline => self.offline.increment(1),
+            other => FETCHES.of(other).increment(1),
+        }
+    }
+}
+
+impl LookUpClient {
+    pub(crate) fn new(client: ClientService, breaker: Arc<Breaker>) -> Self {
+        Self {
+            client,
+            breaker,
+            single_flight: SingleFlight::default(),
+            counts: Counts::new(),
+            is_bulk: false,
+        }
+    }
+
+    /// The same for the ids of huge callbacks, which let others go first.
+    pub(crate) fn for_bulk(&self) -> Self {
+        Self {
+            is_bulk: true,
+            ..self.clone()
+        }
+    }
+
+    /// Looks an object up, or waits for a look-up of it that was not sent yet. Returns a failure only
+    /// when it is the object's own, or when nothing shows whose failure it is.
+    ///
+    /// # Errors
+    /// [`Rejection`] when the client service is down and will not be asked soon.
+    pub(crate) async fn look_up(&self, id: ObjectId, traces: &Traces) -> LookUpResult {
+        loop {
+            let turn = match self.single_flight.join(id, traces) {
+                Role::Leader(leader) => Ok(Turn::Lead(leader)),
+                Role::Follower(turn, _span) => turn.await,
+            };
+            match turn {
+                Ok(Turn::Result(result)) => {
+                    FETCHES_JOINED.increment(1);
+                    return result;
+                }
+                Ok(Turn::Lead(leader)) => {
+                    let result = self.look_up_guarded(&leader, traces).await;
+                    return leader.finish(result);
+                }
+                Err(_) => tracing::debug!(%id, "a look-up was forgotten"),
+            }
+        }
+    }
+
+    async fn look_up_guarded(&self, leader: &Leader, traces: &Traces) -> LookUpResult {
+        let result = AssertUnwindSafe(self.look_up_until_judged(leader, traces))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| Ok(Answer::Failed(Reason::Panicked.into())));
+        if result.is_err() {
+            FETCHES_WITHHELD.increment(1);
+        }
+        result
+    }
+
+    async fn look_up_until_judged(&self, leader: &Leader, traces: &Traces) -> LookUpResult {
+        let (mut rests, mut outages, mut has_met_gap) = (0, 0, false);
+        loop {
+            let (answer, started) = self.look_up_once(leader, traces).await?;
+            let Answer::Failed(failure) = &answer else {
+                return Ok(answer);
+            };
+            if failure.reason == Reason::Throttled && rests < MAX_RESTS {
+                rests += 1;
+                continue;
+            }
+            rests = 0;
+            let is_the_ids = !matches!(failure.reason, Reason::Unreachable(_));
+            match self.breaker.verdict(started, failure).await? {
+                Verdict::Works if is_the_ids => return Ok(answer.believed()),
+                Verdict::WorksAgain if is_the_ids && has_met_gap => return Ok(answer.believed()),
+                Verdict::Unclear => return Ok(answer.doubted()),
+                _ if outages == MAX_OUTAGES => return Ok(answer.doubted()),
+                verdict => has_met_gap = verdict == Verdict::WorksAgain,
+            }
+            outages += 1;
+        }
+    }
+
+    async fn look_up_once(
+        &self,
+        leader: &Leader,
+        traces: &Traces,
+    ) -> Result<(Answer, Moment), Rejection> {
+        let id = leader.id;
+        let admission = self.breaker.admit(id, self.is_bulk).await?;
+        leader.is_sending();
+        let _counted = InFlight::in_gauge(self.counts.in_flight.clone());
+        let started = Instant::now();
+        // On the heap, because far more ids wait for admission than are looked up, and these need no
+        // memory for a request.
+        let answer = Box::pin(self.client.look_up(id, traces)).await;
+        self.counts.duration.record(started.elapsed());
+        self.counts.ended(&answer);
+        self.breaker.record(id, &admission, &answer);
+        Ok((answer, admission.started))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use lifecycle::Health;
+    use process::Ask;
+    use settings::load;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::config::Config;
+
+    const ID: ObjectId = ObjectId(7);
+
+    async fn client(concurrency: usize) -> (LookUpClient, TcpListener) {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("--client-url=http://{}", listener.local_addr().unwrap());
+        let arguments = ["fetcher", &url].map(OsString::from);
+        let config = load::<Config, Ask>("fetcher", "", arguments, []).unwrap();
+        let client = ClientService::new(&config.settings).unwrap();
+        let breaker = Breaker::new(concurrency, Health::default().awaited("client service"));
+        (LookUpClient::new(client, Arc::new(breaker)), listener)
+    }
+
+    /// Waits for a look-up to arrive on a new connection.
+    async fn asked(listener: &TcpListener) -> TcpStream {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        until_asked(&mut stream).await;
+        stream
+    }
+
+    async fn until_asked(stream: &mut TcpStream) {
+        assert!(stream.read(&mut [0; 4_096]).await.unwrap() > 0);
+    }
+
+    async fn answer(stream: &mut TcpStream, id: ObjectId) {
+        let body = format!(r#"{{"id":{id},"online":true}}"#);
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all((head + &body).as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_asks_before_the_look_up_is_sent_has_its_answer() {
+        let (client, listener) = client(1).await;
+        let traces = Traces::default();
+        let before = client.look_up(ObjectId(1), &traces);
+        let (one, other) = (client.look_up(ID, &traces), client.look_up(ID, &traces));
+        let service = async {
+            let mut stream = asked(&listener).await;
+            answer(&mut stream, ObjectId(1)).await;
+            until_asked(&mut stream).await;
+            answer(&mut stream, ID).await;
+            assert!(listener.accept().now_or_never().is_none());
+            stream
+        };
+        let (before, one, other, _) = tokio::join!(before, one, other, service);
+        assert_eq!([before, one, other], [const { Ok(Answer::Online) }; 3]);
+        assert!(client.single_flight.is_empty());
+    }
+
+    #[tokio::test]
+    async fn those_who_come_during_a_look_up_share_one_more() {
+        let (client, listener) = client(8).await;
+        let traces = Traces::default();
+        let mut first = Box::pin(client.look_up(ID, &traces));
+        let mut stream = tokio::select! {
+            _ = &mut first => panic!("nothing was answered"),
+            stream = asked(&listener) => stream,
+        };
+        let late = [(); 3].map(|()| client.look_up(ID, &traces));
+        let service = async {
+            answer(&mut stream, ID).await;
+            until_asked(&mut stream).await;
+            answer(&mut stream, ID).await;
+            assert!(listener.accept().now_or_never().is_none());
+            assert_eq!(stream.read(&mut [0; 1]).now_or_never().map(drop), None);
+            stream
+        };
+        let (late, first, _) = tokio::join!(futures::future::join_all(late), first, service);
+        assert_eq!(late, [const { Ok(Answer::Online) }; 3]);
+        assert_eq!(first, Ok(Answer::Online));
+        assert!(client.single_flight.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_follower_leads_when_the_look_up_is_given_up() {
+        let (client, listener) = client(8).await;
+        let traces = Traces::default();
+        let mut first = Box::pin(client.look_up(ID, &traces));
+        let mut given_up = tokio::select! {
+            _ = &mut first => panic!("nothing was answered"),
+            stream = asked(&listener) => stream,
+        };
+        let others = [(); 2].map(|()| client.look_up(ID, &traces));
+        let service = async {
+            drop(first);
+            assert_eq!(given_up.read(&mut [0; 1]).await.unwrap(), 0);
+            answer(&mut asked(&listener).await, ID).await;
+        };
+        let (others, ()) = tokio::join!(futures::future::join_all(others), service);
+        assert_eq!(others, [const { Ok(Answer::Online) }; 2]);
+        assert!(client.single_flight.is_empty());
+    }
+}
