@@ -10,6 +10,10 @@ use futures::future::join_all;
 use lifecycle::{Health, Shutdown, VitalTask};
 use process::ProcessContext;
 
+mod batch_workers;
+
+pub use batch_workers::{BatchWorkers, Slot};
+
 /// The connections of such a process, and what its work is made from.
 pub struct Worker {
     /// The database, with the schema that is needed.
@@ -52,6 +56,23 @@ impl Worker {
             health,
             publishing,
         })
+    }
+
+    /// Starts the task that the handlers give their work to. It ends with the last handler, or when
+    /// the shut-down leaves no more time.
+    pub fn spawn(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> VitalTask {
+        let shutdown = self.shutdown.clone();
+        let work = async move {
+            tokio::select! {
+                () = work => {}
+                () = shutdown.closing() => {}
+            }
+        };
+        VitalTask::spawn(name, &self.shutdown, work)
     }
 
     /// Consumes until the shut-down, each queue on a separate connection. `batches` is the task that
