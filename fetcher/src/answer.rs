@@ -1,4 +1,4 @@
-//! What a look-up can end in.
+//! The answer to a look-up, or why there is none.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,26 +6,22 @@ use std::time::Duration;
 
 use metric_definitions::Label;
 
-/// What is known of an object after it was looked up.
+/// What a look-up ends in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// To be stored.
+pub(crate) enum Answer {
     Online,
-    /// Not to be stored.
     Offline,
     /// The client service works and does not know it (404, 410).
     Gone,
-    /// Not known yet.
     Failed(Failure),
 }
 
-/// Why a look-up failed.
+/// A look-up that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What went wrong.
-    pub reason: Reason,
-    /// How long the client service asked to be left alone.
-    pub retry_after: Option<Duration>,
+pub(crate) struct Failure {
+    pub(crate) reason: Reason,
+    /// How long the client service asked for rest.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 /// What went wrong with a look-up.
@@ -54,25 +50,22 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether a client service that works answers so: about one object, where a gateway in front of
-    /// it answers so about all.
-    #[must_use]
-    pub fn may_be_about_the_object(&self) -> bool {
+    /// Whether a client service that works may answer so about one object. A gateway in front of it may
+    /// answer so about all.
+    pub(crate) fn may_be_about_the_object(&self) -> bool {
         matches!(self, Self::Gone(_) | Self::Refused(_))
     }
 
-    /// Whether it uses up a try of the id. What has nothing to do with the id does not.
-    #[must_use]
-    pub fn costs_a_try(&self) -> bool {
+    /// Whether it uses up one of the id's tries. A failure that has nothing to do with the id does not.
+    pub(crate) fn costs_a_try(&self) -> bool {
         !matches!(
             self,
             Self::Unreachable(_) | Self::Throttled | Self::Unfinished
         )
     }
 
-    /// The kind of failure, as traces name it: by the status where there is one.
-    #[must_use]
-    pub fn error_type(&self) -> Cow<'static, str> {
+    /// The kind of failure, as traces name it: the status where there is one.
+    pub(crate) fn error_type(&self) -> Cow<'static, str> {
         match self {
             Self::Status(status) | Self::Gone(status) | Self::Refused(status) => {
                 status.to_string().into()
@@ -141,19 +134,16 @@ impl From<Reason> for Failure {
 }
 
 impl Answer {
-    /// The answer, if others are answered: then 404 is about the object.
-    #[must_use]
-    pub fn believed(self) -> Self {
+    /// The answer while other ids are answered: then 404 is about the object.
+    pub(crate) fn believed(self) -> Self {
         match self {
             Self::Failed(failure) if matches!(failure.reason, Reason::Gone(_)) => Self::Gone,
             answer => answer,
         }
     }
 
-    /// The answer, if no other id is answered, which would show that the client service works: another
-    /// try may end otherwise.
-    #[must_use]
-    pub fn doubted(self) -> Self {
+    /// The answer while nothing shows that the client service works: another try may end otherwise.
+    pub(crate) fn doubted(self) -> Self {
         match self {
             Self::Failed(Failure {
                 reason: Reason::Refused(status),

@@ -6,10 +6,10 @@ use std::time::Duration;
 use broker::{Delay, Queue};
 
 /// How long before the rows expire their message leaves the delay queue. It is published after they
-/// are committed, some milliseconds after their own time began, and the broker passes it on late: at
+/// are committed, some milliseconds after their time began, and the broker passes it on late: at
 /// 1,000 messages a second by 19 ms in one case of a hundred. On a busy host all of this together was
-/// seen to take up to 213 ms. What is over the janitor holds, and what it holds counts towards
-/// `DELETE_PREFETCH`, so the lead is no longer than it has to be.
+/// seen to take up to 213 ms. The janitor holds the message for the rest of the lead. Messages that it holds
+/// count towards `DELETE_PREFETCH`, so the lead is no longer than it has to be.
 const LEAD: Duration = Duration::from_millis(250);
 
 /// The queue in which the messages for rows that live for `object_ttl` wait.

@@ -7,16 +7,14 @@ use tokio::time::{Instant, timeout_at};
 
 /// How large a batch may grow, and how long its first request waits for others.
 #[derive(Clone, Copy, Debug)]
-pub struct BatchLimits {
-    /// Most requests in a batch.
-    pub requests: usize,
-    /// How long the first request waits for company.
-    pub linger: Duration,
+pub(crate) struct BatchLimits {
+    pub(crate) requests: usize,
+    pub(crate) linger: Duration,
 }
 
 /// Waits for a request and gathers those that follow it, until the batch is full or `linger` is
 /// over. `None` when all senders are gone.
-pub async fn next_batch<T>(
+pub(crate) async fn next_batch<T>(
     requests: &mut mpsc::Receiver<T>,
     limits: BatchLimits,
 ) -> Option<Vec<T>> {

@@ -10,7 +10,7 @@ use broker::shortened;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 use messages::ObjectId;
-use reqwest::{RequestBuilder, Response};
+use reqwest::Response;
 use serde::Deserialize;
 use trace::http::{Target, note_status};
 use trace::{Spans, Traces};
@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::answer::{Answer, Failure, Reason};
 use crate::config::Config;
-use crate::connections::Connections;
+use crate::connection_pool::ConnectionPool;
 
 /// The body of an answer; other members are ignored.
 #[derive(Deserialize)]
@@ -29,40 +29,38 @@ struct Object {
 
 /// The client service.
 #[derive(Clone)]
-pub struct ClientService {
-    connections: Arc<Connections>,
-    /// Below it are the objects.
+pub(crate) struct ClientService {
+    connections: Arc<ConnectionPool>,
+    /// The address below which the objects are.
     objects: Url,
     target: Target,
     answer_limit: usize,
 }
 
 impl ClientService {
-    /// Connections are made when they are needed.
-    ///
     /// # Errors
     /// The TLS set-up fails.
-    pub fn new(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
-            connections: Arc::new(Connections::new(config)?),
+            connections: Arc::new(ConnectionPool::new(config)?),
             objects: config.client_url.objects(),
             target: Target::new(config.client_url.url()),
             answer_limit: config.answer_limit.bytes(),
         })
     }
 
-    /// Follows the client service when its name leads elsewhere, for ever.
-    pub async fn follow(&self) {
-        self.connections.follow().await;
+    /// Moves further requests when the client service's name leads elsewhere, for ever.
+    pub(crate) async fn follow_name(&self) {
+        self.connections.follow_name().await;
     }
 
     /// Looks one object up, once.
-    pub async fn look_up(&self, id: ObjectId, traces: &Traces) -> Answer {
+    pub(crate) async fn look_up(&self, id: ObjectId, traces: &Traces) -> Answer {
         let mut span = traces.start(|| {
             let path = format!("/objects/{id}");
             self.target.request("GET", "/objects/{id}", &path)
         });
-        match self.ask(id, &mut span).await {
+        match self.request(id, &mut span).await {
             Ok(answer) => answer,
             Err(failure) => {
                 if !matches!(failure.reason, Reason::Gone(_)) {
@@ -73,48 +71,39 @@ impl ClientService {
         }
     }
 
-    async fn ask(&self, id: ObjectId, span: &mut Spans) -> Result<Answer, Failure> {
+    async fn request(&self, id: ObjectId, span: &mut Spans) -> Result<Answer, Failure> {
         let sent = self.send(id, &span.traces()).await;
-        let response = sent.map_err(|error| transport(&error))?;
+        let response = sent.map_err(|error| transport_failure(&error))?;
         note_status(span, response.status());
         match response.status() {
-            StatusCode::OK => self.judge(id, response).await,
+            StatusCode::OK => self.parse(id, response).await,
             status => Err(Failure {
-                reason: refusal(status),
+                reason: reason_of(status),
                 retry_after: retry_after(response.headers(), SystemTime::now()),
             }),
         }
     }
 
-    /// A server may close a connection that it has kept at the very moment it is used again. That
-    /// says nothing of the object, and to ask twice does no harm.
+    /// A server may close an idle connection at the very moment at which it is used again. That says
+    /// nothing of the object, and it does no harm to ask twice.
     async fn send(&self, id: ObjectId, traces: &Traces) -> reqwest::Result<Response> {
-        let kept = self.connections.kept();
-        match self.request(&kept, id, traces).send().await {
-            Err(error) if was_cut_off(&error) => {
-                let single = self.connections.single();
-                self.request(single, id, traces).send().await
-            }
+        let request = |http: &reqwest::Client| {
+            let mut headers = HeaderMap::new();
+            traces.inject(&mut headers);
+            let mut url = self.objects.clone();
+            // Faster than to parse the whole URL.
+            url.set_path(&format!("{}{id}", url.path()));
+            http.get(url).headers(headers).send()
+        };
+        match request(&self.connections.pooled()).await {
+            Err(error) if was_cut_off(&error) => request(self.connections.unpooled()).await,
             sent => sent,
         }
     }
 
-    fn request(&self, http: &reqwest::Client, id: ObjectId, traces: &Traces) -> RequestBuilder {
-        let mut headers = HeaderMap::new();
-        traces.inject(&mut headers);
-        http.get(self.object(id)).headers(headers)
-    }
-
-    fn object(&self, id: ObjectId) -> Url {
-        let mut url = self.objects.clone();
-        // To parse all of it anew would take longer.
-        url.set_path(&format!("{}{id}", url.path()));
-        url
-    }
-
     /// An answer counts only when it is small, well-formed, and about the object asked for.
-    async fn judge(&self, id: ObjectId, response: Response) -> Result<Answer, Failure> {
-        let body = self.read(response).await?;
+    async fn parse(&self, id: ObjectId, response: Response) -> Result<Answer, Failure> {
+        let body = self.read_bounded(response).await?;
         let object: Object = serde_json::from_slice(&body)
             .map_err(|error| Reason::Malformed(shortened(&error.to_string())))?;
         if object.id != id {
@@ -127,9 +116,13 @@ impl ClientService {
         })
     }
 
-    async fn read(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
+    async fn read_bounded(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
         let mut body = Vec::new();
-        while let Some(part) = response.chunk().await.map_err(|error| transport(&error))? {
+        while let Some(part) = response
+            .chunk()
+            .await
+            .map_err(|error| transport_failure(&error))?
+        {
             if body.len() + part.len() > self.answer_limit {
                 return Err(
                     Reason::Malformed(format!("longer than {} bytes", self.answer_limit)).into(),
@@ -141,7 +134,7 @@ impl ClientService {
     }
 }
 
-fn transport(error: &reqwest::Error) -> Failure {
+fn transport_failure(error: &reqwest::Error) -> Failure {
     if error.is_timeout() && !error.is_connect() {
         return Reason::Timeout.into();
     }
@@ -157,7 +150,7 @@ fn transport(error: &reqwest::Error) -> Failure {
     reason.into()
 }
 
-/// The error itself, and what brought it about.
+/// The error itself, and its causes.
 fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
     let first: &(dyn Error + 'static) = error;
     successors(Some(first), |error| (*error).source())
@@ -165,10 +158,10 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)
 
 /// Whether the connection ended after the request was sent and before an answer began.
 fn was_cut_off(error: &reqwest::Error) -> bool {
-    error.is_request() && !error.is_connect() && causes(error).any(is_end)
+    error.is_request() && !error.is_connect() && causes(error).any(is_end_of_connection)
 }
 
-fn is_end(cause: &(dyn Error + 'static)) -> bool {
+fn is_end_of_connection(cause: &(dyn Error + 'static)) -> bool {
     use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let http = cause.downcast_ref::<hyper::Error>();
     let network = cause.downcast_ref::<io::Error>().map(io::Error::kind);
@@ -179,7 +172,7 @@ fn is_end(cause: &(dyn Error + 'static)) -> bool {
         )
 }
 
-fn refusal(status: StatusCode) -> Reason {
+fn reason_of(status: StatusCode) -> Reason {
     match status.as_u16() {
         status @ (404 | 410) => Reason::Gone(status),
         429 => Reason::Throttled,
@@ -229,7 +222,7 @@ mod tests {
 
     #[test]
     fn only_client_errors_that_will_not_change_are_final() {
-        let reason = |status| refusal(StatusCode::from_u16(status).unwrap());
+        let reason = |status| reason_of(StatusCode::from_u16(status).unwrap());
         for status in [400, 401, 403, 405, 451] {
             assert!(matches!(reason(status), Reason::Refused(_)), "{status}");
         }

@@ -10,7 +10,7 @@ use process::{ProcessConfig, ProcessSettings};
 use settings::{ByteSize, DurationOrZero, Value};
 use url::Url;
 
-use crate::retry::RetryDelays;
+use crate::retry::RetryLadder;
 
 settings::settings! {
     /// Settings of `fetcher`.
@@ -37,7 +37,7 @@ settings::settings! {
         pub fetch_prefetch: NonZeroU16 = "128" in "1"..="65535",
         /// How long to wait before each further try of a look-up that failed. When all are used
         /// up, the id goes to objects.dead.
-        pub retry_delays: RetryDelays = "1s,5s,30s,2m",
+        pub retry_delays: RetryLadder = "1s,5s,30s,2m",
         /// Maximum number of rows in one statement.
         pub write_batch: NonZeroUsize = "1000" in "1"..="50000",
         /// How long a row waits for others to be stored with. Each statement has a message that deletes
@@ -78,15 +78,12 @@ impl ProcessConfig for Config {
 pub struct ClientUrl(Url);
 
 impl ClientUrl {
-    /// The address itself.
-    #[must_use]
-    pub fn url(&self) -> &Url {
+    pub(crate) fn url(&self) -> &Url {
         &self.0
     }
 
     /// Address of the look-ups: an id follows.
-    #[must_use]
-    pub fn objects(&self) -> Url {
+    pub(crate) fn objects(&self) -> Url {
         let mut objects = self.0.clone();
         objects.set_path(&format!("{}/objects/", self.0.path().trim_end_matches('/')));
         objects

@@ -9,24 +9,31 @@ use broker::{Consumption, Queue, Topology};
 use process::{ProcessConfig, ProcessContext};
 use worker::Worker;
 
-pub mod answer;
-pub mod arming;
-pub mod batch;
-pub mod breaker;
-pub mod client;
-pub mod config;
-pub mod connections;
-pub mod fetch;
+mod answer;
+mod arming;
+mod batch;
+mod breaker;
+mod client;
+mod config;
+mod connection_pool;
+mod fetch_handler;
 mod look_up;
-pub mod metrics;
-pub mod retry;
+mod metrics;
+mod retry;
 mod single_flight;
-pub mod writer;
+mod upsert;
+mod writer;
 
+pub use answer::Reason;
+pub use arming::delay_queue;
 pub use config::Config;
+pub use upsert::UPSERT;
 
-use breaker::Breaker;
-use breaker::prober::Prober;
+use breaker::{Breaker, Prober};
+use client::ClientService;
+use fetch_handler::FetchHandler;
+use look_up::LookUpClient;
+use writer::Writer;
 
 /// How many times fewer chunks of huge callbacks than others are at work at once.
 const BULK_PART: u16 = 4;
@@ -36,55 +43,58 @@ const BULK_PART: u16 = 4;
 /// # Errors
 /// A task ended before its time.
 pub async fn run(config: Config, context: ProcessContext) -> anyhow::Result<()> {
-    let (broker, database) = (&config.broker, &config.database);
     let client_service = context.health.awaited("client service");
+    let (broker, database) = (&config.broker, &config.database);
     let mut worker =
         Worker::start(Config::NAME, broker, topology(&config), database, context).await?;
-    let (writer, writing) = writer::Writer::start(&config, &worker);
-    let client = client::ClientService::new(&config)?;
+    let client = ClientService::new(&config)?;
     let breaker = Arc::new(Breaker::new(config.fetch_concurrency.get(), client_service));
     worker.hold = breaker.hold();
-    let prober = Prober::new(Arc::clone(&breaker), client.clone(), &config);
-    let service = client.clone();
-    let look_ups = look_up::LookUpClient::new(client, breaker);
-    let prefetch = config.fetch_prefetch;
-    let consume = |queue, name, prefetch: NonZeroU16, client| Consumption {
-        queue,
-        name,
-        prefetch: prefetch.get(),
-        handler: fetch::Fetch {
-            client,
-            writer: writer.clone(),
-            retry_delays: config.retry_delays.clone(),
-            publisher: worker.publisher.clone(),
-            publish_timeout: config.broker.broker_timeout,
-        },
+    let (writer, writing) = Writer::start(&config, &worker);
+    let handler = FetchHandler {
+        client: LookUpClient::new(client.clone(), Arc::clone(&breaker)),
+        writer,
+        retry_delays: config.retry_delays.clone(),
+        publisher: worker.publisher.clone(),
+        publish_timeout: config.broker.broker_timeout,
     };
-    let bulk_prefetch = NonZeroU16::new(prefetch.get() / BULK_PART).unwrap_or(NonZeroU16::MIN);
-    let consumptions = [
-        consume(
-            Queue::Bulk,
-            "broker (consuming bulk)",
-            bulk_prefetch,
-            look_ups.for_bulk(),
-        ),
-        consume(Queue::Fetch, "broker (consuming)", prefetch, look_ups),
-    ];
-    drop(writer);
+    let consumptions = consumptions(handler, config.fetch_prefetch);
+    let prober = Prober::new(breaker, client.clone(), &config);
     let shutdown = worker.shutdown.clone();
-    let prober_and_names = async {
+    let watch_client_service = async {
         tokio::select! {
             () = prober.run(&shutdown) => {}
-            () = service.follow() => {}
+            () = client.follow_name() => {}
         }
     };
-    Box::pin(worker.consume(consumptions, writing, prober_and_names)).await
+    Box::pin(worker.consume(consumptions, writing, watch_client_service)).await
+}
+
+/// The chunks of huge callbacks have a separate queue and connection, so that others need not wait
+/// behind them.
+fn consumptions(handler: FetchHandler, prefetch: NonZeroU16) -> [Consumption<FetchHandler>; 2] {
+    let bulk = Consumption {
+        queue: Queue::Bulk,
+        name: "broker (consuming bulk)",
+        prefetch: (prefetch.get() / BULK_PART).max(1),
+        handler: FetchHandler {
+            client: handler.client.for_bulk(),
+            ..handler.clone()
+        },
+    };
+    let others = Consumption {
+        queue: Queue::Fetch,
+        name: "broker (consuming)",
+        prefetch: prefetch.get(),
+        handler,
+    };
+    [bulk, others]
 }
 
 /// The queues that `fetcher` publishes to and consumes.
 #[must_use]
 pub fn topology(config: &Config) -> Topology {
     Topology::new(&config.broker.queue_prefix)
-        .with([arming::delay_queue(config.object_ttl)])
+        .with([delay_queue(config.object_ttl)])
         .with(config.retry_delays.queues())
 }

@@ -30,7 +30,7 @@ pub(crate) const DEAD_LETTERS: Counter<Reason> =
 
 metrics! {
     /// All of them.
-    pub METRICS = [
+    pub(crate) METRICS = [
         DEPENDENCY_UP.description().with_values(DEPENDENCIES),
         DEAD_LETTERS.description().with_values(GivenUp::VALUES),
     ];

@@ -7,21 +7,21 @@ use settings::Value;
 
 use crate::answer::{Failure, Reason};
 
-/// The waiting times between the tries of a look-up.
+/// The delays before the further tries of a look-up, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RetryDelays(Vec<Delay>);
+pub struct RetryLadder(Vec<Delay>);
 
-/// Most delays: each different one has a queue.
-const MOST: usize = 32;
+/// Maximum number of delays. Each different one has a queue.
+const MAX_DELAYS: usize = 32;
 
-impl Value for RetryDelays {
+impl Value for RetryLadder {
     fn parse(raw: &str) -> Result<Self, String> {
         if raw.is_empty() {
             return Err("at least one delay is needed".to_owned());
         }
         let delays: Result<Vec<_>, _> = raw.split(',').map(Delay::parse).collect();
         match delays? {
-            delays if delays.len() > MOST => Err(format!("more than {MOST} delays")),
+            delays if delays.len() > MAX_DELAYS => Err(format!("more than {MAX_DELAYS} delays")),
             delays => Ok(Self(delays)),
         }
     }
@@ -31,20 +31,18 @@ impl Value for RetryDelays {
     }
 }
 
-impl RetryDelays {
+impl RetryLadder {
     /// The retry queues, each once.
-    #[must_use]
-    pub fn queues(&self) -> Vec<Queue> {
+    pub(crate) fn queues(&self) -> Vec<Queue> {
         let mut delays = self.0.clone();
         delays.sort_unstable();
         delays.dedup();
         delays.into_iter().map(Queue::Retry).collect()
     }
 
-    /// The queue for an id whose try `attempt` ended in `failure`. Nobody asks for it again if it was
-    /// gone to the last.
-    #[must_use]
-    pub fn next(&self, attempt: Attempt, failure: &Failure) -> Option<Queue> {
+    /// The queue for an id whose try `attempt` ended in `failure`. There is none for an id that was gone
+    /// at the last try too.
+    pub(crate) fn next(&self, attempt: Attempt, failure: &Failure) -> Option<Queue> {
         let tried = attempt.0.get() as usize;
         let last = self.0.last().filter(|_| !failure.reason.costs_a_try());
         match (&failure.reason, self.0.get(tried - 1).or(last)) {
@@ -55,9 +53,9 @@ impl RetryDelays {
         }
     }
 
-    /// Where the client service asked to be left alone for longer than the try's `own` delay, the
-    /// shortest delay that is long enough, or the longest there is. An id that has asked for rest
-    /// again and again waits for the longest, because all others rest meanwhile.
+    /// Where the client service asked for more rest than the try's `own` delay, the shortest delay that
+    /// is long enough, or the longest there is. An id that met a throttled client service again and again
+    /// takes the longest, because all others rest meanwhile.
     fn long_enough(&self, own: Delay, failure: &Failure) -> Delay {
         let least = if failure.reason == Reason::Throttled {
             Duration::MAX
@@ -81,7 +79,7 @@ mod tests {
     use super::*;
 
     fn next(attempt: u32, reason: Reason, retry_after: Option<u64>) -> Option<Queue> {
-        let delays = RetryDelays::parse("1s, 5s,30s").unwrap();
+        let delays = RetryLadder::parse("1s, 5s,30s").unwrap();
         let failure = Failure {
             reason,
             retry_after: retry_after.map(Duration::from_secs),
@@ -135,7 +133,7 @@ mod tests {
     #[test]
     fn a_wrong_list_of_delays_is_refused() {
         for raw in ["", "1s,,5s", "1s,soon", "0s"] {
-            assert!(RetryDelays::parse(raw).is_err(), "{raw:?} was accepted");
+            assert!(RetryLadder::parse(raw).is_err(), "{raw:?} was accepted");
         }
     }
 }

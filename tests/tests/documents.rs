@@ -264,7 +264,7 @@ fn operations_names_the_flags_that_the_command_dead_letters_has() {
 
 #[test]
 fn every_reason_of_a_failed_look_up_is_explained() {
-    use fetcher::answer::Reason;
+    use fetcher::Reason;
     let operations = read("OPERATIONS.md");
     for reason in [
         Reason::Connection("...".to_owned()),

@@ -6,54 +6,54 @@ use std::time::Duration;
 use messages::ObjectId;
 use tokio::time::Instant;
 
-/// How many ids are remembered that were answered last.
+/// How many of the ids that were answered last are remembered.
 const ANSWERED: usize = 8;
 
-/// How many ids are remembered that are waiting, or were when their messages were given back.
+/// How many ids that wait, or that waited when their messages were given back, are remembered.
 const WAITING: usize = 32;
 
-/// How many ids are tried of which nothing is known.
+/// How many ids of which nothing is known are tried.
 const STRANGERS: i64 = 8;
 
-/// How many different ids have to fail, and none to be answered, for "gone" and "refused" to mean an
-/// outage. Fewer may be gone, or refused, each by itself.
+/// How many different ids have to fail while none is answered before "gone" and "refused" mean an outage.
+/// Fewer may be gone, or refused, each by itself.
 const MANY: usize = 8;
 
-/// How many make a gap in a stream of answers. Where every second object is gone, so many in a
-/// row come once in a million look-ups.
+/// How many failures in a row are a gap in a stream of answers. Where every second object is gone, so many in
+/// a row come once in a million look-ups.
 const GAP: usize = 20;
 
-/// Within what time they have to fail.
+/// The time within which they have to fail.
 const RECENT: Duration = Duration::from_mins(1);
 
 /// What "gone" or "refused" means as the answer to a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub(super) enum Meaning {
     /// Everything is answered so.
     Down,
-    /// An id that was answered is to be asked for first.
+    /// Probes with ids that were answered before will tell.
     NotKnownYet,
-    /// There is no such id, and no reason to take that for an outage.
+    /// No id was answered before, and nothing else shows an outage.
     Unclear,
 }
 
 /// Ids to probe with. They take turns: any id may have become one that always fails, and a breaker
 /// that asks only for such ids would stay open for ever.
 #[derive(Debug, Default)]
-pub struct Candidates {
+pub(super) struct CandidatePool {
     answered: VecDeque<ObjectId>,
     waiting: VecDeque<ObjectId>,
     stranger: i64,
     turn: usize,
     /// Ids that failed after the latest answer, and when.
     failed: VecDeque<(ObjectId, Instant)>,
-    /// How many failed after it that had been answered before.
+    /// How many ids that had been answered before failed after the latest answer.
     refuted: usize,
 }
 
-impl Candidates {
-    /// `id` was answered: the best candidate there is. Says whether that ends a gap.
-    pub fn answered(&mut self, id: ObjectId) -> bool {
+impl CandidatePool {
+    /// `id` was answered: the best candidate there is. Returns whether that ends a gap.
+    pub(super) fn answered(&mut self, id: ObjectId) -> bool {
         let is_gap = self.refuted > 0 || self.failed.len() == GAP;
         self.refuted = 0;
         self.failed.clear();
@@ -66,7 +66,7 @@ impl Candidates {
     }
 
     /// `id` was looked up and not answered.
-    pub fn failed(&mut self, id: ObjectId) {
+    pub(super) fn failed(&mut self, id: ObjectId) {
         self.refuted(id);
         self.waits(id);
         self.failed
@@ -75,7 +75,7 @@ impl Candidates {
     }
 
     /// The client service was probed with `id`, which was not answered.
-    pub fn refuted(&mut self, id: ObjectId) {
+    pub(super) fn refuted(&mut self, id: ObjectId) {
         let before = self.answered.len();
         self.answered.retain(|answered| *answered != id);
         if self.answered.len() < before {
@@ -86,7 +86,7 @@ impl Candidates {
 
     /// What it means that a probe was answered with "gone" or "refused". One id alone can be gone, two
     /// that were known and are gone together cannot.
-    pub fn meaning(&mut self) -> Meaning {
+    pub(super) fn meaning(&mut self) -> Meaning {
         if self.failed.len() >= MANY {
             Meaning::Down
         } else if !self.answered.is_empty() {
@@ -94,21 +94,21 @@ impl Candidates {
         } else if self.refuted > 1 {
             Meaning::Down
         } else {
-            // One of those that wait would be probed with only to fail again.
+            // An id that waits would only fail again.
             self.turn = 0;
             Meaning::Unclear
         }
     }
 
     /// `id` is to be asked for.
-    pub fn waits(&mut self, id: ObjectId) {
+    pub(super) fn waits(&mut self, id: ObjectId) {
         if !self.waiting.contains(&id) && !self.answered.contains(&id) {
             remember(&mut self.waiting, id, WAITING);
         }
     }
 
     /// The next id to probe with.
-    pub fn pick(&mut self) -> ObjectId {
+    pub(super) fn pick(&mut self) -> ObjectId {
         self.turn += 1;
         match self.turn % 3 {
             1 => take_turn(&mut self.answered),
@@ -125,8 +125,8 @@ impl Candidates {
     }
 }
 
-fn remember<T>(ids: &mut VecDeque<T>, id: T, most: usize) {
-    if ids.len() == most {
+fn remember<T>(ids: &mut VecDeque<T>, id: T, max: usize) {
+    if ids.len() == max {
         ids.pop_front();
     }
     ids.push_back(id);
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn an_id_that_was_answered_comes_first_until_it_fails() {
-        let mut candidates = Candidates::default();
+        let mut candidates = CandidatePool::default();
         candidates.waits(ObjectId(100));
         candidates.answered(ObjectId(200));
         assert_eq!(candidates.pick(), ObjectId(200));
@@ -158,14 +158,14 @@ mod tests {
 
     #[test]
     fn without_an_answer_an_unknown_id_comes_before_one_that_failed() {
-        let mut candidates = Candidates::default();
+        let mut candidates = CandidatePool::default();
         candidates.waits(ObjectId(100));
         assert_eq!(candidates.pick(), ObjectId(0));
     }
 
     #[test]
     fn every_id_has_its_turn() {
-        let mut candidates = Candidates::default();
+        let mut candidates = CandidatePool::default();
         for id in 100..120 {
             candidates.waits(ObjectId(id));
         }
@@ -179,7 +179,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn many_that_fail_within_a_minute_mean_an_outage_and_few_do_not() {
-        let mut candidates = Candidates::default();
+        let mut candidates = CandidatePool::default();
         for id in 0..20 {
             candidates.failed(ObjectId(id % 7));
         }
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn ids_that_were_answered_have_the_last_word() {
-        let mut candidates = Candidates::default();
+        let mut candidates = CandidatePool::default();
         for id in 0..3 {
             candidates.answered(ObjectId(id));
         }
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn few_ids_are_remembered() {
-        let mut candidates = Candidates::default();
+        let mut candidates = CandidatePool::default();
         for id in 0..1_000 {
             candidates.failed(ObjectId(id));
             candidates.answered(ObjectId(-id - 1));

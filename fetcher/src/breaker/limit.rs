@@ -6,23 +6,23 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::metrics::FETCH_LIMIT;
 
-/// What a client service in trouble is not asked to bear more than, and not less: enough to find
-/// out within a few answers how much it bears.
-pub const FEW: usize = 4;
+/// The limit after an outage: low enough to spare the client service, high enough to learn within a few answers
+/// what it can take.
+const FLOOR: usize = 4;
 
-/// How many connections at once no client service minds.
-pub const MODEST: usize = 512;
+/// The limit at the start. Every client service takes so many connections at once.
+const START: usize = 512;
 
-/// Bounds look-ups in flight; who waits is served in order.
+/// Bounds the look-ups in flight. Those that wait get a slot in the order in which they came.
 #[derive(Debug)]
-pub struct Limit {
+pub(super) struct Limit {
     slots: Semaphore,
     size: Mutex<Size>,
-    most: usize,
+    max: usize,
 }
 
-/// `issued` slots exist, free or taken. More than `limit` while some were taken before it was
-/// lowered: those are not given out again.
+/// `issued` slots exist, free or taken. They are more than `limit` while some were taken before it was
+/// lowered; these are not given out again.
 #[derive(Debug)]
 struct Size {
     limit: usize,
@@ -33,17 +33,16 @@ struct Size {
 
 /// The right to have one look-up in flight, for as long as it lives.
 #[derive(Debug)]
-pub struct Slot<'a> {
+pub(super) struct Slot<'a> {
     limit: &'a Limit,
     permit: Option<SemaphorePermit<'a>>,
 }
 
 impl Limit {
-    /// Never exceeds `most`, and begins with a modest number: there are no connections yet.
-    #[must_use]
-    pub fn new(most: usize) -> Self {
-        let most = most.min(Semaphore::MAX_PERMITS);
-        let begin = most.min(MODEST);
+    /// A limit that grows up to `max`. At the start there are no connections yet.
+    pub(super) fn new(max: usize) -> Self {
+        let max = max.min(Semaphore::MAX_PERMITS);
+        let begin = max.min(START);
         let size = Size {
             limit: begin,
             issued: begin,
@@ -53,12 +52,11 @@ impl Limit {
         Self {
             slots: Semaphore::new(begin),
             size: Mutex::new(size),
-            most,
+            max,
         }
     }
 
-    /// Waits for a slot.
-    pub async fn acquire(&self) -> Slot<'_> {
+    pub(super) async fn acquire(&self) -> Slot<'_> {
         Slot {
             limit: self,
             // The semaphore is never closed.
@@ -66,10 +64,10 @@ impl Limit {
         }
     }
 
-    /// One more, up to the most. With one for each answer it doubles in the time of a look-up.
-    pub fn grow(&self) {
+    /// Adds one, up to the maximum. With one for each answer the limit doubles in the time of a look-up.
+    pub(super) fn grow(&self) {
         let mut size = self.size();
-        if size.limit == self.most {
+        if size.limit == self.max {
             return;
         }
         size.limit += 1;
@@ -80,21 +78,20 @@ impl Limit {
         }
     }
 
-    /// Down to a few.
-    pub fn lower_to_few(&self) {
-        self.lower(|_| FEW);
+    pub(super) fn lower_to_floor(&self) {
+        self.lower(|_| FLOOR);
     }
 
-    /// Down to half, but not to less than a few.
-    pub fn halve(&self) {
-        self.lower(|limit| FEW.max(limit / 2));
+    /// Lowers it to half, but not below the floor.
+    pub(super) fn halve(&self) {
+        self.lower(|limit| FLOOR.max(limit / 2));
     }
 
-    /// Down to what was needed lately, with room to double: for more than that there are no
+    /// Lowers it to what was needed since the last call, with room to double. For more there are no
     /// connections any more.
-    pub fn cool(&self) {
+    pub(super) fn cool(&self) {
         let peak = std::mem::take(&mut self.size().peak);
-        self.lower(|_| MODEST.max(2 * peak));
+        self.lower(|_| START.max(2 * peak));
     }
 
     fn lower(&self, to: impl FnOnce(usize) -> usize) {
@@ -145,10 +142,10 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_one_by_one_up_to_the_most() {
+    fn it_grows_one_by_one_up_to_the_maximum() {
         let limit = Limit::new(6);
-        limit.lower_to_few();
-        assert_eq!(take_all(&limit).len(), FEW);
+        limit.lower_to_floor();
+        assert_eq!(take_all(&limit).len(), FLOOR);
         for expected in [5, 6, 6] {
             limit.grow();
             assert_eq!(take_all(&limit).len(), expected);
@@ -156,9 +153,9 @@ mod tests {
     }
 
     #[test]
-    fn it_begins_with_a_modest_number_and_cools_down_to_what_is_needed() {
+    fn it_starts_low_and_cools_down_to_what_is_needed() {
         let limit = Limit::new(10_000);
-        assert_eq!(take_all(&limit).len(), MODEST);
+        assert_eq!(take_all(&limit).len(), START);
         (0..10_000).for_each(|_| limit.grow());
         assert_eq!(take_all(&limit).len(), 10_000);
         limit.cool();
@@ -170,7 +167,7 @@ mod tests {
         assert_eq!(take_all(&limit).len(), 2_000);
         limit.cool();
         limit.cool();
-        assert_eq!(take_all(&limit).len(), MODEST);
+        assert_eq!(take_all(&limit).len(), START);
     }
 
     #[test]
@@ -187,15 +184,15 @@ mod tests {
     }
 
     #[test]
-    fn it_is_lowered_to_no_less_than_a_few_and_never_raised_by_that() {
+    fn it_is_never_lowered_below_the_floor_nor_raised_by_that() {
         let limit = Limit::new(10);
-        for expected in [5, FEW, FEW] {
+        for expected in [5, FLOOR, FLOOR] {
             limit.halve();
             assert_eq!(take_all(&limit).len(), expected);
         }
         let small = Limit::new(2);
         small.halve();
-        small.lower_to_few();
+        small.lower_to_floor();
         assert_eq!(take_all(&small).len(), 2);
     }
 }

@@ -12,26 +12,24 @@ use crate::answer::Answer;
 use crate::breaker::Breaker;
 use crate::client::ClientService;
 use crate::config::Config;
-use crate::connections::IDLE;
+use crate::connection_pool::IDLE;
 use crate::metrics::PROBES;
 
-/// Longest time for which no message is taken although other ids might be answered.
-const MOST_PAUSE: Duration = Duration::from_mins(10);
+/// Maximum time for which no message is taken although other ids might be answered.
+const MAX_PAUSE: Duration = Duration::from_mins(10);
 
-/// Sends probes, one at a time, and gives up waiting in a long outage.
-pub struct Prober {
+/// Sends probes, one at a time, and returns messages in a long outage.
+pub(crate) struct Prober {
     breaker: Arc<Breaker>,
     client: ClientService,
     interval: Duration,
     patience: Duration,
-    /// Whether the last probe was answered with what may be about the object.
+    /// Whether the answer to the last probe may be about the object.
     is_unsure: AtomicBool,
 }
 
 impl Prober {
-    /// Probes for `breaker`.
-    #[must_use]
-    pub fn new(breaker: Arc<Breaker>, client: ClientService, config: &Config) -> Self {
+    pub(crate) fn new(breaker: Arc<Breaker>, client: ClientService, config: &Config) -> Self {
         Self {
             breaker,
             client,
@@ -41,32 +39,36 @@ impl Prober {
         }
     }
 
-    /// Works until the shut-down begins; then what still waits for the client service is given back.
-    pub async fn run(self, shutdown: &Shutdown) {
+    /// Works until the shut-down begins. Then what still waits for the client service goes back to the queue.
+    pub(crate) async fn run(self, shutdown: &Shutdown) {
         tokio::select! {
-            () = self.probe() => {}
-            () = self.watch() => {}
+            () = self.send_probes() => {}
+            () = self.bound_outages() => {}
             () = self.cool() => {}
-            () = shutdown.begun() => self.breaker.withhold(true),
+            () = shutdown.begun() => self.breaker.set_rejecting(true),
         }
     }
 
-    async fn probe(&self) {
+    async fn send_probes(&self) {
         let mut earliest = Instant::now();
         loop {
-            let (id, started) = self.breaker.probe_wanted(earliest).await;
+            let (id, started) = self.breaker.next_probe(earliest).await;
             let begun = Instant::now();
             let answer = self.client.look_up(id, &Traces::default()).await;
             PROBES.of(&answer).increment(1);
-            self.note(&answer);
-            let asked_for = self.breaker.probed(id, started, &answer);
-            let asked_for = Instant::now() + asked_for.unwrap_or_default();
-            earliest = asked_for.max(begun + self.pause());
+            let is_unsure = matches!(
+                &answer,
+                Answer::Failed(failure) if failure.reason.may_be_about_the_object()
+            );
+            self.is_unsure.store(is_unsure, Ordering::Relaxed);
+            let delay = self.breaker.record_probe(id, started, &answer);
+            let delayed = Instant::now() + delay.unwrap_or_default();
+            earliest = delayed.max(begun + self.pause());
         }
     }
 
-    /// While there is doubt, verdicts are waited for; a few ids that fail again and again must not
-    /// have the client service probed without a pause all the same.
+    /// While there is doubt, look-ups wait for verdicts. Even then probes pause: a few ids that fail again
+    /// and again must not cause a stream of probes.
     fn pause(&self) -> Duration {
         if self.breaker.is_open() {
             self.interval
@@ -75,18 +77,9 @@ impl Prober {
         }
     }
 
-    fn note(&self, answer: &Answer) {
-        let is_answered = matches!(
-            answer,
-            Answer::Failed(failure) if failure.reason.may_be_about_the_object()
-        );
-        self.is_unsure.store(is_answered, Ordering::Relaxed);
-    }
-
-    /// Messages are not held for the whole of a long outage: the broker closes channels whose messages
-    /// stay unacked for half an hour. And they are not returned more often than is needed: each
-    /// return counts towards their queue's delivery limit.
-    async fn watch(&self) {
+    /// Returns messages in a long outage, because the broker closes channels whose messages stay unacked
+    /// for half an hour. Each return counts towards the queue's delivery limit, so there are few.
+    async fn bound_outages(&self) {
         loop {
             self.breaker.until_not_free().await;
             let mut pause = self.patience;
@@ -99,16 +92,16 @@ impl Prober {
                     "client service is still down, messages go back to the queue"
                 );
                 self.breaker.rest_is_outage();
-                self.breaker.withhold(true);
+                self.breaker.set_rejecting(true);
                 self.hold_back(pause).await;
-                self.breaker.withhold(false);
-                pause = (2 * pause).min(MOST_PAUSE);
+                self.breaker.set_rejecting(false);
+                pause = (2 * pause).min(MAX_PAUSE);
             }
         }
     }
 
-    /// Waits until the outage is over. If there is an answer to each probe, "gone" or "refused", it may
-    /// be the right one: then only for `pause`, because only further messages have other ids.
+    /// Waits until the outage is over. If each probe is answered with "gone" or "refused", that may be
+    /// true of these ids: then it waits only for `pause`, because only further messages have other ids.
     async fn hold_back(&self, pause: Duration) {
         loop {
             let is_over = timeout(pause, self.breaker.until_free()).await.is_ok();

@@ -7,36 +7,35 @@ use tokio::time::Instant;
 /// Places look-ups and failures in one order. Clocks would not do: evidence has to be newer than
 /// what it judges, and two clock readings can be equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(u64);
+pub(crate) struct Moment(u64);
 
-/// Whose failure it was.
+/// Whose failure a failed look-up is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The id's own: the client service works.
     Works,
     /// The client service works, and did not for a moment: the id is asked for again.
     WorksAgain,
     /// The client service's.
     Down,
-    /// Something answers, and nothing shows that it is the client service.
+    /// Nobody knows: something answers, and nothing shows that it is the client service.
     Unclear,
 }
 
 /// Whether look-ups may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passage {
-    /// Yes.
+pub(super) enum Passage {
     Free,
-    /// Not before the rest is over that the client service asked for.
+    /// Not before the end of the rest that the client service asked for.
     Resting(Instant),
     /// Not before a probe is answered.
     Open,
 }
 
-/// State of the breaker. An answer is valid when it says whether the object is online: anybody can
-/// say that there is no such object, or that it is forbidden to ask.
+/// State of the breaker. An answer is valid when it says whether the object is online. A gateway too can
+/// answer that there is no such object, or that the request is forbidden.
 #[derive(Debug, Default)]
-pub struct State {
+pub(super) struct State {
     now: Moment,
     /// Start of the newest look-up that got a valid answer.
     answered: Moment,
@@ -48,7 +47,7 @@ pub struct State {
     unclear: Moment,
     /// End of the newest gap: a time in which there was no valid answer, and should have been some.
     gap: Moment,
-    /// Since when the breaker is open.
+    /// When the breaker opened, if it is open.
     open: Option<Instant>,
     rest_until: Option<Instant>,
     /// When the limit was last lowered because of what look-ups met.
@@ -56,26 +55,26 @@ pub struct State {
 }
 
 impl State {
-    /// The moment at which a look-up starts.
-    pub fn start(&mut self) -> Moment {
+    /// Returns the moment at which a look-up starts.
+    pub(super) fn start(&mut self) -> Moment {
         self.now.0 += 1;
         self.now
     }
 
-    /// A look-up failed: the moment that a verdict on it is asked for with.
-    pub fn failed(&mut self) -> Moment {
+    /// A look-up failed. Returns the moment to ask for the verdict with.
+    pub(super) fn failed(&mut self) -> Moment {
         self.failed = self.start();
         self.failed
     }
 
     /// There was no valid answer for a while, and there is one now.
-    pub fn gap_ends(&mut self) {
+    pub(super) fn gap_ends(&mut self) {
         self.gap = self.start();
     }
 
-    /// A look-up, or a probe, that began at `started` got a valid answer. Says for how long the
-    /// breaker was open, if that closes it.
-    pub fn answered(&mut self, started: Moment) -> Option<Duration> {
+    /// A look-up, or a probe, that began at `started` got a valid answer. If that closes the breaker,
+    /// returns how long it was open.
+    pub(super) fn answered(&mut self, started: Moment) -> Option<Duration> {
         self.answered = self.answered.max(started);
         if self.answered < self.down {
             return None;
@@ -83,9 +82,9 @@ impl State {
         self.open.take().map(|since| since.elapsed())
     }
 
-    /// A probe that began at `started` got no valid answer. Says whether that opens the breaker: not
-    /// if there is a valid answer to a later question.
-    pub fn probe_failed(&mut self, started: Moment) -> bool {
+    /// A probe that began at `started` got no valid answer. Returns whether that opens the breaker. It does
+    /// not if a later look-up got a valid answer.
+    pub(super) fn probe_failed(&mut self, started: Moment) -> bool {
         if started < self.answered {
             return false;
         }
@@ -95,33 +94,30 @@ impl State {
         opens
     }
 
-    /// A probe that began at `started` showed that something answers, and no more. Says for how long
-    /// the breaker was open, if that closes it.
-    pub fn probe_unclear(&mut self, started: Moment) -> Option<Duration> {
+    /// A probe that began at `started` showed only that something answers. If that closes the breaker,
+    /// returns how long it was open.
+    pub(super) fn probe_unclear(&mut self, started: Moment) -> Option<Duration> {
         self.unclear = started;
         self.open.take().map(|since| since.elapsed())
     }
 
-    /// A look-up that began at `started` was answered with the wish to be left alone for `rest`. Says
-    /// whether the wish is news.
-    pub fn rest(&mut self, started: Moment, rest: Duration) -> bool {
+    /// A look-up that began at `started` was answered with the wish for a `rest`. Returns whether the wish
+    /// is news.
+    pub(super) fn rest(&mut self, started: Moment, rest: Duration) -> bool {
         self.rest_until = self.rest_until.max(Some(Instant::now() + rest));
         self.ease(started)
     }
 
-    /// A look-up that began at `started` met a client service that bears no more. Says whether that is
-    /// news: look-ups that were in flight together meet it together.
-    pub fn ease(&mut self, started: Moment) -> bool {
+    /// A look-up that began at `started` met an overloaded client service. Returns whether that is news:
+    /// look-ups that were in flight together meet it together.
+    pub(super) fn ease(&mut self, started: Moment) -> bool {
         let is_news = started > self.eased;
         if is_news {
             self.eased = self.start();
         }
         is_news
     }
-
-    /// Whether look-ups may be sent.
-    #[must_use]
-    pub fn passage(&self) -> Passage {
+    pub(super) fn passage(&self) -> Passage {
         match self.resting() {
             _ if self.open.is_some() => Passage::Open,
             Some(until) => Passage::Resting(until),
@@ -129,17 +125,14 @@ impl State {
         }
     }
 
-    /// When the rest is over that the client service asked for, if it is not over yet.
-    #[must_use]
-    pub fn resting(&self) -> Option<Instant> {
+    /// When the rest that the client service asked for ends, if it has not ended yet.
+    pub(super) fn resting(&self) -> Option<Instant> {
         self.rest_until.filter(|until| *until > Instant::now())
     }
 
-    /// Whose failure it was that a look-up met which began at `started` and failed at `failed`, once
-    /// there is evidence from after it. In doubt it was the client service's, because that costs no
-    /// attempt.
-    #[must_use]
-    pub fn verdict(&self, started: Moment, failed: Moment) -> Option<Verdict> {
+    /// The verdict on a look-up that began at `started` and failed at `failed`, once there is newer
+    /// evidence. In doubt the failure is the client service's, because that costs no attempt.
+    pub(super) fn verdict(&self, started: Moment, failed: Moment) -> Option<Verdict> {
         if self.is_open() || self.down > failed {
             Some(Verdict::Down)
         } else if self.answered > failed && self.gap > started {
@@ -150,16 +143,12 @@ impl State {
             (self.unclear > failed).then_some(Verdict::Unclear)
         }
     }
-
-    /// Whether the breaker is open.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
     /// Whether a failure waits for a verdict.
-    #[must_use]
-    pub fn is_in_doubt(&self) -> bool {
+    pub(super) fn is_in_doubt(&self) -> bool {
         self.verdict(self.failed, self.failed).is_none() && self.failed > Moment::default()
     }
 }

@@ -250,7 +250,7 @@ pub(crate) async fn upserts(database_url: &str, ids: u32, batch: u32, concurrenc
     let mut clients = Vec::new();
     for _ in 0..concurrency {
         let client = tests::database::connect(database_url).await.unwrap();
-        let statement = client.prepare(fetcher::writer::UPSERT.text).await.unwrap();
+        let statement = client.prepare(fetcher::UPSERT.text).await.unwrap();
         clients.push((client, statement));
     }
     let begun = Instant::now();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker::{Delay, Headers, Queue};
-use fetcher::arming::delay_queue;
+use fetcher::delay_queue;
 use messages::{DeleteBatch, FetchChunk, ObjectId, decode};
 use serde_json::json;
 use settings::Value;

@@ -1,7 +1,7 @@
 //! Queues and schema, when several processes make them and when settings change.
 
 use broker::{Delay, Queue};
-use fetcher::arming::delay_queue;
+use fetcher::delay_queue;
 use settings::Value;
 use tests::client_service::{ClientService, Reply};
 use tests::http_client::post_ids;

@@ -1,5 +1,5 @@
-//! The step for one chunk of ids: look all of them up, store the online ones, send the failed ones
-//! on. It is done when each id is safe somewhere.
+//! The step for one chunk of ids: looks all of them up, stores the online ones, and publishes the failed ones
+//! again. The step is done when each id is safe somewhere.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -17,52 +17,50 @@ use crate::look_up::LookUpClient;
 use crate::metrics::{
     DEAD_LETTER_IDS, DEAD_LETTERS, FETCH_RETRIES, OBJECTS_GONE, OBJECTS_OFFLINE, OBJECTS_OUTDATED,
 };
-use crate::retry::RetryDelays;
-use crate::writer::{NotStored, Writer};
+use crate::retry::RetryLadder;
+use crate::writer::{WriteError, Writer};
 
 /// How long failed ids wait here for their next try while no queue takes them.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a chunk stays here at most while no queue takes its failed ids. Then it goes back to its
+/// Maximum time that a chunk stays here while no queue takes its failed ids. Then it goes back to its
 /// queue: the broker closes channels whose messages stay unacked for half an hour.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Largest chunk, in ids: no setting makes a larger one.
-const MOST_IDS: usize = 10_000;
+/// Maximum number of ids in a chunk: no setting makes a larger one.
+const MAX_IDS: usize = 10_000;
 
-/// How long a message may be at hand: while the client service takes little, its ids would wait for so
-/// long that the broker takes the channel for dead (30 minutes without an ack).
-const MOST_AT_HAND: Duration = Duration::from_mins(15);
+/// How long a message may be at hand. While the client service takes little, ids wait long, and the broker
+/// takes a channel for dead after 30 minutes without an ack.
+const MAX_AT_HAND: Duration = Duration::from_mins(15);
 
 /// Handles chunks.
-pub struct Fetch {
-    /// Looks ids up.
+#[derive(Clone)]
+pub(crate) struct FetchHandler {
     pub(crate) client: LookUpClient,
-    /// Stores what is online.
-    pub writer: Writer,
-    /// When to try again.
-    pub retry_delays: RetryDelays,
+    pub(crate) writer: Writer,
+    pub(crate) retry_delays: RetryLadder,
     /// Way to the retry queues and to `objects.dead`.
-    pub publisher: Publisher,
+    pub(crate) publisher: Publisher,
     /// How long the broker may take to confirm a message.
-    pub publish_timeout: Duration,
+    pub(crate) publish_timeout: Duration,
 }
 
-impl Handler for Fetch {
+impl Handler for FetchHandler {
     type Message = FetchChunk;
 
     async fn handle(&self, chunk: FetchChunk, headers: Headers) -> Outcome {
         let count = chunk.object_ids.len();
-        if count > MOST_IDS {
-            return Outcome::Dead(format!("{count} ids, more than {MOST_IDS}"));
+        if count > MAX_IDS {
+            return Outcome::Dead(format!("{count} ids, more than {MAX_IDS}"));
         }
         let deadline = Instant::now() + PATIENCE;
         let mut ids = chunk.object_ids;
         loop {
             let settle = |id| self.settle(id, &headers.traces);
             let unsent = match settle_all(&ids, settle).await {
-                Ok(failed) => self.send_on(&headers, failed).await,
-                Err(Unfinished) => return Outcome::Requeue,
+                Ok(failed) => self.publish_failed(&headers, failed).await,
+                Err(GiveBack) => return Outcome::Requeue,
             };
             if unsent.is_empty() {
                 return Outcome::Done;
@@ -70,42 +68,40 @@ impl Handler for Fetch {
             if Instant::now() >= deadline {
                 return Outcome::Requeue;
             }
-            // They cannot wait at the broker, so they wait here.
+            // The ids cannot wait at the broker, so they wait here.
             sleep(PAUSE).await;
             ids = unsent;
         }
     }
 }
 
-/// What is to be done for an id cannot be done here and now.
+/// An id cannot be looked up or stored here for now: its message goes back to the queue.
 #[derive(Debug)]
-struct Unfinished;
+struct GiveBack;
 
-impl From<Rejection> for Unfinished {
+impl From<Rejection> for GiveBack {
     fn from(_: Rejection) -> Self {
         Self
     }
 }
 
-impl Fetch {
-    /// Looks one id up and, if it is online, waits until it is stored: it does not wait for the
-    /// others of its chunk. Returns its failure.
-    async fn settle(&self, id: ObjectId, traces: &Traces) -> Result<Option<Failure>, Unfinished> {
+impl FetchHandler {
+    /// Looks one id up, and stores its object if that is online. Does not wait for the others of its
+    /// chunk. Returns the failure of an id that has to be published again.
+    async fn settle(&self, id: ObjectId, traces: &Traces) -> Result<Option<Failure>, GiveBack> {
         loop {
             match self.client.look_up(id, traces).await? {
                 Answer::Online => match self.writer.store(id, traces.clone()).await {
                     Ok(()) => return Ok(None),
-                    Err(NotStored::Ended) => return Err(Unfinished),
-                    Err(NotStored::Outdated) => {
-                        OBJECTS_OUTDATED.increment(1);
-                    }
+                    Err(WriteError::WriterEnded) => return Err(GiveBack),
+                    Err(WriteError::Outdated) => OBJECTS_OUTDATED.increment(1),
                 },
                 Answer::Offline => {
                     OBJECTS_OFFLINE.increment(1);
                     return Ok(None);
                 }
                 Answer::Gone => {
-                    note_gone();
+                    OBJECTS_GONE.increment(1);
                     return Ok(None);
                 }
                 Answer::Failed(failure) => return Ok(Some(failure)),
@@ -114,19 +110,26 @@ impl Fetch {
     }
 
     /// Publishes the failed ids, and no others, for another try or for an operator: one message for
-    /// each queue and reason. Returns those that no queue took.
-    async fn send_on(&self, headers: &Headers, failed: Vec<(ObjectId, Failure)>) -> Vec<ObjectId> {
+    /// each queue and reason. Returns the ids that no queue took.
+    async fn publish_failed(
+        &self,
+        headers: &Headers,
+        failed: Vec<(ObjectId, Failure)>,
+    ) -> Vec<ObjectId> {
         let mut groups: BTreeMap<(Queue, Reason), Vec<ObjectId>> = BTreeMap::new();
         for (id, failure) in failed {
             match self.retry_delays.next(headers.attempt, &failure) {
                 Some(queue) => groups.entry((queue, failure.reason)).or_default().push(id),
-                None => note_gone(),
+                None => OBJECTS_GONE.increment(1),
             }
         }
         let mut unsent = Vec::new();
         for ((queue, reason), object_ids) in groups {
-            match self.send(headers, queue, &reason, &object_ids).await {
-                Ok(queue) => note(queue, headers.attempt, &reason, &object_ids),
+            match self
+                .publish_group(headers, queue, &reason, &object_ids)
+                .await
+            {
+                Ok(queue) => report(queue, headers.attempt, &reason, &object_ids),
                 Err(error) => {
                     tracing::debug!(error, ?queue, count = object_ids.len(), "ids stay here");
                     unsent.extend(object_ids);
@@ -136,9 +139,9 @@ impl Fetch {
         unsent
     }
 
-    /// Publishes a group to its queue, or to the queue of another delay where that takes nothing.
-    /// Returns which it was.
-    async fn send(
+    /// Publishes a group to its queue or, where that takes nothing, to the queue of another delay.
+    /// Returns the queue that took it.
+    async fn publish_group(
         &self,
         headers: &Headers,
         queue: Queue,
@@ -177,27 +180,27 @@ impl Fetch {
     }
 }
 
-/// Settles each id, and returns what failed. What is not settled in the time that a message may be at
-/// hand counts as such: the others are done, and need not be done again.
+/// Settles each id, and returns those that failed. The ids that are not settled in the time that a message
+/// may be at hand are among them, so that the others need not be done again.
 async fn settle_all<F>(
     ids: &[ObjectId],
     settle: impl Fn(ObjectId) -> F,
-) -> Result<Vec<(ObjectId, Failure)>, Unfinished>
+) -> Result<Vec<(ObjectId, Failure)>, GiveBack>
 where
-    F: Future<Output = Result<Option<Failure>, Unfinished>>,
+    F: Future<Output = Result<Option<Failure>, GiveBack>>,
 {
     let of_one = |id: &ObjectId| {
         let id = *id;
         settle(id).map(move |settled| (id, settled))
     };
-    let mut under_way: FuturesUnordered<_> = ids.iter().map(of_one).collect();
+    let mut in_flight: FuturesUnordered<_> = ids.iter().map(of_one).collect();
     let (mut failed, mut settled) = (Vec::new(), Vec::with_capacity(ids.len()));
-    let deadline = Instant::now() + MOST_AT_HAND;
-    while let Ok(Some((id, result))) = timeout_at(deadline, under_way.next()).await {
+    let deadline = Instant::now() + MAX_AT_HAND;
+    while let Ok(Some((id, result))) = timeout_at(deadline, in_flight.next()).await {
         failed.extend(result?.map(|failure| (id, failure)));
         settled.push(id);
     }
-    if !under_way.is_empty() {
+    if !in_flight.is_empty() {
         let settled: HashSet<ObjectId> = settled.into_iter().collect();
         let left = ids.iter().filter(|id| !settled.contains(id));
         failed.extend(left.map(|id| (*id, Reason::Unfinished.into())));
@@ -205,11 +208,7 @@ where
     Ok(failed)
 }
 
-fn note_gone() {
-    OBJECTS_GONE.increment(1);
-}
-
-fn note(queue: Queue, attempt: Attempt, reason: &Reason, ids: &[ObjectId]) {
+fn report(queue: Queue, attempt: Attempt, reason: &Reason, ids: &[ObjectId]) {
     let count = ids.len() as u64;
     if queue == Queue::Dead {
         DEAD_LETTERS.of(reason).increment(1);
@@ -235,7 +234,7 @@ mod tests {
         };
         let begun = Instant::now();
         let failed = settle_all(&ids, settle).await.unwrap();
-        assert_eq!(begun.elapsed(), MOST_AT_HAND);
+        assert_eq!(begun.elapsed(), MAX_AT_HAND);
         let reasons: Vec<_> = failed
             .into_iter()
             .map(|(id, failure)| (id.0, failure.reason))
