@@ -1,10 +1,9 @@
-//! What time it is by the database's clock, which alone says when a row expires.
+//! The time by the database's clock, which alone says when a row expires.
 //!
-//! The database is asked for its time every second, and its answers are counted on from by this
-//! process's monotonic clock. Only what is certain counts: the database's clock showed an answer's
-//! time at the latest when the answer came. Of several answers the one that travelled fastest
-//! says most, and what it says is behind the truth by no more than its round trip. The clock on this
-//! host's wall has no part in it.
+//! The database is asked for its time every second. In between, this process's monotonic clock counts on
+//! from the answers. Only what is certain counts: the database's clock showed an answer's time at the
+//! latest when the answer came. Of several answers the one that travelled fastest is the best, and it
+//! is behind the truth by no more than its round trip. This host's wall clock is not used.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,31 +19,31 @@ const TIME: &str = "select clock_timestamp()";
 /// How often the database is asked for its time.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many answers count: enough that one of them came undelayed, and so few that two clocks do not
+/// How many answers count: enough for one of them to have come without delay, and so few that two clocks do not
 /// drift apart meanwhile.
 const READINGS: usize = 5;
 
-/// An answer: the database's clock showed `shown` after it was asked, and before it had answered.
+/// The database's clock showed `shown` after it was asked, and before it had answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
-    /// When it was asked, by our own clock.
+    /// When the database was asked, by this process's clock.
     pub asked: Instant,
     /// What the database's clock showed.
     pub shown: OffsetDateTime,
-    /// When the answer came, by our own clock.
+    /// When the answer came, by this process's clock.
     pub answered: Instant,
 }
 
-/// What the database's clock showed at the start, as one answer has it: something between these.
+/// Bounds, according to one answer, of what the database's clock showed at the start.
 #[derive(Clone, Copy)]
 struct Reading {
-    least: OffsetDateTime,
-    most: OffsetDateTime,
+    min: OffsetDateTime,
+    max: OffsetDateTime,
 }
 
 impl Reading {
     fn agrees(self, other: Self) -> bool {
-        self.least <= other.most && other.least <= self.most
+        self.min <= other.max && other.min <= self.max
     }
 }
 
@@ -63,7 +62,7 @@ pub struct DatabaseTime {
 }
 
 impl Clock {
-    /// Knows nothing yet.
+    /// The time is unknown at first.
     #[must_use]
     pub fn new() -> (Self, DatabaseTime) {
         let start = Instant::now();
@@ -76,12 +75,12 @@ impl Clock {
         (clock, DatabaseTime { start, at_start })
     }
 
-    /// Asks until the shut-down. While the database does not answer its time is unknown: the next one
-    /// to answer may be another server.
-    pub async fn run(mut self, store: &Store, shutdown: &Shutdown) {
+    /// Asks until the shut-down. While the database does not answer, its time is unknown: the next server
+    /// that answers may be another one.
+    pub(crate) async fn run(mut self, store: &Store, shutdown: &Shutdown) {
         loop {
             tokio::select! {
-                answer = ask(store) => self.note(answer),
+                answer = ask_time(store) => self.note(answer),
                 () = shutdown.begun() => return,
             }
             if !shutdown.sleep(INTERVAL).await {
@@ -90,24 +89,24 @@ impl Clock {
         }
     }
 
-    /// Takes an answer, or that there was none, into account.
+    /// Takes an answer into account, or that there was none.
     pub fn note(&mut self, answer: Result<Answer, StoreError>) {
         match answer {
-            Ok(answer) => self.count(answer),
+            Ok(answer) => self.take(answer),
             Err(error) => {
                 tracing::debug!(%error, "the database did not tell its time");
                 self.readings.clear();
             }
         }
-        let at_start = self.readings.iter().map(|reading| reading.least).max();
+        let at_start = self.readings.iter().map(|reading| reading.min).max();
         self.at_start.send_replace(at_start);
     }
 
     /// An earlier answer that cannot be right if this one is was given before somebody set the clock.
-    fn count(&mut self, answer: Answer) {
+    fn take(&mut self, answer: Answer) {
         let reading = Reading {
-            least: answer.shown - (answer.answered - self.start),
-            most: answer.shown - (answer.asked - self.start),
+            min: answer.shown - (answer.answered - self.start),
+            max: answer.shown - (answer.asked - self.start),
         };
         self.readings.retain(|earlier| earlier.agrees(reading));
         self.readings.push_back(reading);
@@ -118,15 +117,15 @@ impl Clock {
 }
 
 impl DatabaseTime {
-    /// A time that the database's clock shows by now, or has passed; none if that is unknown.
+    /// A time that the database's clock shows now, or has passed. None while it is unknown.
     #[must_use]
     pub fn now(&self) -> Option<OffsetDateTime> {
         let at_start = *self.at_start.borrow();
         at_start.map(|at_start| at_start + self.start.elapsed())
     }
 
-    /// Waits until more is known than before. For ever, when the last of it is known.
-    pub async fn changed(&mut self) {
+    /// Waits until more is known than before, or for ever when the clock has stopped.
+    pub(crate) async fn changed(&mut self) {
         if self.at_start.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -136,8 +135,8 @@ impl DatabaseTime {
 /// Asks the database for its time.
 ///
 /// # Errors
-/// It did not answer.
-pub async fn ask(store: &Store) -> Result<Answer, StoreError> {
+/// The database did not answer.
+pub async fn ask_time(store: &Store) -> Result<Answer, StoreError> {
     store
         .run(async |client| {
             let asked = Instant::now();

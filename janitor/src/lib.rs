@@ -2,20 +2,26 @@
 //! sweep for rows that no message covers.
 
 use broker::{Consumption, Queue, Topology};
-use clock::Clock;
 use process::{ProcessConfig, ProcessContext};
 use worker::Worker;
 
-pub mod clock;
-pub mod config;
-pub mod expire;
-pub mod expirer;
-pub mod metrics;
+mod batch_source;
+mod clock;
+mod config;
+mod delete;
+mod deleter;
+mod metrics;
 pub mod migrate;
-pub mod schedule;
-pub mod sweep;
+mod schedule;
+mod sweep;
 
+pub use clock::{Clock, ask_time};
 pub use config::Config;
+pub use delete::{DeletedRows, Deletion, DueRows, delete};
+pub use sweep::{AHEAD, OVERDUE};
+
+use deleter::Deleter;
+use sweep::Sweep;
 
 /// Deletes until the shut-down.
 ///
@@ -26,17 +32,19 @@ pub async fn run(config: Config, context: ProcessContext) -> anyhow::Result<()> 
     let topology = Topology::new(&broker.queue_prefix);
     let worker = Worker::start(Config::NAME, broker, topology, database, context).await?;
     let (clock, time) = Clock::new();
-    let (expirer, expiring) = expirer::Expirer::start(&config, &worker, time);
-    let (store, shutdown) = (worker.store.clone(), worker.shutdown.clone());
-    let mut sweep = sweep::Sweep::new(&config, store.clone());
-    let beside = Box::pin(async {
-        tokio::join!(clock.run(&store, &shutdown), sweep.run(&shutdown));
-    });
+    let (deleter, deleting) = Deleter::start(&config, &worker, time);
     let consumption = Consumption {
         queue: Queue::Delete,
         name: "broker (consuming)",
         prefetch: config.delete_prefetch.get(),
-        handler: expirer,
+        handler: deleter,
     };
-    worker.consume([consumption], expiring, beside).await
+    let (store, shutdown) = (worker.store.clone(), worker.shutdown.clone());
+    let mut sweep = Sweep::new(&config, store.clone());
+    let clock_and_sweep = Box::pin(async {
+        tokio::join!(clock.run(&store, &shutdown), sweep.run(&shutdown));
+    });
+    worker
+        .consume([consumption], deleting, clock_and_sweep)
+        .await
 }

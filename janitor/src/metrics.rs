@@ -16,7 +16,7 @@ const DEPENDENCIES: &[&str] = &["broker (publishing)", "broker (consuming)", "da
 
 metrics! {
     /// All of them.
-    pub METRICS = [
+    pub(crate) METRICS = [
         DEPENDENCY_UP.description().with_values(DEPENDENCIES),
         broker::DEAD_LETTERS.description(),
     ];

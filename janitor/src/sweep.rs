@@ -12,7 +12,7 @@ use lifecycle::Shutdown;
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::expire::{Late, deleted, note};
+use crate::delete::{DeletedRows, count_deleted, deleted_rows};
 use crate::metrics::{DeletedBy, OBJECTS_SET_RIGHT, SWEEP_DURATION, SWEEP_FAILURES};
 
 /// Deletes up to $3 rows that are overdue by more than $1 ms, and by no more than $2 ms above that. The
@@ -63,7 +63,7 @@ pub const AHEAD: &str = "
     where id = any (array(select id from ahead))";
 
 /// How far back most sweeps look. An old transaction keeps the server from removing deleted rows, and
-/// a sweep reads all of those that it looks back on: 10 million take a second or more.
+/// a sweep reads all those within its reach: 10 million take a second or more.
 const RECENT: Duration = Duration::from_mins(1);
 
 /// How often a sweep looks back without a limit. It finds rows that became overdue while no janitor
@@ -74,43 +74,40 @@ const FULL_INTERVAL: Duration = Duration::from_secs(10);
 const EVER: i64 = 1_000 * 365 * 24 * 3_600 * 1_000;
 
 /// Deletes overdue rows.
-pub struct Sweep {
+pub(crate) struct Sweep {
     store: Store,
     interval: Duration,
     grace: Duration,
     batch: NonZeroUsize,
-    /// When to look back without a limit.
-    full: Instant,
+    /// When to look back without a limit the next time.
+    next_full: Instant,
     /// Whether the last sweep failed.
     is_failing: bool,
 }
 
 impl Sweep {
-    /// Sweeps as often as `config` says.
-    #[must_use]
-    pub fn new(config: &Config, store: Store) -> Self {
+    pub(crate) fn new(config: &Config, store: Store) -> Self {
         Self {
             store,
             interval: config.sweep_interval,
             grace: config.sweep_grace.0,
             batch: config.sweep_batch,
-            full: Instant::now(),
+            next_full: Instant::now(),
             is_failing: false,
         }
     }
 
-    /// Sweeps until the shut-down.
-    pub async fn run(&mut self, shutdown: &Shutdown) {
+    pub(crate) async fn run(&mut self, shutdown: &Shutdown) {
         while shutdown.sleep(self.interval).await {
             tokio::select! {
-                swept = self.sweep() => self.note(swept),
+                swept = self.sweep() => self.report(swept),
                 () = shutdown.begun() => {}
             }
         }
     }
 
     /// Logs the first failure of several, and their end.
-    fn note(&mut self, swept: Result<(), StoreError>) {
+    fn report(&mut self, swept: Result<(), StoreError>) {
         let was_failing = std::mem::replace(&mut self.is_failing, swept.is_err());
         match swept {
             Ok(()) if was_failing => tracing::info!("sweeping again"),
@@ -125,32 +122,29 @@ impl Sweep {
     }
 
     /// Deletes all rows that are overdue by more than the grace, and sets right those that were stored
-    /// while the database's clock was ahead.
-    ///
-    /// # Errors
-    /// The database failed; what was done until then stays done.
-    pub async fn sweep(&mut self) -> Result<(), StoreError> {
+    /// while the database's clock was ahead. After an error, what was done until then stays done.
+    async fn sweep(&mut self) -> Result<(), StoreError> {
         let started = Instant::now();
-        let within = if self.full <= started {
-            self.full = started + FULL_INTERVAL;
+        let within = if self.next_full <= started {
+            self.next_full = started + FULL_INTERVAL;
             EVER
         } else {
             millis(RECENT)
         };
         self.delete_overdue(within).await?;
-        self.set_right().await?;
+        self.correct_times().await?;
         SWEEP_DURATION.record(started.elapsed());
         Ok(())
     }
 
-    /// Between two statements the database is left to others for as long as the first one took.
+    /// Pauses between two statements for as long as the first one took, and leaves the database to others.
     async fn delete_overdue(&self, within: i64) -> Result<(), StoreError> {
         loop {
             let started = Instant::now();
-            let late = self.delete_batch(within).await?;
+            let deleted = self.delete_batch(within).await?;
             let elapsed = started.elapsed();
-            note(DeletedBy::Sweep, &late, elapsed);
-            let rows: u64 = late.iter().map(|late| late.rows).sum();
+            count_deleted(DeletedBy::Sweep, &deleted, elapsed);
+            let rows: u64 = deleted.iter().map(|rows| rows.count).sum();
             if rows > 0 {
                 tracing::debug!(rows, "deleted overdue rows");
             }
@@ -161,7 +155,7 @@ impl Sweep {
         }
     }
 
-    async fn delete_batch(&self, within: i64) -> Result<Vec<Late>, StoreError> {
+    async fn delete_batch(&self, within: i64) -> Result<Vec<DeletedRows>, StoreError> {
         let (grace, limit) = (millis(self.grace), self.limit());
         self.store
             .run(async |client| {
@@ -170,14 +164,14 @@ impl Sweep {
                     (&within, Type::INT8),
                     (&limit, Type::INT8),
                 ];
-                deleted(&client.query_typed_one(OVERDUE, parameters).await?)
+                deleted_rows(&client.query_typed_one(OVERDUE, parameters).await?)
             })
             .await
     }
 
-    async fn set_right(&self) -> Result<(), StoreError> {
+    async fn correct_times(&self) -> Result<(), StoreError> {
         loop {
-            let rows = self.set_batch_right().await?;
+            let rows = self.correct_batch().await?;
             OBJECTS_SET_RIGHT.increment(rows);
             if rows > 0 {
                 tracing::warn!(
@@ -191,7 +185,7 @@ impl Sweep {
         }
     }
 
-    async fn set_batch_right(&self) -> Result<u64, StoreError> {
+    async fn correct_batch(&self) -> Result<u64, StoreError> {
         let limit = self.limit();
         self.store
             .run(async |client| client.execute_typed(AHEAD, &[(&limit, Type::INT8)]).await)

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use broker::{Headers, Queue};
 use database::Store;
-use janitor::clock::{Clock, ask};
-use janitor::expire::{expire, rows};
-use janitor::sweep::{AHEAD, OVERDUE};
+use janitor::{AHEAD, Clock, DueRows, OVERDUE, ask_time, delete};
 use lifecycle::Health;
 use messages::{DeleteBatch, FetchChunk, ObjectId};
 use tests::client_service::{ClientService, Reply};
@@ -255,7 +253,7 @@ async fn the_time_of_the_database_is_told_and_never_ahead_of_it(world: &mut Worl
         row.await.unwrap().get(0)
     };
     let before = shown().await;
-    clock.note(ask(&store).await);
+    clock.note(ask_time(&store).await);
     let told = time.now().unwrap();
     let after = shown().await;
     assert!(before <= told && told <= after, "{before}, {told}, {after}");
@@ -460,12 +458,12 @@ async fn each_row_is_late_by_its_own_expiry(world: &mut World) {
     })
     .await;
     let batches = [batch(first, None, 0..3), batch(second, None, 3..5)];
-    let expired = expire(&store, &rows(&batches)).await.unwrap();
-    let [newer, older] = expired.deleted.as_slice() else {
-        panic!("{expired:?}");
+    let deletion = delete(&store, &DueRows::of(&batches)).await.unwrap();
+    let [newer, older] = deletion.deleted.as_slice() else {
+        panic!("{deletion:?}");
     };
-    assert_eq!((newer.rows, older.rows, expired.early), (2, 3, None));
-    let apart = older.by.as_secs_f64() - newer.by.as_secs_f64();
+    assert_eq!((newer.count, older.count, deletion.early), (2, 3, None));
+    let apart = older.lateness.as_secs_f64() - newer.lateness.as_secs_f64();
     let expected = (second - first).as_seconds_f64();
     assert!((apart - expected).abs() < 1e-5, "{apart} s, {expected} s");
 }
@@ -476,9 +474,9 @@ async fn a_statement_that_comes_early_tells_when_the_first_row_expires(world: &m
     let soon = insert(world, 0..3, "1 h").await;
     let late = insert(world, 3..5, "2 h").await;
     let batches = [batch(soon, None, 0..3), batch(late, None, 3..5)];
-    let expired = expire(&store, &rows(&batches)).await.unwrap();
-    assert!(expired.deleted.is_empty(), "{expired:?}");
-    let wait = expired.early.unwrap();
+    let deletion = delete(&store, &DueRows::of(&batches)).await.unwrap();
+    assert!(deletion.deleted.is_empty(), "{deletion:?}");
+    let wait = deletion.early.unwrap();
     let hour = Duration::from_hours(1);
     assert!(hour / 2 < wait && wait <= hour, "{wait:?}");
 }

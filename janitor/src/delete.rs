@@ -1,8 +1,8 @@
 //! The statement that deletes the rows of messages at their expiry.
 //!
-//! A message says which rows, and up to which `last_seen`: rows seen again since stay, so that a
-//! duplicate, late or reordered message does no harm. The database's clock decides whether a row has
-//! expired.
+//! A message names rows, and the `last_seen` up to which they are to be deleted: rows that were seen again
+//! since stay, so that a duplicate, late or reordered message does no harm. The database's clock decides
+//! whether a row has expired.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::metrics::{DeletedBy, LAST_LATENESS, LATENESS, OBJECTS_DELETED};
 
 /// Rows are locked in the order of their ids, as the fetchers do, so that the two never deadlock.
 /// `now()` is when the statement began: what has expired by then is deleted after it expired.
-pub const DELETE: Statement = Statement {
+pub(crate) const DELETE: Statement = Statement {
     operation: "DELETE",
     table: "objects",
     text: "
@@ -51,57 +51,56 @@ pub const DELETE: Statement = Statement {
         (select extract(epoch from wait)::float8 from early)",
 };
 
-/// Rows that were deleted and had expired together.
+/// Rows that were deleted, and had expired together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Late {
-    /// How long they had been expired when the statement began.
-    pub by: Duration,
-    /// How many they are.
-    pub rows: u64,
+pub struct DeletedRows {
+    /// How long the rows had been expired when the statement began.
+    pub lateness: Duration,
+    /// How many rows.
+    pub count: u64,
 }
 
 /// What one statement did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expired {
-    /// The rows that were deleted, the most overdue last.
-    pub deleted: Vec<Late>,
-    /// How long until the first of the rows expires that the messages name and that have not yet.
+pub struct Deletion {
+    /// The most overdue rows are the last.
+    pub deleted: Vec<DeletedRows>,
+    /// How long until the first of the rows that have not expired yet does.
     pub early: Option<Duration>,
 }
 
-/// Ids, in ascending order, and the `last_seen` up to which each is to be deleted.
+/// The rows that messages name: ids in ascending order, and the `last_seen` up to which each is to be
+/// deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rows {
+pub struct DueRows {
     ids: Vec<i64>,
     last_seen: Vec<OffsetDateTime>,
 }
 
-impl Rows {
-    /// How many rows are named.
-    #[must_use]
-    pub fn count(&self) -> usize {
+impl DueRows {
+    /// Takes each id once, with its latest `last_seen`.
+    pub fn of<'a>(batches: impl IntoIterator<Item = &'a DeleteBatch>) -> Self {
+        let mut latest: BTreeMap<i64, OffsetDateTime> = BTreeMap::new();
+        for batch in batches {
+            for id in &batch.object_ids {
+                let last_seen = latest.entry(id.0).or_insert(batch.last_seen);
+                *last_seen = batch.last_seen.max(*last_seen);
+            }
+        }
+        let (ids, last_seen) = latest.into_iter().unzip();
+        Self { ids, last_seen }
+    }
+
+    pub(crate) fn count(&self) -> usize {
         self.ids.len()
     }
 }
 
-/// What several messages name, each id once with its latest `last_seen`.
-pub fn rows<'a>(batches: impl IntoIterator<Item = &'a DeleteBatch>) -> Rows {
-    let mut latest: BTreeMap<i64, OffsetDateTime> = BTreeMap::new();
-    for batch in batches {
-        for id in &batch.object_ids {
-            let last_seen = latest.entry(id.0).or_insert(batch.last_seen);
-            *last_seen = batch.last_seen.max(*last_seen);
-        }
-    }
-    let (ids, last_seen) = latest.into_iter().unzip();
-    Rows { ids, last_seen }
-}
-
-/// Deletes those of the rows that have expired and were not seen again, in one statement.
+/// Deletes the rows that have expired and were not seen again, in one statement.
 ///
 /// # Errors
-/// The statement was not carried out, or is not known to have been; doing it again is harmless.
-pub async fn expire(store: &Store, rows: &Rows) -> Result<Expired, StoreError> {
+/// The statement was not carried out, or nobody knows whether it was. To repeat it does no harm.
+pub async fn delete(store: &Store, rows: &DueRows) -> Result<Deletion, StoreError> {
     store
         .run(async |client| {
             let parameters: Parameters = &[
@@ -110,28 +109,28 @@ pub async fn expire(store: &Store, rows: &Rows) -> Result<Expired, StoreError> {
             ];
             let row = client.query_typed_one(DELETE.text, parameters).await?;
             let early: Option<f64> = row.try_get(2)?;
-            Ok(Expired {
-                deleted: deleted(&row)?,
+            Ok(Deletion {
+                deleted: deleted_rows(&row)?,
                 early: early.and_then(duration),
             })
         })
         .await
 }
 
-/// What a statement deleted, as its first two columns say: how many seconds late, and how many rows.
-pub(crate) fn deleted(row: &Row) -> Result<Vec<Late>, tokio_postgres::Error> {
-    let (seconds, rows): (Vec<f64>, Vec<i64>) = (row.try_get(0)?, row.try_get(1)?);
-    let late = |(seconds, rows): (f64, i64)| Late {
-        by: duration(seconds).unwrap_or_default(),
-        rows: rows.unsigned_abs(),
+/// Reads what a statement deleted from its first two columns: lateness in seconds, and number of rows.
+pub(crate) fn deleted_rows(row: &Row) -> Result<Vec<DeletedRows>, tokio_postgres::Error> {
+    let (seconds, counts): (Vec<f64>, Vec<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    let rows = |(seconds, count): (f64, i64)| DeletedRows {
+        lateness: duration(seconds).unwrap_or_default(),
+        count: count.unsigned_abs(),
     };
-    Ok(seconds.into_iter().zip(rows).map(late).collect())
+    Ok(seconds.into_iter().zip(counts).map(rows).collect())
 }
 
 /// Counts deleted rows. Their commit was known `elapsed` after the statement began.
-pub(crate) fn note(leg: DeletedBy, deleted: &[Late], elapsed: Duration) {
-    for late in deleted {
-        let (by, rows) = (late.by + elapsed, late.rows);
+pub(crate) fn count_deleted(leg: DeletedBy, deleted: &[DeletedRows], elapsed: Duration) {
+    for deleted in deleted {
+        let (by, rows) = (deleted.lateness + elapsed, deleted.count);
         OBJECTS_DELETED.of(&leg).increment(rows);
         let rows = usize::try_from(rows).unwrap_or(usize::MAX);
         LATENESS.of(&leg).record_many(by, rows);
@@ -161,10 +160,10 @@ mod tests {
             expires_at: None,
             object_ids: ids.iter().copied().map(ObjectId).collect(),
         };
-        let rows = rows(&[batch(late, &[3, 1]), batch(early, &[2, 3])]);
+        let rows = DueRows::of(&[batch(late, &[3, 1]), batch(early, &[2, 3])]);
         assert_eq!(
             rows,
-            Rows {
+            DueRows {
                 ids: vec![1, 2, 3],
                 last_seen: vec![late, early, late]
             }
