@@ -10,25 +10,25 @@ use crate::letter::{Kind, Letter, Source};
 pub struct Arguments {
     /// What to do
     #[arg(value_enum)]
-    pub action: Action,
+    pub(crate) action: Action,
     /// Which messages.
     #[command(flatten)]
-    pub choice: Choice,
+    pub(crate) choice: Choice,
     /// List: how many messages to show one by one [default: 20]; replay, purge: how many to take at
     /// the most, the oldest first [default: all]
     #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
+    pub(crate) limit: Option<usize>,
     /// Purge: yes, delete them for good
     #[arg(long, required_if_eq("action", "purge"))]
     pub yes: bool,
     /// Print JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Action {
+pub(crate) enum Action {
     /// Show reasons and counts, and the oldest messages one by one; changes nothing
     List,
     /// Send the messages to the queue they are for, as at their first attempt
@@ -39,24 +39,23 @@ pub enum Action {
 
 /// Which messages: those that meet all that is given.
 #[derive(Args, Clone, Debug)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// Queue that they are in
     #[arg(long, value_enum, default_value_t = Source::Dead)]
-    pub queue: Source,
+    pub(crate) queue: Source,
     /// Only those whose reason contains TEXT
     #[arg(long, value_name = "TEXT")]
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// Only those of this kind
     #[arg(long, value_enum)]
-    pub kind: Option<Kind>,
+    pub(crate) kind: Option<Kind>,
     /// Only those with this object id among theirs; can be given several times
     #[arg(long = "id", value_name = "ID", allow_negative_numbers = true)]
-    pub ids: Vec<i64>,
+    pub(crate) ids: Vec<i64>,
 }
 
 impl Choice {
     /// Whether `letter` is meant.
-    #[must_use]
     pub(crate) fn takes(&self, letter: &Letter) -> bool {
         let has = |id: &i64| letter.object_ids.contains(&ObjectId(*id));
         self.reason

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 /// A queue that only operators read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Source {
+pub(crate) enum Source {
     /// objects.dead: what was given up
     Dead,
     /// objects.unroutable: what was published while its queue did not exist
@@ -18,8 +18,6 @@ pub enum Source {
 }
 
 impl Source {
-    /// The queue itself.
-    #[must_use]
     pub(crate) fn queue(self) -> Queue {
         match self {
             Self::Dead => Queue::Dead,
@@ -32,7 +30,7 @@ impl Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Ids to look up
     FetchChunk,
     /// Rows to delete
@@ -42,20 +40,19 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By the property `type`; what was published by hand may lack it, and is then read.
+    /// By the property `type`. A message that was published by hand may lack it: then its body tells.
     fn of(name: Option<&str>, payload: &[u8]) -> Self {
         match name {
             Some(FetchChunk::KIND) => Self::FetchChunk,
             Some(DeleteBatch::KIND) => Self::DeleteBatch,
-            // First the one that has more members: the other ignores those it does not know.
+            // The type with more members comes first, because the other one ignores unknown members.
             _ if decode::<DeleteBatch>(payload).is_ok() => Self::DeleteBatch,
             _ if decode::<FetchChunk>(payload).is_ok() => Self::FetchChunk,
             _ => Self::Unknown,
         }
     }
 
-    /// As the property `type` gives it.
-    #[must_use]
+    /// The property `type`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::FetchChunk => FetchChunk::KIND,
@@ -74,25 +71,21 @@ impl Kind {
     }
 }
 
-/// What is known of a message that was given up.
-#[derive(Clone, Debug)]
+/// A message that was given up.
 pub(crate) struct Letter {
-    /// Its type.
     pub(crate) kind: Kind,
-    /// Why it is here.
+    /// Why it is in its queue.
     pub(crate) reason: String,
-    /// Which try was its last.
+    /// The number of its last try.
     pub(crate) attempt: Attempt,
-    /// The ids in it; none where it cannot be read.
+    /// Empty where the message cannot be read.
     pub(crate) object_ids: Vec<ObjectId>,
-    /// When it came here, to the second.
+    /// When it came to its queue, to the second.
     pub(crate) since: Option<OffsetDateTime>,
     target: Option<(Queue, Headers)>,
 }
 
 impl Letter {
-    /// Reads a message that was in `source`.
-    #[must_use]
     pub(crate) fn read(source: Source, topology: &Topology, delivery: &Delivery) -> Self {
         let properties = &delivery.properties;
         let table = properties.headers().as_ref();
@@ -120,8 +113,7 @@ impl Letter {
         }
     }
 
-    /// The message on its way to the queue it is for; `None` where nobody can tell which.
-    #[must_use]
+    /// The message on its way to its queue; none where nobody can tell which queue that is.
     pub(crate) fn replayed(&self, payload: &[u8]) -> Option<Publication> {
         let (queue, headers) = self.target.clone()?;
         Some(Publication {
@@ -133,8 +125,8 @@ impl Letter {
     }
 }
 
-/// A dead letter begins anew, within its trace. An unroutable message goes on as it was: all that was
-/// wrong is that its queue did not exist.
+/// A dead letter starts with its first try again, within its trace. An unroutable message goes on as it was:
+/// nothing was wrong but that its queue did not exist.
 fn target(
     source: Source,
     kind: Kind,
@@ -142,11 +134,11 @@ fn target(
     routing_key: &str,
     headers: Headers,
 ) -> Option<(Queue, Headers)> {
-    let anew = |headers: Headers| Headers::first_try(headers.traces);
+    let first_try = |headers: Headers| Headers::first_try(headers.traces);
     match (source, kind) {
         (_, Kind::Unknown) => None,
-        (Source::Dead, Kind::FetchChunk) => Some((Queue::Fetch, anew(headers))),
-        (Source::Dead, Kind::DeleteBatch) => Some((Queue::Delete, anew(headers))),
+        (Source::Dead, Kind::FetchChunk) => Some((Queue::Fetch, first_try(headers))),
+        (Source::Dead, Kind::DeleteBatch) => Some((Queue::Delete, first_try(headers))),
         (Source::Unroutable, _) => topology
             .queue(routing_key)
             .filter(|queue| *queue != Queue::Unroutable)
@@ -156,16 +148,16 @@ fn target(
 
 fn reason(death: Option<&Death>, headers: &Headers) -> String {
     match (death, &headers.reason) {
-        // The pipeline publishes a dead letter anew, without the broker's headers: where they are
-        // there, the reason beside them is that of a try before.
+        // The pipeline publishes a dead letter without the broker's headers. Where these are present,
+        // the reason is that of an earlier try.
         (Some(death), _) => format!("{} in {}", death.reason, death.queue),
         (None, Some(reason)) => reason.clone(),
         (None, None) => "none given".to_owned(),
     }
 }
 
-/// What the broker notes when it dead-letters a message by itself, as when it was delivered too
-/// often.
+/// The broker's note on a message that it dead-letters by itself, because it was delivered too often for
+/// instance.
 struct Death {
     reason: String,
     queue: String,
@@ -173,7 +165,7 @@ struct Death {
 }
 
 impl Death {
-    /// The newest comes first. To have expired in a delay queue is no death.
+    /// The newest death comes first. Expiry in a delay queue is none.
     fn newest(table: &FieldTable) -> Option<Self> {
         let Some(AMQPValue::FieldArray(deaths)) = table.inner().get("x-death") else {
             return None;

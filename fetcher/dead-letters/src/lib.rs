@@ -1,22 +1,21 @@
 //! What an operator does with messages that were given up: look at them, replay them, purge them.
 //!
-//! All three read the queue from its head, as many messages as it held at the start, and give back
-//! what they have not settled. A kill at any moment can duplicate a message and never lose one.
+//! All three read the queue from its head, as many messages as it held at the start, and return the
+//! messages that they have not acked. A kill at any moment can duplicate a message and never lose one.
 
 use broker::{Broker, BrokerSettings, Topology};
 
 mod arguments;
 mod letter;
 mod list;
-mod print;
+mod output;
 mod purge;
 mod queue_reader;
 mod replay;
-mod settled;
-mod summary;
 
-pub use arguments::{Action, Arguments, Choice};
-pub use letter::{Kind, Source};
+pub use arguments::Arguments;
+
+use arguments::Action;
 
 /// Name of the command, as its binary is called.
 pub const NAME: &str = "dead-letters";

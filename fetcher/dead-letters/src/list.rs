@@ -1,5 +1,8 @@
 //! `dead-letters list`: what is there and why. The queue is left as it was.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use broker::Broker;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
@@ -10,22 +13,21 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::arguments::Arguments;
 use crate::letter::{Kind, Letter};
-use crate::print::{missing, print, printable};
+use crate::output::{missing_line, print, printable};
 use crate::queue_reader::QueueReader;
-use crate::summary::{Group, Summary, Tally};
 
 /// Messages that are shown one by one, unless the operator says how many.
 const SHOWN: usize = 20;
 
+/// Maximum number of groups. Messages of further groups are counted together, so that a queue full of
+/// different reasons is counted in little memory, and can be read.
+const GROUPS: usize = 50;
+
 /// Counts the chosen messages, and prints what they died of.
-///
-/// # Errors
-/// The queue cannot be read.
 pub(crate) async fn list(broker: &Broker, arguments: &Arguments) -> anyhow::Result<()> {
     let choice = &arguments.choice;
     let mut reader = QueueReader::open(broker, choice.queue.queue()).await?;
-    let mut summary = Summary::default();
-    let mut shown = Vec::new();
+    let mut listing = Listing::default();
     loop {
         let page = reader.next_page().await?;
         if page.is_empty() {
@@ -33,71 +35,125 @@ pub(crate) async fn list(broker: &Broker, arguments: &Arguments) -> anyhow::Resu
         }
         for delivery in page {
             let letter = Letter::read(choice.queue, broker.topology(), &delivery);
-            if !choice.takes(&letter) {
-                continue;
-            }
-            summary.add(&letter);
-            if shown.len() < arguments.limit.unwrap_or(SHOWN) {
-                shown.push(letter);
+            if choice.takes(&letter) {
+                listing.count(&letter);
+                if listing.shown.len() < arguments.limit.unwrap_or(SHOWN) {
+                    listing.shown.push(letter);
+                }
             }
         }
     }
-    let listing = Listing {
-        queue: reader.queue().to_owned(),
-        held: reader.held,
-        missing: reader.missing,
-        summary,
-        shown,
-    };
+    listing.queue = reader.queue().to_owned();
+    (listing.held, listing.missing) = (reader.held, reader.missing);
     reader.close().await?;
-    if arguments.json {
-        print(&listing.json()?)
+    print(&if arguments.json {
+        listing.json()
     } else {
-        print(&listing.text())
-    }
+        listing.text()
+    })
 }
 
 /// The answer of `list`.
-pub(crate) struct Listing {
-    /// Name of the queue.
-    pub(crate) queue: String,
-    /// How many messages it held.
-    pub(crate) held: u32,
+#[derive(Default)]
+struct Listing {
+    queue: String,
+    /// How many messages the queue held.
+    held: u32,
     /// How many of them did not come, because another consumer has them.
-    pub(crate) missing: u32,
-    /// The chosen messages, counted.
-    pub(crate) summary: Summary,
-    /// The first of them.
-    pub(crate) shown: Vec<Letter>,
+    missing: u32,
+    total: Tally,
+    groups: BTreeMap<Group, Tally>,
+    /// The messages of the groups above the maximum.
+    others: Tally,
+    shown: Vec<Letter>,
+}
+
+/// What the messages of a group have in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Group {
+    reason: String,
+    kind: Kind,
+    attempt: u32,
+}
+
+#[derive(Default, Serialize)]
+struct Tally {
+    messages: u64,
+    /// Ids in the messages.
+    ids: u64,
+    /// When the first message came, if known.
+    #[serde(with = "time::serde::rfc3339::option")]
+    oldest: Option<OffsetDateTime>,
+    /// When the last message came, if known.
+    #[serde(with = "time::serde::rfc3339::option")]
+    newest: Option<OffsetDateTime>,
+}
+
+impl Tally {
+    fn count(&mut self, letter: &Letter) {
+        self.messages += 1;
+        self.ids += letter.object_ids.len() as u64;
+        self.oldest = self.oldest.into_iter().chain(letter.since).min();
+        self.newest = self.newest.into_iter().chain(letter.since).max();
+    }
 }
 
 impl Listing {
+    fn count(&mut self, letter: &Letter) {
+        let group = Group {
+            reason: letter.reason.clone(),
+            kind: letter.kind,
+            attempt: letter.attempt.0.get(),
+        };
+        let is_full = self.groups.len() >= GROUPS;
+        let tally = if is_full && !self.groups.contains_key(&group) {
+            &mut self.others
+        } else {
+            self.groups.entry(group).or_default()
+        };
+        tally.count(letter);
+        self.total.count(letter);
+    }
+
+    fn largest_first(&self) -> Vec<(&Group, &Tally)> {
+        let mut groups: Vec<_> = self.groups.iter().collect();
+        groups.sort_by_key(|(_, tally)| Reverse(tally.messages));
+        groups
+    }
+
     /// For people.
-    #[must_use]
-    pub(crate) fn text(&self) -> String {
-        let Tally { messages, ids, .. } = self.summary.total;
+    fn text(&self) -> String {
+        let Tally { messages, ids, .. } = self.total;
         let mut parts = vec![format!(
             "{}: {messages} of {} messages, with {ids} ids\n{}",
             self.queue,
             self.held,
-            missing(self.missing)
+            missing_line(self.missing)
         )];
         if messages > 0 {
-            parts.push(self.groups());
+            parts.push(self.group_table());
         }
         if !self.shown.is_empty() {
-            parts.push(format!("The oldest, one by one:\n{}", self.letters()));
+            parts.push(format!("The oldest, one by one:\n{}", self.letter_table()));
         }
         let parts: Vec<&str> = parts.iter().map(|part| part.trim_end()).collect();
         parts.join("\n\n")
     }
 
-    fn groups(&self) -> String {
-        let mut table = table([
+    fn group_table(&self) -> String {
+        let mut rows = Vec::new();
+        for (group, tally) in self.largest_first() {
+            let attempt = group.attempt.to_string();
+            rows.push((tally, attempt, group.kind.name(), group.reason.as_str()));
+        }
+        if self.others.messages > 0 {
+            rows.push((&self.others, String::new(), "", "others"));
+        }
+        let header = [
             "MESSAGES", "IDS", "ATTEMPT", "KIND", "OLDEST", "NEWEST", "REASON",
-        ]);
-        let mut add = |tally: &Tally, attempt: String, kind: &str, reason: &str| {
-            table.add_row([
+        ];
+        let rows = rows.into_iter().map(|(tally, attempt, kind, reason)| {
+            [
                 tally.messages.to_string(),
                 tally.ids.to_string(),
                 attempt,
@@ -105,88 +161,65 @@ impl Listing {
                 when(tally.oldest),
                 when(tally.newest),
                 printable(reason),
-            ]);
-        };
-        for (group, tally) in self.summary.largest_first() {
-            add(
-                tally,
-                group.attempt.to_string(),
-                group.kind.name(),
-                &group.reason,
-            );
-        }
-        if self.summary.others.messages > 0 {
-            add(&self.summary.others, String::new(), "", "others");
-        }
-        aligned(table, 3)
+            ]
+        });
+        table(header, rows, 3)
     }
 
-    fn letters(&self) -> String {
-        let mut table = table(["ATTEMPT", "KIND", "SINCE", "IDS", "REASON"]);
-        for letter in &self.shown {
-            table.add_row([
+    fn letter_table(&self) -> String {
+        let rows = self.shown.iter().map(|letter| {
+            [
                 letter.attempt.to_string(),
                 letter.kind.name().to_owned(),
                 when(letter.since),
                 first_ids(letter),
                 printable(&letter.reason),
-            ]);
-        }
-        aligned(table, 1)
+            ]
+        });
+        table(["ATTEMPT", "KIND", "SINCE", "IDS", "REASON"], rows, 1)
     }
 
     /// For programs.
-    ///
-    /// # Errors
-    /// A time cannot be written, such as one in a year with five digits.
-    pub(crate) fn json(&self) -> anyhow::Result<String> {
-        let groups: Vec<Row<'_>> = self
-            .summary
-            .largest_first()
-            .into_iter()
-            .map(|(group, tally)| Row { group, tally })
-            .collect();
-        let letters: Vec<Value> = self.shown.iter().map(letter_json).collect();
+    fn json(&self) -> String {
+        #[derive(Serialize)]
+        struct Row<'a> {
+            #[serde(flatten)]
+            group: &'a Group,
+            #[serde(flatten)]
+            tally: &'a Tally,
+        }
+        let groups = self.largest_first().into_iter();
+        let rows: Vec<_> = groups.map(|(group, tally)| Row { group, tally }).collect();
+        let letter = |letter: &Letter| {
+            json!({
+                "reason": letter.reason,
+                "kind": letter.kind,
+                "attempt": letter.attempt.0,
+                "since": letter.since.and_then(|since| since.format(&Rfc3339).ok()),
+                "object_ids": letter.object_ids,
+            })
+        };
         let listing = json!({
             "queue": self.queue,
             "held": self.held,
             "missing": self.missing,
-            "chosen": self.summary.total,
-            "reasons": groups,
-            "others": self.summary.others,
-            "oldest": letters,
+            "chosen": self.total,
+            "reasons": rows,
+            "others": self.others,
+            "oldest": self.shown.iter().map(letter).collect::<Vec<Value>>(),
         });
-        Ok(serde_json::to_string_pretty(&listing)?)
+        format!("{listing:#}")
     }
 }
 
-/// A group as a program reads it.
-#[derive(Serialize)]
-struct Row<'a> {
-    #[serde(flatten)]
-    group: &'a Group,
-    #[serde(flatten)]
-    tally: &'a Tally,
-}
-
-fn letter_json(letter: &Letter) -> Value {
-    json!({
-        "reason": letter.reason,
-        "kind": letter.kind,
-        "attempt": letter.attempt.0,
-        "since": letter.since.and_then(|since| since.format(&Rfc3339).ok()),
-        "object_ids": letter.object_ids,
-    })
-}
-
-fn table<const N: usize>(header: [&str; N]) -> Table {
+/// The first `numbers` columns are aligned to the right.
+fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+    numbers: usize,
+) -> String {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(header);
-    table
-}
-
-/// The table with its first `numbers` columns aligned to the right.
-fn aligned(mut table: Table, numbers: usize) -> String {
+    table.load_preset(NOTHING).set_header(header).add_rows(rows);
     for column in table.column_iter_mut().take(numbers) {
         column.set_cell_alignment(CellAlignment::Right);
     }

@@ -1,4 +1,4 @@
-//! Reading a queue from its head without taking from it what is not settled.
+//! Reading a queue from its head. Messages that are not acked stay in it.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 
-/// Messages that are in memory at once.
+/// How many messages are in memory at once.
 const PAGE: u16 = 500;
 
-/// Reads as many messages as the queue held at the start: what comes in meanwhile, replayed messages
-/// that died again among it, is left alone.
+/// Reads as many messages as the queue held at the start. Messages that come in meanwhile, such as replayed
+/// ones that died again, are left alone.
 pub(crate) struct QueueReader<'a> {
     broker: &'a Broker,
     connection: BrokerConnection,
@@ -30,10 +30,6 @@ pub(crate) struct QueueReader<'a> {
 }
 
 impl<'a> QueueReader<'a> {
-    /// Connects.
-    ///
-    /// # Errors
-    /// The broker cannot be reached, or has no such queue.
     pub(crate) async fn open(broker: &'a Broker, queue: Queue) -> Result<Self, BrokerError> {
         let connection = broker.connect("reader").await?;
         let channel = broker.channel(&connection).await?;
@@ -57,29 +53,22 @@ impl<'a> QueueReader<'a> {
         })
     }
 
-    /// Name of the queue.
-    #[must_use]
     pub(crate) fn queue(&self) -> &str {
         &self.queue
     }
 
-    /// The connection, to declare on.
-    #[must_use]
     pub(crate) fn connection(&self) -> &BrokerConnection {
         &self.connection
     }
 
     /// The next messages; none when all were read. They return to the queue when the reader is
     /// closed or dropped, unless they are acked.
-    ///
-    /// # Errors
-    /// The connection is lost, or the broker does not answer in time.
     pub(crate) async fn next_page(&mut self) -> Result<Vec<Delivery>, BrokerError> {
         let size = PAGE.min(u16::try_from(self.left).unwrap_or(PAGE));
         if size == 0 {
             return Ok(Vec::new());
         }
-        // A prefetch counts for one consumer: another one on the channel gets the messages that
+        // A prefetch counts for one consumer: the next consumer on the channel gets the messages that
         // follow, and the client never holds more than a page.
         let mut consumer = self.consume(size).await?;
         let page = take(&mut consumer, size, self.broker.timeout()).await?;
@@ -111,10 +100,6 @@ impl<'a> QueueReader<'a> {
         self.broker.bounded("ending the consumer", cancel).await
     }
 
-    /// Takes a message off the queue.
-    ///
-    /// # Errors
-    /// The connection is lost, or the broker does not answer in time.
     pub(crate) async fn ack(&self, delivery: &Delivery) -> Result<(), BrokerError> {
         let ack = delivery.ack(BasicAckOptions::default());
         let is_acked = self.broker.bounded("acking", ack).await?;
@@ -122,14 +107,11 @@ impl<'a> QueueReader<'a> {
         is_acked.then_some(()).ok_or(BrokerError::ConsumerEnded)
     }
 
-    /// Returns what is not acked, and makes sure of what is. While many acks are on their way, a
+    /// Returns the messages that are not acked, and makes sure of the acks. While many acks are in flight, a
     /// channel of the broker holds further ones back, and forgets them when it is closed: 466 of 500
-    /// did not count. Once it has answered about the queue, the first ones are done and the others
-    /// sent; once it has answered again, all are done.
-    ///
-    /// # Errors
-    /// The connection is lost, or the broker does not answer in time: some messages that were acked
-    /// may be in the queue still.
+    /// did not count. Once it has answered about the queue, the first acks are done and the others
+    /// sent; once it has answered again, all are done. After an error, some acked messages may still be in
+    /// the queue.
     pub(crate) async fn close(mut self) -> Result<(), BrokerError> {
         for _ in 0..2 {
             let consumer = self.consume(1).await?;
@@ -142,7 +124,7 @@ impl<'a> QueueReader<'a> {
     }
 }
 
-/// `size` messages, or fewer when no more come in time: somebody else has them.
+/// Takes `size` messages, or fewer when no more come in time: another consumer has them.
 async fn take(
     consumer: &mut Consumer,
     size: u16,

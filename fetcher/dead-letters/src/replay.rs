@@ -12,37 +12,32 @@ use lifecycle::{Health, Shutdown};
 
 use crate::arguments::Arguments;
 use crate::letter::Letter;
-use crate::print::print;
+use crate::output::Progress;
 use crate::queue_reader::QueueReader;
-use crate::settled::Settled;
 
-/// Publishes the chosen messages anew, and prints how many they were.
-///
-/// # Errors
-/// The queue cannot be read, or a message was not confirmed in time. That one may be in both queues.
+/// Publishes the chosen messages again, and prints how many they were. A message that is not confirmed in
+/// time may be in both queues.
 pub(crate) async fn replay(broker: &Broker, arguments: &Arguments) -> anyhow::Result<()> {
     let mut reader = QueueReader::open(broker, arguments.choice.queue.queue()).await?;
     let outlet = Outlet::open(broker);
-    let mut settled = Settled::new("replayed", &reader);
-    while !settled.is_enough(arguments) {
+    let mut progress = Progress::new("replayed");
+    while !progress.is_enough(arguments) {
         let page = reader.next_page().await?;
         if page.is_empty() {
             break;
         }
-        let chosen = choose(broker, arguments, &page, &mut settled);
+        let chosen = choose(broker, arguments, &page, &mut progress);
         declare(broker, &reader, &chosen).await?;
         let mut confirmed: FuturesUnordered<_> = chosen
             .into_iter()
             .map(|(delivery, publication)| outlet.hand_over(&reader, delivery, publication))
             .collect();
         while let Some(result) = confirmed.next().await {
-            result.with_context(|| format!("{} messages were replayed before", settled.done))?;
-            settled.done += 1;
+            result.with_context(|| format!("{} messages were replayed before", progress.done))?;
+            progress.done += 1;
         }
     }
-    let missing = reader.missing;
-    reader.close().await?;
-    print(&settled.report(arguments.json, missing)?)
+    progress.finish(reader, arguments).await
 }
 
 /// The messages of a page that are to be replayed, and what becomes of each.
@@ -50,24 +45,24 @@ fn choose<'a>(
     broker: &Broker,
     arguments: &Arguments,
     page: &'a [Delivery],
-    settled: &mut Settled,
+    progress: &mut Progress,
 ) -> Vec<(&'a Delivery, Publication)> {
     let mut chosen = Vec::new();
     for delivery in page {
         let letter = Letter::read(arguments.choice.queue, broker.topology(), delivery);
-        if !settled.takes(arguments, &letter) {
+        if !progress.takes(arguments, &letter) {
             continue;
         }
         match letter.replayed(&delivery.data) {
             Some(publication) => chosen.push((delivery, publication)),
-            None => settled.give_up_on(&letter),
+            None => progress.give_up_on(&letter),
         }
     }
     chosen
 }
 
-/// What was unroutable would be so again. The delay queues of settings that are no more in force
-/// are declared by nobody else.
+/// Declares the queues of the chosen messages. Nobody else declares the delay queues of settings that
+/// are no longer in use, and without a queue a message would be unroutable again.
 async fn declare(
     broker: &Broker,
     reader: &QueueReader<'_>,
@@ -78,13 +73,11 @@ async fn declare(
         .map(|(_, publication)| publication.queue)
         .collect();
     let topology = broker.topology().clone().with(queues);
-    broker
-        .declare(reader.connection(), &topology)
-        .await
-        .map(drop)
+    broker.declare(reader.connection(), &topology).await?;
+    Ok(())
 }
 
-/// The publishing connection: a blocked one would not deliver acks, so these have another.
+/// Publishes on a separate connection: a blocked one would not deliver acks.
 struct Outlet<'a> {
     broker: &'a Broker,
     publisher: Publisher,
