@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ALLOW, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::TRANSFER_ENCODING;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use http_server::{RequestBody, Service};
+use http_server::{RequestBody, Route, Service};
 use lifecycle::Health;
 use metric_definitions::InFlight;
 use serde_json::json;
@@ -28,11 +28,26 @@ use crate::metrics::{
 };
 use crate::request::Callback;
 
-/// Where callbacks are posted to. Other requests have no trace.
-const CALLBACK: &str = "/callback";
+const READ: &str = "GET, HEAD, OPTIONS";
 
-/// The methods of the paths that can only be asked.
-const ASKING: &str = "GET, HEAD, OPTIONS";
+/// All paths. `*` stands for the whole server.
+const ROUTES: &[Route<Endpoint>] = &[
+    Route::new("/callback", "OPTIONS, POST", Endpoint::Callback),
+    Route::new("/", READ, Endpoint::Status),
+    Route::new("*", READ, Endpoint::Status),
+    Route::new("/readyz", READ, Endpoint::Status),
+    Route::new("/livez", READ, Endpoint::Live),
+    Route::new("/openapi.json", READ, Endpoint::Description),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    /// Takes callbacks. Only its requests have a trace and metrics.
+    Callback,
+    Status,
+    Live,
+    Description,
+}
 
 /// Answers requests.
 pub struct Server {
@@ -77,21 +92,21 @@ impl Server {
     async fn route(
         &self,
         request: Request<RequestBody>,
+        route: Option<&Route<Endpoint>>,
         traces: Traces,
     ) -> Result<Success, ApiError> {
         check_transfer_coding(request.headers())?;
-        let path = request.uri().path();
-        let methods = methods(path).ok_or(ApiError::NotFound)?;
-        match (path, request.method()) {
-            (CALLBACK, &Method::POST) => self.callback(request, traces).await,
-            // Load balancers use any of them to ask where to send callbacks to.
-            ("/" | "*" | "/readyz", &Method::GET | &Method::HEAD | &Method::OPTIONS) => {
-                self.status()
-            }
-            (_, &Method::OPTIONS) => Ok(Success::Methods),
-            ("/livez", &Method::GET | &Method::HEAD) => Ok(Success::Alive),
-            ("/openapi.json", &Method::GET | &Method::HEAD) => Ok(Success::Description),
-            _ => Err(ApiError::MethodNotAllowed(methods)),
+        let route = route.ok_or(ApiError::NotFound)?;
+        if !route.takes(request.method()) {
+            return Err(ApiError::MethodNotAllowed(route.methods));
+        }
+        match route.endpoint {
+            // Load balancers use any of its methods to ask where to send callbacks to.
+            Endpoint::Status => self.status(),
+            _ if request.method() == Method::OPTIONS => Ok(Success::Methods),
+            Endpoint::Callback => self.callback(request, traces).await,
+            Endpoint::Live => Ok(Success::Alive),
+            Endpoint::Description => Ok(Success::Description),
         }
     }
 
@@ -139,29 +154,28 @@ impl Server {
         Err(error)
     }
 
-    /// Answers a request, and says so in a log line.
+    /// Answers a request and logs the answer.
     async fn answer(
         &self,
         request: Request<RequestBody>,
         remote: SocketAddr,
+        route: Option<&Route<Endpoint>>,
         traces: Traces,
     ) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let result = self.route(request, traces).await;
+        let result = self.route(request, route, traces).await;
         let mut response = match &result {
             Ok(success) => success.response(),
             Err(error) => error.response(),
         };
-        if method == Method::OPTIONS
-            && let Some(methods) = methods(&path)
-        {
-            let methods = HeaderValue::from_static(methods);
-            response.headers_mut().insert(ALLOW, methods);
-        }
         let duration = started.elapsed();
-        if is_callback(&method, &path) {
-            count_answer(&result, response.status(), duration);
+        if let Some(route) = route {
+            if method == Method::OPTIONS {
+                response = route.list_methods(response);
+            } else if route.endpoint == Endpoint::Callback {
+                count_answer(&result, response.status(), duration);
+            }
         }
         log(&method, &path, remote, duration, response.status(), &result);
         response
@@ -195,13 +209,16 @@ impl Service for Server {
         request: Request<RequestBody>,
         remote: SocketAddr,
     ) -> Response<Full<Bytes>> {
-        let span = if is_callback(request.method(), request.uri().path()) {
-            trace::http::serve(&request, Some(CALLBACK), remote)
-        } else {
-            Spans::default()
-        };
+        let route = Route::find(ROUTES, request.uri().path());
+        // OPTIONS hands in no callback.
+        let callback = route.filter(|route| {
+            route.endpoint == Endpoint::Callback && request.method() != Method::OPTIONS
+        });
+        let span = callback.map_or_else(Spans::default, |route| {
+            trace::http::serve(&request, Some(route.path), remote)
+        });
         let traces = span.traces();
-        let answering = self.answer(request, remote, traces.clone());
+        let answering = self.answer(request, remote, route, traces.clone());
         let response = traces.scope(answering).await;
         trace::http::answer(span, response.status());
         response
@@ -219,20 +236,6 @@ impl Service for Server {
     fn panicked(&self) -> Response<Full<Bytes>> {
         ApiError::Internal.response()
     }
-}
-
-/// What the path answers to; `None` if there is no such path. `*` stands for the whole server.
-fn methods(path: &str) -> Option<&'static str> {
-    match path {
-        CALLBACK => Some("OPTIONS, POST"),
-        "/" | "*" | "/livez" | "/readyz" | "/openapi.json" => Some(ASKING),
-        _ => None,
-    }
-}
-
-/// Whether a request is meant to hand in a callback, rightly or not.
-fn is_callback(method: &Method, path: &str) -> bool {
-    path == CALLBACK && method != Method::OPTIONS
 }
 
 /// The server below reads chunks whatever they are in.

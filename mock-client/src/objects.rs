@@ -3,18 +3,17 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use http_server::{RequestBody, Service};
+use http_server::{RequestBody, Route, Service};
 use serde_json::{Value, json};
 
 use crate::chance::Chance;
 use crate::config::Config;
 use crate::metrics::{LOOK_UPS, LookUp};
 
-/// What the paths of objects begin with.
-const OBJECTS: &str = "/objects/";
+const OBJECT: Route<()> = Route::new("/objects/{id}", "GET, HEAD", ());
 
 /// Answers look-ups.
 pub struct Objects {
@@ -30,31 +29,26 @@ impl Service for Objects {
         request: Request<RequestBody>,
         remote: SocketAddr,
     ) -> Response<Full<Bytes>> {
-        let is_object = request.uri().path().starts_with(OBJECTS);
-        let span = trace::http::serve(&request, is_object.then_some("/objects/{id}"), remote);
-        let response = span.traces().scope(self.answer(request)).await;
+        let id = OBJECT.parameter(request.uri().path());
+        let span = trace::http::serve(&request, id.map(|_| OBJECT.path), remote);
+        let answering = self.answer(request.method(), id);
+        let response = span.traces().scope(answering).await;
         trace::http::answer(span, response.status());
         response
     }
 }
 
 impl Objects {
-    async fn answer(&self, request: Request<RequestBody>) -> Response<Full<Bytes>> {
-        let Some(id) = request.uri().path().strip_prefix(OBJECTS) else {
+    async fn answer(&self, method: &Method, id: Option<&str>) -> Response<Full<Bytes>> {
+        let Some(id) = id else {
             return answer(
                 StatusCode::NOT_FOUND,
                 &json!({ "error": "there is only /objects/:id" }),
             );
         };
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut refused = answer(
-                StatusCode::METHOD_NOT_ALLOWED,
-                &json!({ "error": "only GET is answered" }),
-            );
-            refused
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refused;
+        if !OBJECT.takes(method) {
+            let body = json!({ "error": "only GET is answered" });
+            return OBJECT.refuse_method(answer(StatusCode::OK, &body));
         }
         match id.parse::<i64>() {
             Ok(id) => self.look_up(id).await,

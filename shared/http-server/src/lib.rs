@@ -10,6 +10,7 @@ mod head;
 mod listener;
 mod metrics;
 mod request_body;
+mod router;
 mod server;
 mod stream;
 
@@ -17,4 +18,5 @@ pub use crate::metrics::METRICS;
 pub use descriptors::{connections_within_limit, raise_limit};
 pub use listener::listen;
 pub use request_body::RequestBody;
+pub use router::Route;
 pub use server::{ServerLimits, Service, serve};

@@ -10,10 +10,10 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
-use http::header::{ALLOW, CONTENT_DISPOSITION, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
-use http_server::{RequestBody, ServerLimits, Service, serve};
+use http_server::{RequestBody, Route, ServerLimits, Service, serve};
 use hyper_util::rt::TokioIo;
 use lifecycle::{Health, Shutdown};
 use telemetry::profile::ProfileError;
@@ -28,6 +28,30 @@ const SECONDS: u64 = 10;
 
 /// The longest CPU profile.
 const SECONDS_LIMIT: u64 = 60;
+
+const READ: &str = "GET, HEAD";
+
+/// All paths. A request with a wrong method is answered 405 also where the path is wrong.
+const ROUTES: &[Route<Endpoint>] = &[
+    Route::new("/livez", READ, Endpoint::Live),
+    Route::new("/readyz", READ, Endpoint::Ready),
+    Route::new("/metrics", READ, Endpoint::Metrics),
+    // HEAD would take a profile and throw it away.
+    Route::new("/debug/pprof/heap", "GET", Endpoint::HeapProfile),
+    Route::new("/debug/pprof/profile", "GET", Endpoint::CpuProfile),
+    Route::new("/debug/pprof/{profile}", "GET", Endpoint::Unknown),
+    Route::new("{path}", READ, Endpoint::Unknown),
+];
+
+#[derive(Clone, Copy)]
+enum Endpoint {
+    Live,
+    Ready,
+    Metrics,
+    HeapProfile,
+    CpuProfile,
+    Unknown,
+}
 
 /// The state that an admin port shows.
 pub struct Admin {
@@ -60,24 +84,24 @@ impl Admin {
         tokio::join!(serve(listener, limits, admin, shutdown), upkeep);
     }
 
-    async fn answer(&self, uri: &Uri) -> Response<Full<Bytes>> {
-        match uri.path() {
-            "/livez" => text(StatusCode::OK, "ok"),
-            "/readyz" if self.health.is_ready() => lines(StatusCode::OK, self.health.lines()),
-            "/readyz" => lines(StatusCode::SERVICE_UNAVAILABLE, self.health.lines()),
-            "/metrics" => {
+    async fn answer(&self, endpoint: Endpoint, query: &str) -> Response<Full<Bytes>> {
+        match endpoint {
+            Endpoint::Live => text(StatusCode::OK, "ok"),
+            Endpoint::Ready if self.health.is_ready() => lines(StatusCode::OK, self.health.lines()),
+            Endpoint::Ready => lines(StatusCode::SERVICE_UNAVAILABLE, self.health.lines()),
+            Endpoint::Metrics => {
                 let metrics = self.metrics.as_ref().map(Exposition::render);
                 lines(StatusCode::OK, metrics.unwrap_or_default())
             }
-            "/debug/pprof/heap" => file("heap", profile::heap().await),
-            "/debug/pprof/profile" => match seconds(uri.query().unwrap_or_default()) {
+            Endpoint::HeapProfile => file("heap", profile::heap().await),
+            Endpoint::CpuProfile => match seconds(query) {
                 Some(period) => file("profile", profile::cpu(period, &self.shutdown).await),
                 None => text(
                     StatusCode::BAD_REQUEST,
                     format!("seconds is a whole number from 1 to {SECONDS_LIMIT}"),
                 ),
             },
-            _ => text(
+            Endpoint::Unknown => text(
                 StatusCode::NOT_FOUND,
                 "there are /livez, /readyz, /metrics, /debug/pprof/heap and /debug/pprof/profile",
             ),
@@ -87,17 +111,14 @@ impl Admin {
 
 impl Service for Admin {
     async fn respond(&self, request: Request<RequestBody>, _: SocketAddr) -> Response<Full<Bytes>> {
-        // HEAD would take a profile and throw it away.
-        let allowed: &[Method] = if request.uri().path().starts_with(PROFILES) {
-            &[Method::GET]
-        } else {
-            &[Method::GET, Method::HEAD]
+        let endpoint = match Route::find(ROUTES, request.uri().path()) {
+            Some(route) if !route.takes(request.method()) => {
+                return route.refuse_method(text(StatusCode::OK, "only GET is answered here"));
+            }
+            route => route.map_or(Endpoint::Unknown, |route| route.endpoint),
         };
-        if allowed.contains(request.method()) {
-            self.answer(request.uri()).await
-        } else {
-            not_allowed(allowed)
-        }
+        let query = request.uri().query().unwrap_or_default();
+        self.answer(endpoint, query).await
     }
 
     /// Stops profiling when the client disconnects.
@@ -127,15 +148,6 @@ fn lines(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, text);
-    response
-}
-
-fn not_allowed(allowed: &[Method]) -> Response<Full<Bytes>> {
-    let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
-    if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
-        response.headers_mut().insert(ALLOW, allowed);
-    }
     response
 }
 
