@@ -21,26 +21,26 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::awaited::Awaited;
-use crate::client::Client;
+use crate::activity::Activity;
+use crate::displacement::DisplacementQueue;
 use crate::head;
+use crate::lingering_stream::LingeringStream;
 use crate::metrics::{
     CONNECTIONS_DISPLACED, CONNECTIONS_REFUSED, REQUESTS_MALFORMED, REQUESTS_PANICKED,
 };
 use crate::request_body::{Exchange, RequestBody};
 use crate::server::{Server, Service};
-use crate::stream::ClientStream;
 
-/// An idle connection is kept for a bit longer than clients are told, so that none that keeps to it
-/// has a request on its way when it is closed.
+/// An idle connection stays open for a bit longer than its client was told, so that no request of a
+/// client that respects the time is on its way when the connection is closed.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// How long the end of an idle connection may take: with HTTP/2 the client has to agree to it.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// How long the graceful end of an idle connection may take: with HTTP/2 the client has to agree.
+const GRACEFUL_END: Duration = Duration::from_secs(3);
 
 impl<S: Service> Server<S> {
     /// Serves the connection until either side closes it.
-    pub(crate) async fn converse(
+    pub(crate) async fn serve_connection(
         self: Arc<Self>,
         stream: TcpStream,
         remote: SocketAddr,
@@ -50,53 +50,53 @@ impl<S: Service> Server<S> {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, %remote, "no TCP_NODELAY");
         }
-        let client = Client::new(Arc::clone(&self.awaited), Arc::clone(&self.crowded));
-        let (server, speaker) = (Arc::clone(&self), Arc::clone(&client));
+        let activity = Activity::new(Arc::clone(&self.waiting), Arc::clone(&self.uploading));
+        let (server, noted) = (Arc::clone(&self), Arc::clone(&activity));
         let requests = service_fn(move |request| {
-            let answer = Arc::clone(&server).answer(request, remote, Arc::clone(&speaker));
+            let answer = Arc::clone(&server).answer(request, remote, Arc::clone(&noted));
             answer.map(Ok::<_, Infallible>)
         });
         let head_timeout = self.limits.header_timeout;
-        let stream = ClientStream::new(stream, Arc::clone(&client), head_timeout);
+        let stream = LingeringStream::new(stream, Arc::clone(&activity), head_timeout);
         let mut connection = pin!(
             self.builder
                 .serve_connection(TokioIo::new(stream), requests)
         );
         let idle_timeout = self.limits.idle_timeout.saturating_add(SLACK);
-        let conversation = async {
+        let serving = async {
             tokio::select! {
                 ended = connection.as_mut() => return ended,
                 () = shutdown.begun() => {}
-                () = client.idle_for(idle_timeout) => {}
+                () = activity.idle_for(idle_timeout) => {}
             }
             connection.as_mut().graceful_shutdown();
             connection.await
         };
         tokio::select! {
-            ended = conversation => if let Err(error) = ended {
+            ended = serving => if let Err(error) = ended {
                 head::count_malformed(error.as_ref());
                 tracing::debug!(%error, %remote, "connection ended early");
             },
-            () = client.idle_for(idle_timeout.saturating_add(FAREWELL)) => {
-                tracing::debug!(%remote, "connection closed, since no request came");
+            () = activity.idle_for(idle_timeout.saturating_add(GRACEFUL_END)) => {
+                tracing::debug!(%remote, "connection closed because no request came");
             }
-            () = client.dismissed() => {
+            () = activity.displaced() => {
                 CONNECTIONS_DISPLACED.increment(1);
                 tracing::debug!(%remote, "connection closed to make room for another one");
             }
         }
     }
 
-    /// A panic is the request's own: its client is answered, and everything else goes on. The hook
-    /// that logs panics has described it.
+    /// Answers a request. If the service panics, only this request fails: its client is answered, and
+    /// the hook that logs panics has described the panic.
     fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
         remote: SocketAddr,
-        client: Arc<Client>,
+        activity: Arc<Activity>,
     ) -> impl Future<Output = Response<Full<Bytes>>> {
-        // Not in the future itself: whoever decides on this client now has to know.
-        let exchange = Exchange::begin(client, request.body());
+        // Before the future is polled: the connection may be chosen for displacement until then.
+        let exchange = Exchange::begin(activity, request.body());
         let in_order = request.version() < Version::HTTP_2;
         let persistent = head::is_persistent(&request);
         let only_head = request.method() == Method::HEAD;
@@ -110,9 +110,9 @@ impl<S: Service> Server<S> {
             if only_head {
                 response = without_body(response);
             }
-            // The next request would begin somewhere in the rest of this one's body.
+            // The unread rest of the body would be taken for the next request.
             if in_order && !exchange.has_arrived() {
-                exchange.leave_rest_unread();
+                exchange.leave_body_unread();
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             } else if persistent {
@@ -138,20 +138,22 @@ impl<S: Service> Server<S> {
         if !exchange.is_further() {
             return self.service.respond(request, remote).await;
         }
-        match freed(&self.further_bodies, &self.crowded).await {
-            Some(_place) => self.service.respond(request, remote).await,
+        match acquire_or_displace(&self.further_bodies, &self.uploading).await {
+            Some(_permit) => self.service.respond(request, remote).await,
             None => self.service.overloaded(),
         }
     }
 
-    /// The place of the client that has been waited for longest; none if no client is waited for.
-    pub(crate) async fn freed_slot(&self) -> Option<OwnedSemaphorePermit> {
-        freed(&self.slots, &self.awaited).await
+    /// A slot; at the limit, that of the connection which has waited longest for its client. `None` if
+    /// no connection can be displaced.
+    pub(crate) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        acquire_or_displace(&self.slots, &self.waiting).await
     }
 
+    /// Answers a connection above the limit, and waits until the answer has arrived.
     pub(crate) async fn refuse(&self, stream: TcpStream) {
         CONNECTIONS_REFUSED.increment(1);
-        let mut stream = ClientStream::unheard(stream);
+        let mut stream = LingeringStream::write_only(stream);
         let answer = async {
             stream.write_all(&self.limits.refusal).await?;
             stream.shutdown().await
@@ -161,20 +163,19 @@ impl<S: Service> Server<S> {
         }
     }
 
-    /// Refuses a connection without taking time for it: what cannot be sent at once is not sent.
-    pub(crate) fn turn_away(&self, stream: TcpStream) {
+    /// Answers a connection above the limit with what can be sent at once, and closes it.
+    pub(crate) fn refuse_without_waiting(&self, stream: TcpStream) {
         CONNECTIONS_REFUSED.increment(1);
-        let told = stream
+        let written = stream
             .into_std()
             .and_then(|mut stream| stream.write_all(&self.limits.refusal));
-        if let Err(error) = told {
-            tracing::debug!(%error, "a connection was turned away without a word");
+        if let Err(error) = written {
+            tracing::debug!(%error, "a connection was closed without its refusal");
         }
     }
 }
 
-/// The header of an answer, as it is with the body. The library would send the body over HTTP/2 also
-/// where it must not.
+/// The answer to HEAD: the same headers without the body. Over HTTP/2 hyper would send the body.
 fn without_body(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     let (mut header, body) = response.into_parts();
     if let Some(length) = body.size_hint().exact() {
@@ -183,15 +184,18 @@ fn without_body(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     Response::from_parts(header, Full::default())
 }
 
-/// A place; where all are taken, that of the client which has been in `queue` for longest.
-async fn freed(places: &Arc<Semaphore>, queue: &Awaited) -> Option<OwnedSemaphorePermit> {
+/// A permit; where all are taken, that of the connection which entered `queue` first.
+async fn acquire_or_displace(
+    permits: &Arc<Semaphore>,
+    queue: &DisplacementQueue,
+) -> Option<OwnedSemaphorePermit> {
     const PATIENCE: Duration = Duration::from_secs(1);
-    if let Ok(free) = Arc::clone(places).try_acquire_owned() {
+    if let Ok(free) = Arc::clone(permits).try_acquire_owned() {
         return Some(free);
     }
-    if !queue.dismiss_longest() {
+    if !queue.displace_first() {
         return None;
     }
-    let freed = Arc::clone(places).acquire_owned();
-    tokio::time::timeout(PATIENCE, freed).await.ok()?.ok()
+    let released = Arc::clone(permits).acquire_owned();
+    tokio::time::timeout(PATIENCE, released).await.ok()?.ok()
 }

@@ -1,21 +1,21 @@
-//! File descriptors. Each connection takes one, and many systems let a process have only 1,024
-//! unless it asks for more.
+//! File descriptors: each connection takes one. Many systems let a process have only 1,024 unless it
+//! asks for more.
 
 use rlimit::{Resource, increase_nofile_limit};
 
-/// What is not for the connections of one server: connections to broker and database, the admin
-/// port, files, and connections on their way out.
+/// Descriptors for everything but the connections of one server: broker, database, admin port, files, and
+/// connections that are being closed.
 const RESERVED: u64 = 256;
 
-/// Asks for as many file descriptors as the system lets this process have.
+/// Raises the limit of file descriptors as far as the system lets this process.
 pub fn raise_limit() {
     if let Err(error) = increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit of file descriptors could not be raised");
     }
 }
 
-/// How many of the `wanted` connections the file descriptors suffice for; logs when it is fewer.
-/// Without a descriptor left a client would not even be told to come back.
+/// How many of the `wanted` connections the file descriptors allow; logs if these are fewer. Without a free
+/// descriptor, a client could not even be refused.
 #[must_use]
 pub fn connections_within_limit(wanted: usize) -> usize {
     let Ok((limit, _)) = Resource::NOFILE.get() else {
@@ -27,7 +27,7 @@ pub fn connections_within_limit(wanted: usize) -> usize {
             wanted,
             possible,
             limit,
-            "fewer connections, since file descriptors are limited (ulimit -n)"
+            "fewer connections because file descriptors are limited (ulimit -n)"
         );
     }
     wanted.min(possible)

@@ -1,4 +1,4 @@
-//! What the head of a request has to be like, beyond what the HTTP library checks.
+//! Checks of a request's head that hyper does not make.
 
 use std::error::Error;
 
@@ -34,7 +34,7 @@ pub(crate) fn check_host<B>(request: &Request<B>) -> Result<(), &'static str> {
     valid.then_some(()).ok_or("the Host header names no host")
 }
 
-/// Whether the client may send another request on the connection, as far as it is concerned.
+/// Whether the client intends to keep the connection open.
 pub(crate) fn is_persistent<B>(request: &Request<B>) -> bool {
     let asks_for = |option: &str| {
         let values = request.headers().get_all(CONNECTION).iter();
@@ -50,7 +50,7 @@ pub(crate) fn is_persistent<B>(request: &Request<B>) -> bool {
     }
 }
 
-/// Counts a connection that ended since the library could not read a head, and has said so.
+/// Counts a connection that ended because hyper could not read a head. Hyper has answered it.
 pub(crate) fn count_malformed(error: &(dyn Error + 'static)) {
     let error = error.downcast_ref::<hyper::Error>();
     if error.is_some_and(hyper::Error::is_parse) {

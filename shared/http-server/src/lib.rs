@@ -1,18 +1,25 @@
-//! An HTTP server that clients cannot wear out. Connections are limited, and at the limit the one that has been idle longest
-//! makes room; heads, bodies and idle times are bounded, and what a client did not read is closed so that it still arrives.
-//! What a request means is up to a [`Service`].
+//! An HTTP server with bounds on what a client can take. What a request means is up to a [`Service`]; [`Route`] tells where
+//! it goes.
+//!
+//! The life of a connection: it is *accepted* and gets a *slot*. When all slots are taken, it goes into the *overflow* while
+//! the connection that has waited longest for its client is *displaced* and gives up its slot. If no connection has waited for
+//! a second, or the overflow is full too, the new one is *refused* with 503. With a slot the connection *waits* for its client:
+//! it is *idle* until a request begins, and then reads its head and body. When the whole request is here, the connection is
+//! *busy* and cannot be displaced, until it has answered and waits again. It ends when it is displaced, when a head takes too
+//! long, when it is idle for too long, when either side closes it, or with the shut-down; and if the client may still be
+//! sending then, it *lingers*: it discards what comes for a second, so that the last answer arrives.
 
-mod awaited;
-mod client;
+mod activity;
 mod connection;
 mod descriptors;
+mod displacement;
 mod head;
+mod lingering_stream;
 mod listener;
 mod metrics;
 mod request_body;
 mod router;
 mod server;
-mod stream;
 
 pub use crate::metrics::METRICS;
 pub use descriptors::{connections_within_limit, raise_limit};

@@ -1,4 +1,4 @@
-//! Listening by IPv6 and IPv4.
+//! A listener for IPv6 and IPv4.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,14 +11,14 @@ use tokio::net::TcpListener;
 /// IPv6.
 ///
 /// # Errors
-/// The address is in use, or not this machine's; the error names it.
+/// The address is in use, or does not belong to this machine; the error names it.
 pub fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let mut listening = bind(address);
     if address.ip() == Ipv6Addr::UNSPECIFIED
         && let Err(error) = &listening
         && error.kind() != ErrorKind::AddrInUse
     {
-        tracing::info!(%error, "listening by IPv4 only, since there is no IPv6");
+        tracing::info!(%error, "listening by IPv4 only because there is no IPv6");
         listening = bind((Ipv4Addr::UNSPECIFIED, address.port()).into());
     }
     listening.with_context(|| format!("listening on {address}"))
@@ -30,7 +30,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // What is left of connections of the process before does not hold the port.
+    // Remains of the connections of an earlier process must not hold the port.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

@@ -1,4 +1,4 @@
-//! The body of a request, which tells when it has arrived whole.
+//! The body of a request. It notes on its connection when it has arrived whole.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,30 +8,30 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use crate::client::Client;
+use crate::activity::Activity;
 
-/// A request and its answer. Until the request is here, its client is waited for.
+/// A request and its answer: its connection waits until the whole request is here, and is then busy.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    client: Arc<Client>,
+    activity: Arc<Activity>,
     arrived: AtomicBool,
-    further: bool,
+    is_further: bool,
 }
 
 impl Exchange {
     /// Begins with the head of a request.
-    pub(crate) fn begin(client: Arc<Client>, body: &Incoming) -> Arc<Self> {
+    pub(crate) fn begin(activity: Arc<Activity>, body: &Incoming) -> Arc<Self> {
         let arrived = body.is_end_stream();
-        let further = if arrived {
-            client.request_arrived();
+        let is_further = if arrived {
+            activity.request_arrived();
             false
         } else {
-            client.body_awaited()
+            activity.begin_body()
         };
         Arc::new(Self {
-            client,
+            activity,
             arrived: AtomicBool::new(arrived),
-            further,
+            is_further,
         })
     }
 
@@ -40,20 +40,20 @@ impl Exchange {
         self.arrived.load(Ordering::Relaxed)
     }
 
-    /// Whether its body was not the only one awaited on the connection when it began.
+    /// Whether another body was on its way on the same connection when this one began.
     pub(crate) fn is_further(&self) -> bool {
-        self.further
+        self.is_further
     }
 
-    /// Notes that the client may go on sending, and will not be heard.
-    pub(crate) fn leave_rest_unread(&self) {
-        self.client.leave_rest_unread();
+    /// Notes that the rest of the body will not be read.
+    pub(crate) fn leave_body_unread(&self) {
+        self.activity.leave_body_unread();
     }
 
     fn arrived(&self) {
         if !self.arrived.swap(true, Ordering::Relaxed) {
-            self.client.request_arrived();
-            self.client.body_ended();
+            self.activity.request_arrived();
+            self.activity.end_body();
         }
     }
 }
@@ -61,9 +61,9 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if self.has_arrived() {
-            self.client.request_answered();
+            self.activity.request_answered();
         } else {
-            self.client.body_ended();
+            self.activity.end_body();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Serving HTTP: the accept loop, its limits, and its end. What a request means is the caller's.
+//! The accept loop, its limits, and its end.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -15,22 +15,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use crate::awaited::Awaited;
 use crate::descriptors;
+use crate::displacement::DisplacementQueue;
 use crate::request_body::RequestBody;
 
 /// Limits of a server.
 #[derive(Clone, Debug)]
 pub struct ServerLimits {
-    /// How many connections may be open. A further one takes the place of the one whose client has
-    /// been waited for longest; if none has been for a second, it is answered by `refusal` and
-    /// closed.
+    /// Maximum number of open connections. A further one displaces the connection that has waited
+    /// longest for its client, if that is at least a second; otherwise it gets `refusal` and is closed.
     pub connections: usize,
-    /// How long a client may take to send the header of a request.
+    /// How long a client may take to send the head of a request.
     pub header_timeout: Duration,
     /// How long a connection may be idle.
     pub idle_timeout: Duration,
-    /// The whole HTTP/1.1 answer for connections above the limit.
+    /// The whole HTTP/1.1 answer to a refused connection.
     pub refusal: Bytes,
 }
 
@@ -43,8 +42,8 @@ pub trait Service: Send + Sync + 'static {
         remote: SocketAddr,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 
-    /// Whether a request ends when its client closes. Otherwise a client that closes once it has
-    /// sent its request has sent it nevertheless, and may still be listening.
+    /// Whether a request ends when its client closes its side. If not, the request is served: the
+    /// client may have closed only its sending side, and still be reading.
     fn ends_with_client(&self) -> bool {
         false
     }
@@ -56,7 +55,7 @@ pub trait Service: Send + Sync + 'static {
         response
     }
 
-    /// The answer to a request for which there is no place.
+    /// The answer to a request above the limit of bodies.
     fn overloaded(&self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
@@ -72,8 +71,7 @@ pub trait Service: Send + Sync + 'static {
 }
 
 /// Serves HTTP/1.1 and, where a client asks for it, HTTP/2 without TLS, until the shut-down begins.
-/// Then no connection is accepted, requests under way may finish for as long as the shut-down
-/// leaves time.
+/// Then no connection is accepted, and requests under way may finish while the shut-down leaves time.
 pub async fn serve(
     listener: TcpListener,
     limits: ServerLimits,
@@ -83,10 +81,10 @@ pub async fn serve(
     let connections = descriptors::connections_within_limit(limits.connections);
     let server = Arc::new(Server {
         slots: semaphore(connections),
-        doorway: semaphore(DOORWAY),
+        overflow: semaphore(OVERFLOW_CONNECTIONS),
         further_bodies: semaphore(connections),
-        awaited: Arc::default(),
-        crowded: Arc::default(),
+        waiting: Arc::default(),
+        uploading: Arc::default(),
         builder: builder(limits.header_timeout, !service.ends_with_client()),
         keep_alive: keep_alive(limits.idle_timeout),
         limits,
@@ -97,24 +95,24 @@ pub async fn serve(
     drain(tasks, shutdown.drain_timeout()).await;
 }
 
-/// How many connections above the limit may be waiting for a place or for their refusal to arrive;
-/// further ones are told and closed without waiting whether they heard it.
-const DOORWAY: usize = 128;
+/// Maximum number of connections above the limit that wait for a slot, or for their refusal to arrive.
+/// Further ones are refused without waiting.
+const OVERFLOW_CONNECTIONS: usize = 128;
 
 pub(crate) struct Server<S> {
     /// One for each open connection.
     pub(crate) slots: Arc<Semaphore>,
     /// One for each connection above the limit.
-    pub(crate) doorway: Arc<Semaphore>,
-    /// One for each body that is awaited besides the first one of its connection. Those are of HTTP/2
-    /// only.
+    overflow: Arc<Semaphore>,
+    /// One for each body that is on its way besides the first one of its connection, which only
+    /// HTTP/2 has.
     pub(crate) further_bodies: Arc<Semaphore>,
-    /// Clients that are waited for.
-    pub(crate) awaited: Arc<Awaited>,
-    /// Clients of which more than one body is awaited.
-    pub(crate) crowded: Arc<Awaited>,
+    /// Connections that wait for their clients.
+    pub(crate) waiting: Arc<DisplacementQueue>,
+    /// Connections on which several bodies are on their way.
+    pub(crate) uploading: Arc<DisplacementQueue>,
     pub(crate) builder: auto::Builder<TokioExecutor>,
-    /// What clients are told about how long a connection may be idle.
+    /// The header that tells clients how long a connection may be idle.
     pub(crate) keep_alive: HeaderValue,
     pub(crate) limits: ServerLimits,
     pub(crate) service: Arc<S>,
@@ -130,8 +128,8 @@ fn keep_alive(idle_timeout: Duration) -> HeaderValue {
 }
 
 fn builder(header_timeout: Duration, half_close: bool) -> auto::Builder<TokioExecutor> {
-    // What a client can have buffered here by sending, or not reading, without end: 10,000 of them
-    // do at once.
+    // These bound the memory of a client that sends without end, or does not read; there may be
+    // 10,000 such clients.
     const HTTP1_BUFFER: usize = 16 << 10;
     const HTTP2_HEADERS: u32 = 16 << 10;
     const HTTP2_WINDOW: u32 = 64 << 10;
@@ -160,7 +158,7 @@ async fn accept(
     tasks: &TaskTracker,
     shutdown: &Shutdown,
 ) {
-    // For instance no file descriptors left: it passes, and asking at once would not help.
+    // After an error that passes, as when no file descriptor is left.
     const PAUSE: Duration = Duration::from_millis(50);
     loop {
         let accepted = tokio::select! {
@@ -169,7 +167,7 @@ async fn accept(
         };
         match accepted {
             Ok((stream, remote)) => {
-                // IPv4 written as IPv6 where the listener is reached by both.
+                // A listener for both writes IPv4 addresses as IPv6.
                 let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
                 server.open(stream, remote, tasks, shutdown);
             }
@@ -203,20 +201,19 @@ impl<S: Service> Server<S> {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             tasks.spawn(async move {
                 let _slot = slot;
-                server.converse(stream, remote, shutdown).await;
+                server.serve_connection(stream, remote, shutdown).await;
             });
-        } else if let Ok(in_doorway) = Arc::clone(&self.doorway).try_acquire_owned() {
+        } else if let Ok(overflow) = Arc::clone(&self.overflow).try_acquire_owned() {
             tasks.spawn(async move {
-                let slot = server.freed_slot().await;
-                if slot.is_some() {
-                    drop(in_doorway);
-                    server.converse(stream, remote, shutdown).await;
+                if let Some(_slot) = server.slot().await {
+                    drop(overflow);
+                    server.serve_connection(stream, remote, shutdown).await;
                 } else {
                     server.refuse(stream).await;
                 }
             });
         } else {
-            self.turn_away(stream);
+            self.refuse_without_waiting(stream);
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::awaited::GRACE;
+use crate::displacement::GRACE;
 
 const BOUND: Duration = Duration::from_secs(20);
 /// Longer than any test takes.
@@ -151,7 +151,7 @@ async fn refusals_have_no_end() {
         .await
         .unwrap();
     let mut refused = Vec::new();
-    for _ in 0..2 * DOORWAY {
+    for _ in 0..2 * OVERFLOW_CONNECTIONS {
         refused.push(server.client("").await);
     }
     for client in &mut refused {
@@ -163,7 +163,7 @@ async fn refusals_have_no_end() {
 }
 
 #[tokio::test]
-async fn clients_that_are_waited_for_make_room() {
+async fn connections_that_wait_for_their_clients_make_room() {
     let server = Serving::with_connections(1).await;
     let half_a_header = "GET / HTTP/1.1\r\n";
     let half_a_body = "POST /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n12";
