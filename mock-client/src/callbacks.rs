@@ -1,4 +1,4 @@
-//! Sending callbacks, one at each interval, whatever became of the one before.
+//! Sends one callback in each interval, whatever became of the one before.
 
 use std::time::Instant;
 
@@ -16,19 +16,16 @@ use crate::chance::Chance;
 use crate::config::Config;
 use crate::metrics::{CALLBACKS_SENT, Sent};
 
-/// Sends callbacks.
-pub struct Callbacks {
+pub(crate) struct Callbacks {
     config: Config,
     chance: Chance,
     http: reqwest::Client,
 }
 
 impl Callbacks {
-    /// Sends to the address that `config` names.
-    ///
     /// # Errors
     /// The HTTP client cannot be set up.
-    pub fn new(config: &Config, chance: Chance) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &Config, chance: Chance) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(config.callback_timeout)
             // Shorter than the receiver keeps an idle connection.
@@ -44,10 +41,10 @@ impl Callbacks {
     }
 
     /// Sends until the shut-down.
-    pub async fn run(&self, shutdown: &Shutdown) {
+    pub(crate) async fn run(&self, shutdown: &Shutdown) {
         let mut ticks = interval(self.config.callback_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Dropped, and so given up, at the shut-down.
+        // The shut-down drops, and so aborts, these requests.
         let mut under_way = JoinSet::new();
         loop {
             tokio::select! {

@@ -1,4 +1,4 @@
-//! Random choices, the same ones for the same seed.
+//! Random choices, which a seed repeats.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,23 +9,20 @@ use rand::{Rng, SeedableRng};
 
 use crate::config::Config;
 
-/// What happens to one look-up.
+/// What happens to a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fate {
-    /// How long the answer takes.
-    pub latency: Duration,
-    /// Whether it is an error.
-    pub error: bool,
+pub(crate) struct Fate {
+    pub(crate) latency: Duration,
+    pub(crate) error: bool,
 }
 
-/// A source of random choices. Clones share it.
+/// A source of random choices. Clones share its state.
 #[derive(Clone, Debug)]
-pub struct Chance(Arc<Mutex<StdRng>>);
+pub(crate) struct Chance(Arc<Mutex<StdRng>>);
 
 impl Chance {
-    /// Seed 0 stands for any.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
+    /// Seed 0 stands for a random one.
+    pub(crate) fn new(seed: u64) -> Self {
         let rng = if seed == 0 {
             StdRng::from_os_rng()
         } else {
@@ -34,9 +31,7 @@ impl Chance {
         Self(Arc::new(Mutex::new(rng)))
     }
 
-    /// Draws the fate of a look-up.
-    #[must_use]
-    pub fn fate(&self, config: &Config) -> Fate {
+    pub(crate) fn fate(&self, config: &Config) -> Fate {
         let mut rng = self.0.lock();
         let slow = rng.random_bool(config.slow_ratio.get());
         let error = rng.random_bool(config.error_ratio.get());
@@ -48,8 +43,7 @@ impl Chance {
     }
 
     /// Draws the ids of a callback, duplicates included.
-    #[must_use]
-    pub fn ids(&self, config: &Config) -> Vec<u16> {
+    pub(crate) fn ids(&self, config: &Config) -> Vec<u16> {
         let mut rng = self.0.lock();
         let count = rng.random_range(0..=config.callback_ids);
         (0..count)

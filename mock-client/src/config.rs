@@ -43,9 +43,8 @@ settings::settings! {
 }
 
 impl Config {
-    /// Bounds of the time that a look-up takes, in order whichever way they were given.
-    #[must_use]
-    pub fn latency(&self) -> std::ops::RangeInclusive<Duration> {
+    /// Bounds of the time that a look-up takes, in ascending order.
+    pub(crate) fn latency(&self) -> std::ops::RangeInclusive<Duration> {
         let (one, other) = (self.latency_min.0, self.latency_max.0);
         one.min(other)..=one.max(other)
     }

@@ -9,12 +9,17 @@ use http_server::{ServerLimits, serve};
 use process::ProcessContext;
 use tokio::net::TcpListener;
 
-pub mod callbacks;
-pub mod chance;
-pub mod config;
-pub mod metrics;
-pub mod objects;
+use crate::callbacks::Callbacks;
+use crate::chance::Chance;
+use crate::objects::Objects;
 
+mod callbacks;
+mod chance;
+mod config;
+mod metrics;
+mod objects;
+
+pub use crate::metrics::METRICS;
 pub use config::Config;
 
 /// Answers look-ups on `listener`, and sends callbacks, until the shut-down.
@@ -27,9 +32,9 @@ pub async fn run(
     context: ProcessContext,
 ) -> anyhow::Result<()> {
     let shutdown = context.shutdown;
-    let chance = chance::Chance::new(config.seed);
-    let callbacks = callbacks::Callbacks::new(&config, chance.clone())?;
-    let objects = Arc::new(objects::Objects { config, chance });
+    let chance = Chance::new(config.seed);
+    let callbacks = Callbacks::new(&config, chance.clone())?;
+    let objects = Arc::new(Objects { config, chance });
     let limits = ServerLimits {
         connections: 20_000,
         header_timeout: Duration::from_mins(1),

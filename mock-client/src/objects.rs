@@ -15,12 +15,9 @@ use crate::metrics::{LOOK_UPS, LookUp};
 
 const OBJECT: Route<()> = Route::new("/objects/{id}", "GET, HEAD", ());
 
-/// Answers look-ups.
-pub struct Objects {
-    /// How slow and how faulty to be.
-    pub config: Config,
-    /// Decides on each look-up.
-    pub chance: Chance,
+pub(crate) struct Objects {
+    pub(crate) config: Config,
+    pub(crate) chance: Chance,
 }
 
 impl Service for Objects {

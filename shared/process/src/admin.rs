@@ -20,7 +20,7 @@ use telemetry::profile::ProfileError;
 use telemetry::{Exposition, profile};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What the paths of profiles begin with.
+/// The prefix of the paths of profiles.
 const PROFILES: &str = "/debug/pprof/";
 
 /// Default duration of a CPU profile.
