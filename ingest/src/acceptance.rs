@@ -1,80 +1,75 @@
-//! Making a callback safe: it is safe when the broker has confirmed all of it, or when what the broker
-//! did not confirm in time is in the spool.
+//! Accepting a callback: it is accepted when the broker has confirmed all of it, or when the spool has
+//! stored what the broker did not confirm in time.
 
 use broker::PublishError;
 use metric_definitions::label;
 use thiserror::Error;
 use trace::Traces;
 
-use crate::publisher::{ChunkPublisher, NotPublished};
+use crate::chunks::{ChunkPublisher, NotPublished};
 use crate::request::Callback;
 use crate::spool::{Spool, SpoolError};
 
-/// Why a callback is not known to be safe. Parts of it may be: when it comes again, their ids are
-/// looked up twice, which does no harm.
+/// Neither broker nor spool is known to have stored the whole callback. They may have stored parts: when
+/// the client sends the callback again, these ids are looked up twice, which does no harm.
 #[derive(Debug, Error)]
 #[error("{broker}, and {spool}")]
-pub struct UnsafeCallback {
-    /// Why the broker does not have it.
-    pub broker: BrokerReason,
-    /// Why the spool does not.
-    pub spool: SpoolError,
+pub(crate) struct NotAccepted {
+    broker: BrokerReason,
+    spool: SpoolError,
 }
 
-/// Why the broker does not have a callback.
+/// Why the broker has not stored a callback.
 #[derive(Debug, Error)]
-pub enum BrokerReason {
-    /// It was not asked, since there is no connection or it did not confirm lately.
+enum BrokerReason {
+    /// Not tried, because there is no connection or the broker did not confirm lately.
     #[error("the broker is unavailable")]
     Unavailable,
-    /// It was asked.
     #[error("{0}")]
     Unconfirmed(PublishError),
-    /// It could not be asked, which is a defect.
+    /// A defect.
     #[error("a chunk could not be encoded: {0}")]
     Encode(serde_json::Error),
 }
 
 label! {
-    /// Where a callback is safe.
-    pub enum SafeAt: "by" {
-        /// All of it is at the broker.
+    /// Where a callback is stored.
+    pub(crate) enum StoredAt: "by" {
+        /// All of it at the broker.
         Broker = "broker",
-        /// A part of it, or all of it, is in the spool.
+        /// At least a part of it in the spool.
         Spool = "spool",
     }
 }
 
-/// Makes callbacks safe.
+/// Accepts callbacks.
 #[derive(Clone, Debug)]
-pub struct Acceptance {
-    publisher: ChunkPublisher,
+pub(crate) struct Acceptance {
+    chunks: ChunkPublisher,
     spool: Spool,
 }
 
 impl Acceptance {
-    /// What `publisher` does not publish in time goes to `spool`.
-    #[must_use]
-    pub fn new(publisher: ChunkPublisher, spool: Spool) -> Self {
-        Self { publisher, spool }
+    pub(crate) fn new(chunks: ChunkPublisher, spool: Spool) -> Self {
+        Self { chunks, spool }
     }
 
     /// Returns when every id of the callback is on the broker's disk or on this host's.
     ///
     /// # Errors
-    /// [`UnsafeCallback`]: the callback must not be answered with success.
-    pub async fn accept(
+    /// [`NotAccepted`]: the callback must not be answered with success.
+    pub(crate) async fn accept(
         &self,
         callback: Callback,
         traces: &Traces,
-    ) -> Result<SafeAt, UnsafeCallback> {
+    ) -> Result<StoredAt, NotAccepted> {
         let object_ids = callback.into_object_ids();
         if object_ids.is_empty() {
-            return Ok(SafeAt::Broker);
+            return Ok(StoredAt::Broker);
         }
-        let (object_ids, broker) = if self.publisher.is_worth_a_try() {
-            match self.publisher.publish(&object_ids, traces).await {
-                Ok(()) => return Ok(SafeAt::Broker),
+        let (object_ids, broker) = if self.chunks.allow_attempt() {
+            match self.chunks.publish(&object_ids, traces).await {
+                Ok(()) => return Ok(StoredAt::Broker),
                 Err(NotPublished::Unconfirmed { object_ids, reason }) => {
                     (object_ids, BrokerReason::Unconfirmed(reason))
                 }
@@ -84,8 +79,8 @@ impl Acceptance {
             (object_ids, BrokerReason::Unavailable)
         };
         match self.spool.append(object_ids, traces).await {
-            Ok(()) => Ok(SafeAt::Spool),
-            Err(spool) => Err(UnsafeCallback { broker, spool }),
+            Ok(()) => Ok(StoredAt::Spool),
+            Err(spool) => Err(NotAccepted { broker, spool }),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Reading the bodies of requests within limits of size, time and memory. Bodies come as slowly as
-//! their senders like, so what is waited for must neither use memory up nor keep others waiting.
+//! Reads the bodies of requests within limits of size, time and memory. A slow body must neither use up the
+//! memory nor keep others waiting.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,14 +14,13 @@ use crate::coding::Codings;
 use crate::config::Config;
 use crate::error::ApiError;
 
-/// What each body may take without asking for it: far more than a callback of 200 ids has.
+/// Memory that every body gets: far more than a callback of 200 ids needs.
 const FREE: usize = 16 << 10;
 
-/// The memory that bodies share is counted in pieces of this size.
+/// The memory that bodies share is allotted in pieces of this size.
 const PIECE: usize = 1 << 10;
 
-/// Reads bodies.
-pub struct BodyReader {
+pub(crate) struct BodyReader {
     limit: usize,
     timeout: Duration,
     /// One for each piece of memory.
@@ -29,11 +28,9 @@ pub struct BodyReader {
 }
 
 impl BodyReader {
-    /// Reads within the limits of `config`.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         let limit = config.body_limit.bytes();
-        // Enough for one body at least: otherwise the limit of its size would not be true.
+        // Enough for one body at least, so that a body of the largest size can be read.
         let memory = config.body_memory.bytes().max(limit).div_ceil(PIECE);
         Self {
             limit,
@@ -42,12 +39,15 @@ impl BodyReader {
         }
     }
 
-    /// Reads a body to its end, and decodes it. The limit is that of what arrives and of what it is
-    /// decoded to.
+    /// Reads a body to its end, and decodes it. The limit of its size holds before and after decoding.
     ///
     /// # Errors
-    /// The body is too large, too slow or broken, or there is too much to read at once.
-    pub async fn read(&self, codings: &Codings, body: RequestBody) -> Result<Body, ApiError> {
+    /// The body is too large, too slow or broken, or the shared memory is used up.
+    pub(crate) async fn read(
+        &self,
+        codings: &Codings,
+        body: RequestBody,
+    ) -> Result<Body, ApiError> {
         if body.size_hint().lower() > self.limit as u64 {
             return Err(ApiError::PayloadTooLarge(self.limit));
         }
@@ -71,7 +71,7 @@ impl BodyReader {
 
 /// A body, or the part of it that has arrived.
 #[derive(Debug)]
-pub struct Body {
+pub(crate) struct Body {
     bytes: Vec<u8>,
     limit: usize,
     memory: Memory,
@@ -89,22 +89,19 @@ impl Body {
         }
     }
 
-    /// The bytes, and a body without any that has their memory.
+    /// The bytes, and an empty body that keeps their share of memory.
     pub(crate) fn into_bytes_and_room(mut self) -> (Vec<u8>, Self) {
         let bytes = std::mem::take(&mut self.bytes);
         self.bytes.reserve_exact(self.memory.size().min(self.limit));
         (bytes, self)
     }
 
-    /// The whole body.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The memory that the body took, for what is made of it.
-    #[must_use]
-    pub fn into_memory(self) -> Memory {
+    /// The body's share of memory, for what is made of the body.
+    pub(crate) fn into_memory(self) -> Memory {
         self.memory
     }
 
@@ -115,7 +112,7 @@ impl Body {
             return Err(ApiError::PayloadTooLarge(self.limit));
         }
         if length > self.memory.size() {
-            // Twice as much each time, for moving the bytes at each piece would cost more.
+            // Doubling, because moving the bytes for each piece would cost more.
             let size = length.max(2 * self.memory.size()).min(self.limit);
             self.memory.grow(size)?;
             self.bytes.reserve_exact(size - self.bytes.len());
@@ -127,7 +124,7 @@ impl Body {
 
 /// A part of the memory that bodies share, given back when dropped.
 #[derive(Debug)]
-pub struct Memory {
+pub(crate) struct Memory {
     shared: Arc<Semaphore>,
     claimed: Option<OwnedSemaphorePermit>,
 }
@@ -155,7 +152,7 @@ impl Memory {
     }
 }
 
-/// The innermost cause of an error, which says most.
+/// The innermost cause of an error, which is the most specific.
 fn cause(error: &dyn Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

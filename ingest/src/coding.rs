@@ -1,4 +1,4 @@
-//! Content codings: how the body of a request is compressed, if it is.
+//! Content codings: how the body of a request is compressed.
 
 use std::io::Read;
 
@@ -10,31 +10,31 @@ use crate::body::Body;
 use crate::error::ApiError;
 
 /// The codings that are understood, as `Accept-Encoding` lists them.
-pub const UNDERSTOOD: &str = "gzip, deflate, identity";
+pub(crate) const UNDERSTOOD: &str = "gzip, deflate, identity";
 
-/// Each coding is another pass over the body. No sender has a reason for more.
+/// Each coding costs another pass over the body. No sender has a reason for more.
 const LIMIT: usize = 4;
 
-/// A gzip file may have several parts. Each costs the time to set up a decoder, also an empty one.
+/// A gzip file may have several parts. Each costs the set-up of a decoder, even if it is empty.
 const PARTS_LIMIT: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coding {
     Gzip,
-    /// In the format of zlib, as HTTP has it. Without that there is no checksum.
+    /// The zlib format, which HTTP means by this name; raw deflate has no checksum.
     Deflate,
 }
 
 /// The codings of a body, in the order in which they were applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Codings(Vec<Coding>);
+pub(crate) struct Codings(Vec<Coding>);
 
 impl Codings {
     /// Reads the header of a request.
     ///
     /// # Errors
-    /// One of them is not understood, or there are too many.
-    pub fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+    /// A coding is not understood, or there are too many.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
         let mut codings = Vec::new();
         for line in headers.get_all(CONTENT_ENCODING) {
             for name in line.as_bytes().split(|byte| *byte == b',') {
@@ -52,13 +52,12 @@ impl Codings {
         Ok(Self(codings))
     }
 
-    /// Decodes a body within the limits that it was read within. This does not wait for anything, so
-    /// that there are no more decoders at once than threads; neither they nor the bytes before them
-    /// are counted as memory of bodies.
+    /// Decodes a body within the same limits. This does not wait for anything, so there are no more
+    /// decoders at once than threads. Neither they nor the encoded bytes count as memory of bodies.
     ///
     /// # Errors
-    /// The body is not in its codings, or too large, or there is no memory for it.
-    pub fn decode(&self, mut body: Body) -> Result<Body, ApiError> {
+    /// The body is not in these codings, is too large, or there is no memory for it.
+    pub(crate) fn decode(&self, mut body: Body) -> Result<Body, ApiError> {
         for coding in self.0.iter().rev() {
             let (bytes, mut decoded) = body.into_bytes_and_room();
             let mut encoded = &*bytes;

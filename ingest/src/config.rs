@@ -2,14 +2,13 @@
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use broker::BrokerSettings;
 use metric_definitions::Description;
 use process::{ProcessConfig, ProcessSettings};
-use settings::ByteSize;
-
-use crate::spool::SpoolDirectory;
+use settings::{ByteSize, Value};
 
 settings::settings! {
     /// Settings of `ingest`.
@@ -63,7 +62,7 @@ settings::settings! {
     } check messages
 }
 
-/// Most messages that a callback may become: each takes some 2 KiB until it is confirmed.
+/// Maximum number of messages that a callback may become: each takes about 2 KiB until it is confirmed.
 const MESSAGES_LIMIT: usize = 10_000;
 
 fn messages(config: &Config) -> Result<(), String> {
@@ -75,6 +74,23 @@ fn messages(config: &Config) -> Result<(), String> {
         "CHUNK_SIZE={chunk}: with IDS_LIMIT={ids} a callback could become more than \
          {MESSAGES_LIMIT} messages"
     ))
+}
+
+/// The directory of the spool.
+#[derive(Clone, Debug)]
+pub struct SpoolDirectory(pub PathBuf);
+
+impl Value for SpoolDirectory {
+    fn parse(raw: &str) -> Result<Self, String> {
+        if raw.is_empty() {
+            return Err("no folder".to_owned());
+        }
+        Ok(Self(raw.into()))
+    }
+
+    fn show(&self) -> String {
+        self.0.display().to_string()
+    }
 }
 
 impl ProcessConfig for Config {

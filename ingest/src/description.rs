@@ -1,6 +1,6 @@
-//! What `ingest` answers, described for programs.
+//! The HTTP interface, described for programs.
 
-/// The `OpenAPI` description.
+/// The `OpenAPI` document that `GET /openapi.json` answers.
 pub const DESCRIPTION: &str = include_str!("openapi.json");
 
 #[cfg(test)]

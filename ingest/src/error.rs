@@ -1,4 +1,4 @@
-//! Every error that a client can get, and how it is answered:
+//! Every error that a client can get, and its answer:
 //! `{"error":"<code>","message":"<what to do>"}`.
 
 use bytes::Bytes;
@@ -17,42 +17,34 @@ const RETRY_AFTER_SECONDS: &str = "1";
 
 /// Why a request was not accepted. The text tells the client what to do.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum ApiError {
-    /// The body is not a callback.
+pub(crate) enum ApiError {
     #[error(transparent)]
     Callback(#[from] CallbackError),
-    /// The body did not arrive whole.
     #[error("the body could not be read: {0}")]
     BrokenBody(String),
-    /// The body is not in the coding that its header names.
     #[error("the body could not be decoded as Content-Encoding says: {0}")]
     Undecodable(String),
-    /// The body is in a coding that is not understood.
     #[error(
         "Content-Encoding may be gzip or deflate; send the callback in one of them, or as it is"
     )]
     UnsupportedCoding,
-    /// The body is in a transfer coding that is not understood.
     #[error(
         "Transfer-Encoding may be chunked, and nothing else; send the callback in chunks or at once"
     )]
     UnsupportedTransferCoding,
-    /// No such path.
     #[error("there is no such path; POST callbacks to /callback, and see /openapi.json")]
     NotFound,
-    /// The path has other methods.
+    /// With the methods that the path takes.
     #[error("this path takes {0} only")]
     MethodNotAllowed(&'static str),
-    /// The body is larger than allowed.
     #[error("the body is larger than {0} bytes; send several callbacks")]
     PayloadTooLarge(usize),
-    /// The body did not arrive in time.
     #[error("the body did not arrive in time; send the callback again")]
     RequestTimeout,
-    /// More requests or connections, or more memory for bodies, than allowed.
+    /// A limit of requests, connections or memory is reached.
     #[error("there is too much to do; send the callback again")]
     Overloaded,
-    /// The ids could not be made safe, or something that `ingest` needs is unreachable.
+    /// Neither broker nor spool could store the ids, or both are down.
     #[error("{0}; send the callback again")]
     Unavailable(String),
     /// A defect.
@@ -61,9 +53,7 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    /// Status and error code of the answer.
-    #[must_use]
-    pub fn status_and_code(&self) -> (StatusCode, &'static str) {
+    pub(crate) fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Callback(CallbackError::NotJson(_)) => (StatusCode::BAD_REQUEST, "invalid_json"),
             Self::Callback(CallbackError::WrongShape(_))
@@ -85,9 +75,7 @@ impl ApiError {
         }
     }
 
-    /// The answer.
-    #[must_use]
-    pub fn response(&self) -> Response<Full<Bytes>> {
+    pub(crate) fn response(&self) -> Response<Full<Bytes>> {
         let (status, code) = self.status_and_code();
         let mut response = json_response(
             status,
@@ -102,7 +90,7 @@ impl ApiError {
                 let understood = HeaderValue::from_static(coding::UNDERSTOOD);
                 headers.insert(ACCEPT_ENCODING, understood);
             }
-            // Others on the way may not agree where such a body ends: nothing may follow it.
+            // Proxies may disagree where such a body ends: no further request may follow it.
             Self::UnsupportedTransferCoding => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -136,17 +124,14 @@ impl Label for ApiError {
     }
 }
 
-/// An answer with a JSON body.
-#[must_use]
-pub fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
+pub(crate) fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
     let mut response = json_document(body.to_string());
     *response.status_mut() = status;
     response
 }
 
 /// The answer 200 with a body that is JSON already.
-#[must_use]
-pub fn json_document(body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+pub(crate) fn json_document(body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     response
         .headers_mut()
@@ -154,9 +139,8 @@ pub fn json_document(body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     response
 }
 
-/// The whole answer to a connection above the limit, whose request is not read.
-#[must_use]
-pub fn refusal() -> Bytes {
+/// The whole answer to a refused connection, whose request is not read.
+pub(crate) fn refusal() -> Bytes {
     let (status, code) = ApiError::Overloaded.status_and_code();
     let body = json!({ "error": code, "message": ApiError::Overloaded.to_string() }).to_string();
     let length = body.len();

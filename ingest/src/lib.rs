@@ -1,26 +1,35 @@
-//! Accepts callbacks over HTTP and publishes their ids to the broker. A callback is answered 202
-//! once all of it is on the broker's disk or in the spool on this host's, and not before.
+//! Accepts callbacks over HTTP and publishes their ids to the broker. A callback is answered 202 once all
+//! of it is stored by the broker or in the spool on this host's disk, and not before.
 
 use std::sync::Arc;
 
 use broker::{Broker, Publisher, Topology};
 use http_server::{ServerLimits, serve};
+use lifecycle::{Health, Shutdown, VitalTask};
 use process::{ProcessConfig, ProcessContext};
 use tokio::net::TcpListener;
 
-pub mod acceptance;
-pub mod body;
-pub mod coding;
-pub mod config;
-pub mod description;
-pub mod error;
-pub mod metrics;
-pub mod publisher;
-pub mod request;
-pub mod server;
-pub mod spool;
+use crate::acceptance::Acceptance;
+use crate::chunks::ChunkPublisher;
+use crate::server::Server;
+use crate::spool::{Spool, drain};
 
+mod acceptance;
+mod body;
+mod chunks;
+mod coding;
+mod config;
+mod description;
+mod error;
+mod metrics;
+mod request;
+mod server;
+mod spool;
+
+pub use crate::metrics::METRICS;
 pub use config::Config;
+pub use description::DESCRIPTION;
+pub use request::{Callback, CallbackError};
 
 /// Accepts callbacks on `listener` until the shut-down.
 ///
@@ -31,41 +40,72 @@ pub async fn run(
     listener: TcpListener,
     context: ProcessContext,
 ) -> anyhow::Result<()> {
-    let ProcessContext { health, shutdown } = context;
-    let topology = Topology::new(&config.broker.queue_prefix);
-    let broker = Broker::new(Config::NAME, &config.broker, topology);
-    let dependency = health.dependency("broker");
-    let (publisher, publishing) = Publisher::start(broker, dependency.clone(), &shutdown);
-    let publisher = publisher::ChunkPublisher::new(publisher, dependency, &config);
-    let (directory, limit) = (&config.spool_directory, config.spool_limit);
-    // Each is enough to accept callbacks.
-    let dependency = health.alternative("spool", "broker");
-    let (spool, spooling) = spool::Spool::start(directory, limit, dependency, &shutdown);
-
-    let acceptance = acceptance::Acceptance::new(publisher.clone(), spool.clone());
-    let server = Arc::new(server::Server::new(&config, acceptance, health));
-    let limits = ServerLimits {
-        connections: config.connections_limit.get(),
-        header_timeout: config.header_timeout,
-        idle_timeout: config.idle_timeout,
-        refusal: error::refusal(),
-    };
-    // The system chooses the port where the setting says 0.
-    tracing::info!(address = %listener.local_addr()?, "accepting callbacks");
-    let work = async {
-        tokio::join!(
-            serve(listener, limits, server, &shutdown),
-            spool::drain::run(&spool, &publisher, &shutdown),
-        )
-    };
-    tokio::select! {
-        _ = work => {}
-        error = publishing.failed() => return Err(error),
-        error = spooling.failed() => return Err(error),
-    }
-    // The last request has been answered; with these the last ways to publish and to spool are gone.
-    drop((spool, publisher));
-    spooling.finished().await;
-    publishing.finished().await;
+    let ingest = Ingest::start(config, context);
+    ingest.work(listener).await?;
+    ingest.finish().await;
     Ok(())
+}
+
+struct Ingest {
+    config: Config,
+    health: Health,
+    shutdown: Shutdown,
+    chunks: ChunkPublisher,
+    publishing: VitalTask,
+    spool: Spool,
+    spooling: VitalTask,
+}
+
+impl Ingest {
+    /// Begins to connect to the broker, and opens the spool.
+    fn start(config: Config, context: ProcessContext) -> Self {
+        let ProcessContext { health, shutdown } = context;
+        let topology = Topology::new(&config.broker.queue_prefix);
+        let broker = Broker::new(Config::NAME, &config.broker, topology);
+        let broker_health = health.dependency("broker");
+        let (broker_publisher, publishing) =
+            Publisher::start(broker, broker_health.clone(), &shutdown);
+        let chunks = ChunkPublisher::new(broker_publisher, broker_health, &config);
+        // Either of the two is enough to accept callbacks.
+        let spool_health = health.alternative("spool", "broker");
+        let (directory, limit) = (&config.spool_directory, config.spool_limit);
+        let (spool, spooling) = Spool::start(directory, limit, spool_health, &shutdown);
+        Self {
+            config,
+            health,
+            shutdown,
+            chunks,
+            publishing,
+            spool,
+            spooling,
+        }
+    }
+
+    /// Answers requests and drains the spool until the shut-down.
+    async fn work(&self, listener: TcpListener) -> anyhow::Result<()> {
+        let acceptance = Acceptance::new(self.chunks.clone(), self.spool.clone());
+        let server = Server::new(&self.config, acceptance, self.health.clone());
+        let limits = ServerLimits {
+            connections: self.config.connections_limit.get(),
+            header_timeout: self.config.header_timeout,
+            idle_timeout: self.config.idle_timeout,
+            refusal: error::refusal(),
+        };
+        // The system chooses the port where the setting says 0.
+        tracing::info!(address = %listener.local_addr()?, "accepting callbacks");
+        let serving = serve(listener, limits, Arc::new(server), &self.shutdown);
+        let draining = drain::run(&self.spool, &self.chunks, &self.shutdown);
+        tokio::select! {
+            _ = async { tokio::join!(serving, draining) } => Ok(()),
+            error = self.publishing.failed() => Err(error),
+            error = self.spooling.failed() => Err(error),
+        }
+    }
+
+    /// Ends the spool and then the publisher. The callbacks of clients that have hung up may still use
+    /// both; each ends when they are done, or when the time to drain is over.
+    async fn finish(self) {
+        self.spool.close(self.spooling).await;
+        self.chunks.close(self.publishing).await;
+    }
 }

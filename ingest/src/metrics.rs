@@ -4,7 +4,7 @@ use http::StatusCode;
 use lifecycle::DEPENDENCY_UP;
 use metric_definitions::{Counter, Gauge, Histogram, Label, buckets, label, metrics};
 
-use crate::acceptance::SafeAt;
+use crate::acceptance::StoredAt;
 use crate::error::ApiError;
 
 label! {
@@ -39,7 +39,7 @@ metrics! {
 
     /// Callbacks that are safe: by the broker alone, or by the spool where a part of it went
     /// there.
-    pub(crate) CALLBACKS_ACCEPTED: Counter<SafeAt> = "callbacks_accepted_total";
+    pub(crate) CALLBACKS_ACCEPTED: Counter<StoredAt> = "callbacks_accepted_total";
     /// Requests to /callback that were answered with an error, by its code.
     pub(crate) CALLBACKS_REJECTED: Counter<ApiError> = "callbacks_rejected_total";
     /// Distinct ids of the callbacks that are safe.

@@ -1,4 +1,4 @@
-//! Reading a callback: `{"object_ids":[1,2,3]}`.
+//! Parses callbacks: `{"object_ids":[1,2,3]}`.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,10 +9,10 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-/// What an element of `object_ids` has to be.
+/// What an element of `object_ids` must be.
 const AN_ID: &str = "an integer from -9223372036854775808 to 9223372036854775807";
 
-/// A callback whose ids are known to be valid and distinct. Only [`Callback::parse`] makes one.
+/// A callback with valid, distinct ids. Only [`Callback::parse`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Callback {
     object_ids: Vec<ObjectId>,
@@ -24,7 +24,7 @@ pub enum CallbackError {
     /// The body is not JSON.
     #[error("the body is not JSON: {0}")]
     NotJson(String),
-    /// The body is JSON of another shape; says which member, and where.
+    /// The body is JSON of another shape. The message says which member, and where.
     #[error("{0}")]
     WrongShape(String),
     /// There are more ids than a callback may have.
@@ -38,11 +38,11 @@ pub enum CallbackError {
 }
 
 impl Callback {
-    /// Reads the body of a request. A byte order mark is skipped, unknown members are ignored, and
-    /// an id that stands several times counts once.
+    /// Parses the body of a request. A byte order mark is skipped, unknown members are ignored, and a
+    /// repeated id counts once.
     ///
     /// # Errors
-    /// [`CallbackError`], for the first thing that is wrong.
+    /// [`CallbackError`] for the first mistake.
     pub fn parse(body: &[u8], ids_limit: usize) -> Result<Self, CallbackError> {
         const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
         let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
@@ -71,15 +71,13 @@ impl Callback {
         &self.object_ids
     }
 
-    /// The same, for whoever makes them safe.
-    #[must_use]
-    pub fn into_object_ids(self) -> Vec<ObjectId> {
+    pub(crate) fn into_object_ids(self) -> Vec<ObjectId> {
         self.object_ids
     }
 }
 
-/// Tells what is not JSON from JSON of another shape. The parser stops at the first thing it does
-/// not expect, which says nothing of the rest of the body.
+/// Distinguishes a body that is not JSON from JSON of another shape: the parser stops at the first thing
+/// that it does not expect, and has not seen the rest of the body.
 fn explain(body: &[u8], error: &serde_json::Error) -> CallbackError {
     match serde_json::from_slice::<IgnoredAny>(body) {
         Err(syntax) => CallbackError::NotJson(syntax.to_string()),
@@ -133,7 +131,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for BodyVisitor<T> {
 
 struct Ids {
     object_ids: Vec<ObjectId>,
-    /// Whether one of them is -0 or a number like -0.0, which the parser reads alike.
+    /// Whether one of them is -0 or a number like -0.0: the parser reads both alike.
     has_minus_zero: bool,
 }
 
@@ -214,8 +212,7 @@ impl Visitor<'_> for IdVisitor {
     }
 }
 
-/// The ids as they are written, of which those that are minus zero are looked at: -0 is an integer,
-/// and -0.0 is none.
+/// The ids as they are written, to tell -0, which is an integer, from -0.0, which is none.
 struct WrittenIds;
 
 impl<'de> Deserialize<'de> for WrittenIds {

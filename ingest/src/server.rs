@@ -1,4 +1,4 @@
-//! The HTTP side: which request is answered how.
+//! Answers requests.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use telemetry::milliseconds;
 use tokio::sync::Semaphore;
 use trace::{Spans, Traces};
 
-use crate::acceptance::{Acceptance, SafeAt};
+use crate::acceptance::{Acceptance, StoredAt};
 use crate::body::BodyReader;
 use crate::coding::Codings;
 use crate::config::Config;
@@ -49,34 +49,31 @@ enum Endpoint {
     Description,
 }
 
-/// Answers requests.
-pub struct Server {
+pub(crate) struct Server {
     config: Config,
     acceptance: Acceptance,
     health: Health,
     bodies: BodyReader,
-    /// One for each callback that may be at work.
+    /// One for each callback that may be in progress.
     slots: Arc<Semaphore>,
 }
 
 /// A request that succeeded.
 enum Success {
-    /// The callback's distinct ids are safe.
+    /// A callback with this many distinct ids is stored.
     Accepted(usize),
-    /// Callbacks are accepted, though without these dependencies.
+    /// Callbacks are accepted, even though these dependencies are down.
     Ready(Vec<&'static str>),
     /// The process works.
     Alive,
     /// The methods of the path.
     Methods,
-    /// What can be asked here.
+    /// The `OpenAPI` document.
     Description,
 }
 
 impl Server {
-    /// Answers within the limits of `config`.
-    #[must_use]
-    pub fn new(config: &Config, acceptance: Acceptance, health: Health) -> Self {
+    pub(crate) fn new(config: &Config, acceptance: Acceptance, health: Health) -> Self {
         let slots = Arc::new(Semaphore::new(
             config.requests_limit.get().min(Semaphore::MAX_PERMITS),
         ));
@@ -110,7 +107,7 @@ impl Server {
         }
     }
 
-    /// Names dependencies and no reasons, which strangers need not know: the admin port has them.
+    /// Names the dependencies that are down, without the reasons, which only the admin port tells.
     fn status(&self) -> Result<Success, ApiError> {
         let down = self.health.down().into_iter().map(|(name, _)| name);
         let down: Vec<&str> = down.collect();
@@ -132,17 +129,17 @@ impl Server {
             .try_acquire_owned()
             .map_err(|_| ApiError::Overloaded)?;
         let callback = Callback::parse(body.bytes(), self.config.ids_limit.get())?;
-        // The ids take their place, and as much of it as the body did.
+        // The ids take as much memory as the body did.
         let memory = body.into_memory();
         let ids = callback.object_ids().len();
         let acceptance = self.acceptance.clone();
         let in_flight = InFlight::in_gauge(CALLBACKS_IN_FLIGHT.handle());
-        // A task of its own: a callback that arrived whole is accepted also when its client hangs
-        // up before the answer, which ends this one.
+        // A separate task: if the client hangs up before the answer, this future is dropped, but a
+        // callback that has arrived whole is accepted nevertheless.
         let accepting = tokio::spawn(async move {
             let _held = (slot, memory, in_flight);
             let accepted = traces.scope(acceptance.accept(callback, &traces)).await;
-            // Here, so that a callback counts whose client has hung up.
+            // Counted here, because this task also ends without the client.
             accepted.inspect(|at| count_accepted(*at, ids))
         });
         let error = match accepting.await {
@@ -238,7 +235,7 @@ impl Service for Server {
     }
 }
 
-/// The server below reads chunks whatever they are in.
+/// Hyper reads chunks whatever other coding they have.
 fn check_transfer_coding(headers: &HeaderMap) -> Result<(), ApiError> {
     let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
     match (lines.next(), lines.next()) {
@@ -248,7 +245,7 @@ fn check_transfer_coding(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-fn count_accepted(at: SafeAt, ids: usize) {
+fn count_accepted(at: StoredAt, ids: usize) {
     CALLBACKS_ACCEPTED.of(&at).increment(1);
     IDS_ACCEPTED.increment(ids as u64);
 }
@@ -260,7 +257,7 @@ fn count_answer(result: &Result<Success, ApiError>, status: StatusCode, duration
     }
 }
 
-/// One line a request. What the client did wrong is no warning: it may do so at any rate.
+/// Logs one line a request. An error of the client is no warning: clients may send any number of them.
 fn log(
     method: &Method,
     path: &str,

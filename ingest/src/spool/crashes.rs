@@ -10,11 +10,11 @@ use rand::{Rng, SeedableRng};
 
 use super::disk::Disk;
 use super::drain::parse;
-use super::folders::survey;
 use super::log::Log;
 use super::record::{SpooledCallback, frame};
-use super::segment::Removal;
+use super::removal::Removal;
 use super::simulation::{Place, SimulatedDisk};
+use super::survey::survey;
 
 const PROCESSES: usize = 2;
 const STEPS: usize = 60;
@@ -66,7 +66,8 @@ impl World {
     }
 
     fn start(&mut self, process: usize) {
-        let log = Log::with_segment_size(self.disk.clone(), directory(), SEGMENT_SIZE);
+        let mut log = Log::new(self.disk.clone(), directory());
+        log.segment_size = SEGMENT_SIZE;
         self.processes[process] = Some(log);
     }
 
@@ -88,7 +89,7 @@ impl World {
     fn drain(&mut self, process: usize) -> bool {
         // Late enough for whatever was postponed.
         let now = Instant::now() + Duration::from_hours(1);
-        let Some(segment) = self.log(process).oldest(now) else {
+        let Some(segment) = self.log(process).seal_oldest(now) else {
             return false;
         };
         let removal = match (segment.settled, self.disk.read(segment.path())) {
@@ -108,7 +109,7 @@ impl World {
     fn search(&mut self, process: usize) {
         let claimed = self.log(process).claimed();
         if let Ok(survey) = survey(&self.disk, &directory(), &claimed) {
-            self.log(process).take_up(survey.listed, survey.adopted);
+            self.log(process).take_up(survey);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the spool asks of a disk. The host's is used; tests have one that crashes and fails.
+//! What the spool asks of a disk. Tests have a disk that crashes and fails.
 
 use std::fmt::{Debug, Display};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -9,25 +9,19 @@ use std::time::SystemTime;
 
 /// A file, as its folder knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Measure {
-    /// Its size in bytes.
-    pub bytes: u64,
+pub(crate) struct Measure {
+    pub(crate) bytes: u64,
     /// When it was created; where the file system does not know that, when it was last written.
-    pub since: SystemTime,
+    pub(crate) since: SystemTime,
 }
 
 /// A disk. Each method returns the error of the operating system, with the path in its text.
-#[expect(
-    clippy::missing_errors_doc,
-    reason = "the disk fails: the same for each method"
-)]
-pub trait Disk: Clone + Debug + Send + Sync + 'static {
-    /// A file to append to.
+pub(crate) trait Disk: Clone + Debug + Send + Sync + 'static {
     type File: Send + 'static;
     /// Keeps other processes from a folder until it is dropped.
     type Lock: Send + 'static;
 
-    /// Creates a folder in a folder that is there.
+    /// Creates a folder whose parent exists.
     fn create_folder(&self, folder: &Path) -> io::Result<()>;
 
     /// Returns when files and folders that were created in a folder are still there after a power cut.
@@ -43,7 +37,7 @@ pub trait Disk: Clone + Debug + Send + Sync + 'static {
     /// Claims a folder. `None` if another process has it, or has just removed it.
     fn lock(&self, folder: &Path) -> io::Result<Option<Self::Lock>>;
 
-    /// Creates a file that is not there yet.
+    /// Creates a file that does not exist yet.
     fn create(&self, path: &Path) -> io::Result<Self::File>;
 
     /// Writes at the end of a file.
@@ -53,38 +47,34 @@ pub trait Disk: Clone + Debug + Send + Sync + 'static {
     #[track_caller]
     fn sync(&self, file: &Self::File) -> io::Result<()>;
 
-    /// Cuts a file off after `bytes` bytes.
+    /// Truncates a file to `bytes` bytes.
     fn cut(&self, file: &Self::File, bytes: u64) -> io::Result<()>;
 
-    /// Size and age of a file.
     fn measure(&self, path: &Path) -> io::Result<Measure>;
 
-    /// All of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// Moves a file to a path where none is.
+    /// Moves a file to a path that does not exist.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Writes something to a folder that nobody will miss.
+    /// Writes to a folder and removes what it wrote.
     fn probe(&self, folder: &Path) -> io::Result<()>;
 }
 
-/// The file by whose lock a folder is claimed.
-pub const LOCK: &str = "lock";
+/// The file whose lock claims its folder.
+pub(crate) const LOCK: &str = "lock";
 
-/// The disks of this host.
 #[derive(Clone, Copy, Debug)]
-pub struct HostDisk;
+pub(crate) struct HostDisk;
 
 /// A locked file.
 #[derive(Debug)]
-pub struct Lock(File);
+pub(crate) struct Lock(File);
 
 impl Drop for Lock {
-    /// Closing the file would do, were there no child of this process that has yet to close its copy.
+    /// Unlocks explicitly: a forked child may still hold a copy of the descriptor.
     fn drop(&mut self) {
         if let Err(error) = self.0.unlock() {
             tracing::debug!(%error, "a folder of the spool stays locked until the process ends");
@@ -181,7 +171,7 @@ impl Disk for HostDisk {
     }
 }
 
-/// Whether the file is still at the path: a process that removes the folder locks the file before.
+/// Whether the file is still at the path: another process may have locked and removed it just before.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     match fs::metadata(path) {
@@ -197,6 +187,6 @@ fn of(path: &Path) -> impl Fn(io::Error) -> io::Error {
 }
 
 /// The same error, with a name in its text.
-pub fn named(name: impl Display, error: &io::Error) -> io::Error {
+pub(crate) fn named(name: impl Display, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{name}: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Draining the spool: its callbacks go to the broker, the oldest first.
+//! Drains the spool: publishes its callbacks, the oldest first.
 
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
@@ -8,43 +8,44 @@ use futures::stream;
 use lifecycle::Shutdown;
 use trace::Traces;
 
+use super::Spool;
+use super::disk::Disk;
+use super::record::{Records, SpooledCallback};
+use super::removal::Removal;
+use super::segment::{End, Segment};
+use crate::chunks::ChunkPublisher;
 use crate::metrics::{SPOOL_CALLBACKS_DRAINED, SPOOL_OLDEST_AGE, SPOOL_READS_FAILED};
-use crate::publisher::ChunkPublisher;
-use crate::spool::Spool;
-use crate::spool::disk::Disk;
-use crate::spool::record::{Records, SpooledCallback};
-use crate::spool::segment::{End, Removal, Segment};
 
-/// How many chunks are published at once. Less than the publisher's window, of which the callbacks that
-/// arrive meanwhile need their part.
+/// Maximum number of chunks that are published at once. Less than the window of the broker's publisher,
+/// which new callbacks need too.
 const WINDOW: usize = 400;
 
-/// Drains the spool, finds what is to be drained, and says how that goes, until the shut-down.
-pub async fn run(spool: &Spool, publisher: &ChunkPublisher, shutdown: &Shutdown) {
+/// Searches, drains and reports until the shut-down.
+pub(crate) async fn run(spool: &Spool, chunks: &ChunkPublisher, shutdown: &Shutdown) {
     let work = async {
-        tokio::join!(drain(spool, publisher), search(spool), report(spool));
+        tokio::join!(drain(spool, chunks), search(spool), report(spool));
     };
     tokio::select! {
         () = work => {}
-        // What was published of a segment is published again by the next run.
+        // The next run publishes the whole segment again.
         () = shutdown.begun() => {}
     }
 }
 
-async fn drain(spool: &Spool, publisher: &ChunkPublisher) {
-    while let Some(segment) = spool.oldest().await {
+async fn drain(spool: &Spool, chunks: &ChunkPublisher) {
+    while let Some(segment) = spool.seal_oldest().await {
         let removal = match segment.settled {
             Some(removal) => removal,
-            None => drain_segment(spool, publisher, &segment).await,
+            None => drain_segment(spool, chunks, &segment).await,
         };
         spool.settle(segment, removal).await;
     }
 }
 
-async fn drain_segment(spool: &Spool, publisher: &ChunkPublisher, segment: &Segment) -> Removal {
+async fn drain_segment(spool: &Spool, chunks: &ChunkPublisher, segment: &Segment) -> Removal {
     match read(spool.disk, segment.clone()).await {
         Ok(content) => {
-            publish(publisher, &content.callbacks).await;
+            publish(chunks, &content.callbacks).await;
             content.removal
         }
         Err(error) => {
@@ -122,25 +123,25 @@ fn warn_of_damage(segment: &Segment, damaged: &[Range<usize>]) {
     );
 }
 
-async fn publish(publisher: &ChunkPublisher, callbacks: &[SpooledCallback]) {
-    let chunks: Vec<_> = callbacks
+async fn publish(chunks: &ChunkPublisher, callbacks: &[SpooledCallback]) {
+    let to_publish: Vec<_> = callbacks
         .iter()
         .flat_map(|callback| {
             let traces = Traces::from_traceparent(callback.traceparent.clone());
-            let queue = publisher.queue(callback.object_ids.len());
-            let chunks = publisher.split(&callback.object_ids);
-            chunks.map(move |chunk| (queue, chunk.to_vec(), traces.clone()))
+            let queue = chunks.queue(callback.object_ids.len());
+            let split = chunks.split(&callback.object_ids);
+            split.map(move |chunk| (queue, chunk.to_vec(), traces.clone()))
         })
         .collect();
-    stream::iter(chunks)
-        .map(|(queue, chunk, traces)| publisher.publish_until_confirmed(queue, chunk, traces))
+    stream::iter(to_publish)
+        .map(|(queue, chunk, traces)| chunks.publish_until_confirmed(queue, chunk, traces))
         .buffered(WINDOW)
         .for_each(async |()| {})
         .await;
     SPOOL_CALLBACKS_DRAINED.increment(callbacks.len() as u64);
 }
 
-/// Takes up what earlier runs left at once, and what others leave within a minute.
+/// Finds what earlier runs left at once, and what other replicas leave within a minute.
 async fn search(spool: &Spool) {
     const INTERVAL: Duration = Duration::from_secs(10);
     loop {
@@ -151,7 +152,7 @@ async fn search(spool: &Spool) {
     }
 }
 
-/// Says how much waits in the spool, and for how long.
+/// Logs and measures how much waits in the spool, and for how long.
 async fn report(spool: &Spool) {
     const INTERVAL: Duration = Duration::from_secs(1);
     const LINES: u64 = 10;

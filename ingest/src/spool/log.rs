@@ -1,20 +1,20 @@
-//! The files of the spool: segments that are appended to, and removed whole once they are drained.
+//! The segments on the disk: appended to, and removed whole once they are drained.
 
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use crate::metrics::SPOOL_SEGMENTS_SET_ASIDE;
-use crate::spool::disk::{Disk, LOCK};
-use crate::spool::folders::{Claim, Claimed, Size, claim, next_number, remove_empty, set_aside};
-use crate::spool::segment::{Removal, Segment};
+use super::claim::{Claim, claim, remove_empty};
+use super::depth::Depth;
+use super::disk::Disk;
+use super::removal::{Removal, delete, is_gone, set_aside};
+use super::segment::{Segment, next_number};
+use super::survey::{Claimed, Survey};
 
-/// From this size on a segment gets no more records. After a kill -9 at most one drained segment is
-/// published again.
+/// No more records from this size on. After a kill -9, at most one drained segment is published again.
 const SEGMENT_SIZE: u64 = 1 << 20;
 
-/// The segment that is appended to.
 struct Active<D: Disk> {
     file: D::File,
     segment: Segment,
@@ -23,66 +23,26 @@ struct Active<D: Disk> {
 /// The folder of the segments that are appended to.
 struct Own<D: Disk> {
     claim: Claim<D>,
-    /// Whether the segments of earlier runs, which have numbers below this one, are yet to be found.
+    /// The segments of earlier runs, which have numbers below this one, have not been listed yet.
     unlisted: Option<u64>,
 }
 
-/// What is in the spool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Depth {
-    /// What is in the folder that is appended to.
-    pub own: Size,
-    /// What is in folders that were adopted from others.
-    pub adopted: Size,
-    /// When the oldest of it was accepted.
-    pub oldest: Option<SystemTime>,
-}
-
-impl Depth {
-    /// Size of all that waits.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.own.bytes + self.adopted.bytes
-    }
-
-    /// How many segments wait.
-    #[must_use]
-    pub fn segments(&self) -> u64 {
-        self.own.segments + self.adopted.segments
-    }
-
-    /// The part that a segment belongs to.
-    fn part(&mut self, segment: &Segment) -> &mut Size {
-        if segment.adopted {
-            &mut self.adopted
-        } else {
-            &mut self.own
-        }
-    }
-}
-
-/// The segments on the disk.
-pub struct Log<D: Disk> {
+pub(super) struct Log<D: Disk> {
     disk: D,
     directory: PathBuf,
     own: Option<Own<D>>,
     adopted: Vec<Claim<D>>,
     waiting: VecDeque<Segment>,
     active: Option<Active<D>>,
-    /// No segment has had it, in whichever folder.
+    /// Higher than the number of any segment so far, in whichever folder.
     next_number: u64,
     depth: Depth,
-    segment_size: u64,
+    pub(super) segment_size: u64,
 }
 
 impl<D: Disk> Log<D> {
-    /// A log below `directory`, which is not touched until there is something to do.
-    #[must_use]
-    pub fn new(disk: D, directory: PathBuf) -> Self {
-        Self::with_segment_size(disk, directory, SEGMENT_SIZE)
-    }
-
-    pub(super) fn with_segment_size(disk: D, directory: PathBuf, segment_size: u64) -> Self {
+    /// A log below `directory`, which is not touched until the first write or check.
+    pub(super) fn new(disk: D, directory: PathBuf) -> Self {
         Self {
             disk,
             directory,
@@ -92,13 +52,11 @@ impl<D: Disk> Log<D> {
             active: None,
             next_number: 0,
             depth: Depth::default(),
-            segment_size,
+            segment_size: SEGMENT_SIZE,
         }
     }
 
-    /// What is in the spool.
-    #[must_use]
-    pub fn depth(&self) -> Depth {
+    pub(super) fn depth(&self) -> Depth {
         let active = self.active.as_ref().map(|active| &active.segment);
         let oldest = self.waiting.front().or(active);
         Depth {
@@ -110,9 +68,9 @@ impl<D: Disk> Log<D> {
     /// Appends records, and returns when they are on the disk.
     ///
     /// # Errors
-    /// The disk is full or fails. What was written of the records is taken back, or is read as damage
-    /// later; the segment gets no more.
-    pub fn append(&mut self, records: &[u8]) -> io::Result<()> {
+    /// The disk is full or fails. The part of the records that was written is cut off again, or is read as
+    /// damage later. The segment gets no more records.
+    pub(super) fn append(&mut self, records: &[u8]) -> io::Result<()> {
         let mut active = match self.active.take() {
             Some(active) => active,
             None => self.create()?,
@@ -137,18 +95,15 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Writes something that nobody will miss.
-    ///
-    /// # Errors
-    /// The disk is full or fails.
-    pub fn check(&mut self) -> io::Result<()> {
-        let folder = self.own()?.claim.folder.clone();
+    /// Finds out whether the disk can be written.
+    pub(super) fn check(&mut self) -> io::Result<()> {
+        let folder = self.own_folder()?;
         let probed = self.disk.probe(&folder);
         self.note_folder(probed)
     }
 
-    /// The segment that is drained next, if one can be for now; further records go to another one.
-    pub fn oldest(&mut self, now: Instant) -> Option<Segment> {
+    /// Seals the oldest segment that is due to be drained: further records go to another one.
+    pub(super) fn seal_oldest(&mut self, now: Instant) -> Option<Segment> {
         if let Some(due) = self.waiting.iter().find(|segment| segment.is_due(now)) {
             return Some(due.clone());
         }
@@ -157,21 +112,20 @@ impl<D: Disk> Log<D> {
         Some(active.segment)
     }
 
-    /// Does with a segment that [`Log::oldest`] gave what is to be done after it was drained, or was
-    /// not.
-    pub fn settle(&mut self, path: &Path, removal: Removal, now: Instant) {
+    /// Removes a drained segment, or delays it, as `removal` says.
+    pub(super) fn settle(&mut self, path: &Path, removal: Removal, now: Instant) {
         let Some(at) = self.waiting.iter().position(|it| it.path() == path) else {
             return;
         };
         let segment = &mut self.waiting[at];
-        let taken = match removal {
+        let removed = match removal {
             Removal::Delete => delete(&self.disk, path),
-            Removal::SetAside => put_aside(&self.disk, &self.directory, path),
+            Removal::SetAside => set_aside(&self.disk, &self.directory, path),
             Removal::TryAgain if !is_gone(&self.disk, path) => return segment.postpone(now),
             Removal::TryAgain => Ok(()),
             Removal::Leave => return segment.leave(),
         };
-        if let Err(error) = taken {
+        if let Err(error) = removed {
             tracing::error!(%error, "a drained segment of the spool was not removed; it is tried again");
             segment.settled = Some(removal);
             segment.postpone(now);
@@ -182,15 +136,10 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// What it has claimed, for a [`survey`](crate::spool::folders::survey).
-    #[must_use]
-    pub fn claimed(&self) -> Claimed {
-        let own = self.own.iter();
-        let unlisted = own.clone().find_map(|own| {
-            let number = own.unlisted?;
-            Some((own.claim.folder.clone(), number))
-        });
-        let claims = own.map(|own| &own.claim).chain(&self.adopted);
+    pub(super) fn claimed(&self) -> Claimed {
+        let own = self.own.as_ref();
+        let unlisted = own.and_then(|own| Some((own.claim.folder.clone(), own.unlisted?)));
+        let claims = own.map(|own| &own.claim).into_iter().chain(&self.adopted);
         Claimed {
             folders: claims.map(|claim| claim.folder.clone()).collect(),
             unlisted,
@@ -198,16 +147,12 @@ impl<D: Disk> Log<D> {
     }
 
     /// Takes up what a survey found, and removes folders that were adopted and are drained.
-    pub fn take_up(
-        &mut self,
-        listed: Option<Vec<Segment>>,
-        adopted: Vec<(Claim<D>, Vec<Segment>)>,
-    ) {
-        if let (Some(_), Some(own)) = (&listed, &mut self.own) {
+    pub(super) fn take_up(&mut self, survey: Survey<D>) {
+        if let (Some(_), Some(own)) = (&survey.listed, &mut self.own) {
             own.unlisted = None;
         }
-        let mut found = listed.unwrap_or_default();
-        for (claim, segments) in adopted {
+        let mut found = survey.listed.unwrap_or_default();
+        for (claim, segments) in survey.adopted {
             tracing::info!(
                 folder = %claim.folder.display(),
                 segments = segments.len(),
@@ -224,7 +169,7 @@ impl<D: Disk> Log<D> {
         if found.is_empty() {
             return;
         }
-        // A folder that was gone for a while is found again.
+        // A folder that disappears for a while is found again, with segments that are known.
         let known: HashSet<PathBuf> = self.waiting.iter().map(|it| it.path().to_owned()).collect();
         for segment in found.into_iter().filter(|it| !known.contains(it.path())) {
             self.depth.part(&segment).add(segment.bytes);
@@ -244,28 +189,26 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn own(&mut self) -> io::Result<&mut Own<D>> {
-        let own = match self.own.take() {
-            Some(own) => own,
-            None => self.claim()?,
-        };
-        Ok(self.own.insert(own))
-    }
-
-    fn claim(&mut self) -> io::Result<Own<D>> {
+    /// The own folder, which is claimed if there is none yet.
+    fn own_folder(&mut self) -> io::Result<PathBuf> {
+        if let Some(own) = &self.own {
+            return Ok(own.claim.folder.clone());
+        }
         let claim = claim(&self.disk, &self.directory)?;
-        let end = next_number(&self.disk, &claim.folder)?;
+        let folder = claim.folder.clone();
+        let end = next_number(&self.disk, &folder)?;
         self.next_number = self.next_number.max(end);
-        Ok(Own {
+        self.own = Some(Own {
             claim,
             unlisted: Some(end),
-        })
+        });
+        Ok(folder)
     }
 
     fn create(&mut self) -> io::Result<Active<D>> {
-        let folder = self.own()?.claim.folder.clone();
+        let folder = self.own_folder()?;
         let segment = Segment::new(&folder, self.next_number);
-        // Whether or not it succeeds: what is there then is not known.
+        // Even if this fails: the file may exist then.
         self.next_number += 1;
         let created = self.disk.create(segment.path());
         let file = self.note_folder(created)?;
@@ -279,7 +222,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Notes how something in the own folder went. If that is gone, another one is claimed next time.
+    /// Notes that the own folder is gone, if the error says so. Another one is claimed next time.
     fn note_folder<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
         result.inspect_err(|error| {
             if error.kind() == ErrorKind::NotFound {
@@ -288,9 +231,8 @@ impl<D: Disk> Log<D> {
         })
     }
 
-    /// After a failed write nothing is known of what the disk will keep of it: the segment ends before.
-    fn abandon(&mut self, active: Active<D>) {
-        let Active { file, segment } = active;
+    /// Ends a segment before a write that failed: nobody knows how much of it the disk keeps.
+    fn abandon(&mut self, Active { file, segment }: Active<D>) {
         let result = if segment.bytes == 0 {
             self.disk.remove(segment.path())
         } else {
@@ -302,31 +244,6 @@ impl<D: Disk> Log<D> {
             tracing::debug!(%error, "what was cut off stays until the segment is drained");
         }
     }
-}
-
-/// Whether a segment is gone and its folder is not: somebody has deleted it.
-fn is_gone<D: Disk>(disk: &D, path: &Path) -> bool {
-    let is_there = |path: &Path| disk.measure(path).map(drop);
-    let gone = is_there(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-    gone && is_there(&path.with_file_name(LOCK)).is_ok()
-}
-
-fn delete<D: Disk>(disk: &D, path: &Path) -> io::Result<()> {
-    match disk.remove(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
-}
-
-fn put_aside<D: Disk>(disk: &D, directory: &Path, path: &Path) -> io::Result<()> {
-    let file = set_aside(disk, directory, path)?;
-    SPOOL_SEGMENTS_SET_ASIDE.increment(1);
-    tracing::error!(
-        segment = %path.display(),
-        file = %file.display(),
-        "a segment of the spool had unreadable parts; it is kept under another name"
-    );
-    Ok(())
 }
 
 #[cfg(test)]

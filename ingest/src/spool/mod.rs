@@ -2,95 +2,78 @@
 //!
 //! One task owns the files. Callbacks that arrive while it writes are written together, with one
 //! `fsync` for all, and each is answered once it is on the disk.
+//!
+//! ```text
+//! SPOOL_DIRECTORY/
+//!   0/                                a folder for each replica
+//!     lock                            its lock claims the folder
+//!     00000000000000000000.segment    records one after the other; no more than 1 MiB and the last write
+//!     00000000000000000001.segment
+//!   1/
+//!   damaged/                          segments with unreadable parts, for an operator
+//!     0-00000000000000000000.segment
+//!
+//! record
+//!   +-----------+---------+---------+---------------+----------------------------------+
+//!   | marker    | length  | CRC-32  | accepted at   | callback                         |
+//!   | CB "sp1"  |         |         | ms since 1970 | {"version":1,"object_ids":[...]} |
+//!   | 4 bytes   | 4 bytes | 4 bytes | 8 bytes       |                                  |
+//!   +-----------+---------+---------+---------------+----------------------------------+
+//!                                   |<---- length bytes, checked by the CRC-32 ------->|
+//! ```
+//!
+//! Numbers are little-endian. The marker lets a reader find the next record after unreadable bytes, so
+//! damage costs only the records that it hits.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use disk::{Disk, HostDisk};
-use folders::survey;
-use keeper::{Command, Keeper, show};
 use lifecycle::{Dependency, Shutdown, VitalTask};
-use log::{Depth, Log};
 use messages::ObjectId;
 use opentelemetry::trace::SpanBuilder;
-use record::SpooledCallback;
-use segment::{Removal, Segment};
-use settings::{ByteSize, Value};
-use thiserror::Error;
+use settings::ByteSize;
 use tokio::sync::{mpsc, oneshot, watch};
 use trace::Traces;
 
-use crate::metrics::Place;
+use self::depth::Depth;
+use self::disk::{Disk, HostDisk};
+use self::log::Log;
+use self::record::SpooledCallback;
+use self::removal::Removal;
+use self::segment::Segment;
+use self::survey::survey;
+use self::writer::{Command, SpoolWriter};
+use crate::config::SpoolDirectory;
 
+mod claim;
 #[cfg(test)]
 mod crashes;
-pub mod disk;
-pub mod drain;
-pub mod folders;
-mod keeper;
-pub mod log;
-pub mod record;
-pub mod segment;
+mod depth;
+mod disk;
+pub(crate) mod drain;
+mod error;
+mod log;
+mod record;
+mod removal;
+mod segment;
 #[cfg(test)]
 mod simulation;
+mod survey;
+mod writer;
 
-/// How many callbacks may wait for the disk beside those that are being written. Few, for they may be
+pub(crate) use error::SpoolError;
+
+/// Maximum number of callbacks that wait for the disk while others are written. Few, because they may be
 /// large, and their clients give up.
 const WAITING: usize = 100;
 
 /// How long a callback waits for the disk. Its client has long given up by then.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The folder of the spool.
-#[derive(Clone, Debug)]
-pub struct SpoolDirectory(pub PathBuf);
-
-impl Value for SpoolDirectory {
-    fn parse(raw: &str) -> Result<Self, String> {
-        if raw.is_empty() {
-            return Err("no folder".to_owned());
-        }
-        Ok(Self(raw.into()))
-    }
-
-    fn show(&self) -> String {
-        self.0.display().to_string()
-    }
-}
-
-/// Why a callback is not in the spool.
-#[derive(Debug, Error)]
-pub enum SpoolError {
-    /// It would be larger than its limit.
-    #[error("the spool is full")]
-    Full,
-    /// The disk is full or fails.
-    #[error("the spool cannot be written")]
-    Disk,
-    /// The disk does not answer.
-    #[error("the spool takes too long")]
-    Timeout,
-    /// A callback could not be written as bytes.
-    #[error("a callback could not be encoded: {0}")]
-    Encode(#[from] serde_json::Error),
-}
-
-impl SpoolError {
-    /// The kind of failure, as traces name it.
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Disk => "disk",
-            Self::Timeout => "timeout",
-            Self::Encode(_) => "encode",
-        }
-    }
-}
-
 /// Callbacks on the disk. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Spool<D: Disk = HostDisk> {
+pub(crate) struct Spool<D: Disk = HostDisk> {
     disk: D,
     directory: PathBuf,
     dependency: Dependency,
@@ -99,10 +82,9 @@ pub struct Spool<D: Disk = HostDisk> {
 }
 
 impl Spool {
-    /// Starts the task that owns the files below `directory`. It ends when all clones are dropped, or
-    /// when the time to drain is over. It tries a disk that fails again and again.
-    #[must_use]
-    pub fn start(
+    /// Starts the task that owns the files below `directory`. It ends when all clones are dropped, or when
+    /// the time to drain is over. It keeps trying a disk that fails.
+    pub(crate) fn start(
         directory: &SpoolDirectory,
         limit: ByteSize,
         dependency: Dependency,
@@ -124,12 +106,12 @@ impl<D: Disk> Spool<D> {
         let (commands, receiver) = mpsc::channel(WAITING);
         let (announced, depth) = watch::channel(log.depth());
         let limit = limit.bytes() as u64;
-        let keeper = Keeper::new(log, limit, dependency.clone(), announced);
+        let writer = SpoolWriter::new(log, limit, dependency.clone(), announced);
         let (stop, left) = (shutdown.clone(), depth.clone());
         let work = async move {
             tokio::select! {
-                // A panic has been logged, and ends the task, which the process notices.
-                _ = tokio::task::spawn_blocking(|| keeper.run(receiver)) => {}
+                // A panic has been logged. It ends this task, and with it the process.
+                _ = tokio::task::spawn_blocking(|| writer.run(receiver)) => {}
                 // A disk that does not answer must not hold up the end.
                 () = stop.closing() => warn_of_what_is_left(*left.borrow()),
             }
@@ -144,11 +126,17 @@ impl<D: Disk> Spool<D> {
         (spool, VitalTask::spawn("spool", shutdown, work))
     }
 
+    /// Gives up this clone, and waits until `spooling`, the task from [`Spool::start`], has ended.
+    pub(crate) async fn close(self, spooling: VitalTask) {
+        drop(self);
+        spooling.finished().await;
+    }
+
     /// Returns when the callback is on the disk.
     ///
     /// # Errors
     /// [`SpoolError`]: it is not known to be there.
-    pub async fn append(
+    pub(crate) async fn append(
         &self,
         object_ids: Vec<ObjectId>,
         traces: &Traces,
@@ -174,27 +162,25 @@ impl<D: Disk> Spool<D> {
         }
     }
 
-    /// What is in it.
-    #[must_use]
     fn depth(&self) -> Depth {
         *self.depth.borrow()
     }
 
-    /// Waits until there is something in it that can be drained, and returns the segment that is
-    /// drained next. `None` when the task has ended.
-    async fn oldest(&self) -> Option<Segment> {
+    /// Waits for a segment that can be drained, and seals it. `None` when the task has ended.
+    async fn seal_oldest(&self) -> Option<Segment> {
         const PAUSE: Duration = Duration::from_secs(1);
         let mut depth = self.depth.clone();
         loop {
             depth.wait_for(|depth| depth.segments() > 0).await.ok()?;
-            if let Some(segment) = self.ask(Command::Oldest).await? {
+            if let Some(segment) = self.ask(Command::SealOldest).await? {
                 return Some(segment);
             }
-            // All that is there is to be tried again later.
+            // Every segment is delayed.
             tokio::time::sleep(PAUSE).await;
         }
     }
 
+    /// Removes a drained segment, or delays it, as `removal` says.
     async fn settle(&self, segment: Segment, removal: Removal) {
         let path = segment.path().to_owned();
         let settle = |reply| Command::Settle {
@@ -205,7 +191,7 @@ impl<D: Disk> Spool<D> {
         self.ask(settle).await;
     }
 
-    /// Has a disk that failed tried again, so that health is right also when nothing is appended.
+    /// Tries a disk that failed, so that health is right also when nothing is appended.
     async fn check(&self) {
         let checked = tokio::time::timeout(TIMEOUT, self.ask(Command::Check));
         if checked.await.is_err() {
@@ -213,10 +199,10 @@ impl<D: Disk> Spool<D> {
         }
     }
 
-    /// Takes up what earlier runs and others left below the directory, and finds out how much there is.
+    /// Finds what earlier runs and other replicas have left, for this task to drain.
     ///
     /// # Errors
-    /// The disk fails. What could not be read is found another time.
+    /// The disk fails. The next search may find more.
     async fn search(&self) -> io::Result<()> {
         let Some(claimed) = self.ask(Command::Claimed).await else {
             return Ok(());
@@ -224,19 +210,11 @@ impl<D: Disk> Spool<D> {
         let (disk, directory) = (self.disk.clone(), self.directory.clone());
         let surveying = tokio::task::spawn_blocking(move || survey(&disk, &directory, &claimed));
         let survey = surveying.await.map_err(io::Error::other)??;
-        show(Place::Others, survey.others);
-        show(Place::Damaged, survey.damaged);
-        let (listed, adopted) = (survey.listed, survey.adopted);
-        let take_up = |reply| Command::TakeUp {
-            listed,
-            adopted,
-            reply,
-        };
-        self.ask(take_up).await;
+        self.ask(|reply| Command::TakeUp { survey, reply }).await;
         Ok(())
     }
 
-    /// `None` when the task has ended.
+    /// Sends a command and waits for the reply; `None` when the task has ended.
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command<D>) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.ok()?;
@@ -253,114 +231,4 @@ fn warn_of_what_is_left(depth: Depth) {
 }
 
 #[cfg(test)]
-mod tests {
-    use lifecycle::Health;
-    use tempfile::TempDir;
-
-    use super::simulation::SimulatedDisk;
-    use super::*;
-
-    /// In memory, where the system has a place for such: a busy disk can take longer than `TIMEOUT`.
-    fn folder() -> TempDir {
-        TempDir::new_in("/dev/shm")
-            .or_else(|_| TempDir::new())
-            .unwrap()
-    }
-
-    fn start(directory: &TempDir, limit: &str, health: &Health) -> Spool {
-        let directory = SpoolDirectory(directory.path().join("spool"));
-        let limit = <ByteSize as Value>::parse(limit).unwrap();
-        let shutdown = Shutdown::new(Duration::from_secs(1));
-        Spool::start(&directory, limit, health.dependency("spool"), &shutdown).0
-    }
-
-    async fn append<D: Disk>(spool: &Spool<D>) -> Result<(), SpoolError> {
-        spool.append(vec![ObjectId(1)], &Traces::default()).await
-    }
-
-    #[tokio::test]
-    async fn a_disk_that_works_again_is_noticed_without_a_callback() {
-        let (directory, health) = (folder(), Health::default());
-        let in_the_way = directory.path().join("spool");
-        std::fs::write(&in_the_way, "").unwrap();
-        let spool = start(&directory, "1MiB", &health);
-        assert!(matches!(append(&spool).await, Err(SpoolError::Disk)));
-        spool.check().await;
-        assert!(!health.is_ready());
-        assert!(
-            health.lines().contains("SPOOL_DIRECTORY"),
-            "{}",
-            health.lines()
-        );
-        std::fs::remove_file(&in_the_way).unwrap();
-        spool.check().await;
-        assert!(health.is_ready());
-        assert!(append(&spool).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_full_spool_is_well_again_when_a_segment_is_drained() {
-        let (directory, health) = (folder(), Health::default());
-        let spool = start(&directory, "60B", &health);
-        assert!(append(&spool).await.is_ok());
-        assert!(matches!(append(&spool).await, Err(SpoolError::Full)));
-        spool.check().await;
-        assert!(!health.is_ready());
-        let segment = spool.oldest().await.unwrap();
-        spool.settle(segment, Removal::Delete).await;
-        assert!(health.is_ready());
-        assert_eq!(spool.depth().segments(), 0);
-        assert!(append(&spool).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn what_was_adopted_takes_no_room() {
-        let (directory, health) = (folder(), Health::default());
-        let gone = start(&directory, "60B", &health);
-        assert!(append(&gone).await.is_ok());
-        let spool = start(&directory, "60B", &health);
-        spool.check().await;
-        drop(gone);
-        // The other one ends by itself.
-        while spool.depth().adopted.segments == 0 {
-            spool.search().await.unwrap();
-        }
-        assert!(append(&spool).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_disk_that_hangs_is_named_and_does_not_hold_up_the_end() {
-        let (disk, health) = (SimulatedDisk::new(0, 0.0, None), Health::default());
-        let shutdown = Shutdown::new(Duration::from_millis(100));
-        let (dependency, directory) = (health.dependency("spool"), Path::new("/spool"));
-        let limit = <ByteSize as Value>::parse("1MiB").unwrap();
-        let (spool, task) = Spool::start_on(disk.clone(), directory, limit, dependency, &shutdown);
-        assert!(append(&spool).await.is_ok() && health.is_ready());
-        let hang = disk.hang();
-        assert!(matches!(append(&spool).await, Err(SpoolError::Timeout)));
-        spool.check().await;
-        assert!(
-            health.lines().contains("takes too long"),
-            "{}",
-            health.lines()
-        );
-        shutdown.begin();
-        task.finished().await;
-        drop(hang);
-    }
-
-    #[tokio::test]
-    async fn a_disk_that_hung_is_well_again_when_it_answers() {
-        let (disk, health) = (SimulatedDisk::new(0, 0.0, None), Health::default());
-        let shutdown = Shutdown::new(Duration::from_millis(100));
-        let (dependency, directory) = (health.dependency("spool"), Path::new("/spool"));
-        let limit = <ByteSize as Value>::parse("1MiB").unwrap();
-        let (spool, _) = Spool::start_on(disk.clone(), directory, limit, dependency, &shutdown);
-        let hang = disk.hang();
-        spool.check().await;
-        assert!(!health.is_ready());
-        drop(hang);
-        spool.check().await;
-        assert!(health.is_ready());
-    }
-}
+mod tests;

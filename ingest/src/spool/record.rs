@@ -1,8 +1,4 @@
-//! How a callback lies in a segment of the spool.
-//!
-//! A record is a marker, the length and the CRC-32 of what follows, and that is the time of acceptance
-//! and the callback as a versioned message. The marker lets a reader find the next record behind bytes
-//! that are not readable, so that damage costs no more than the records it hits.
+//! A callback as a record in a segment. See the module `spool` for the format.
 
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,12 +14,11 @@ const ACCEPTED_AT: usize = 8;
 
 /// A callback in the spool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SpooledCallback {
+pub(super) struct SpooledCallback {
     /// Distinct ids, in no particular order.
-    pub object_ids: Vec<ObjectId>,
-    /// Its trace, if it has one.
+    pub(super) object_ids: Vec<ObjectId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<String>,
+    pub(super) traceparent: Option<String>,
 }
 
 impl Message for SpooledCallback {
@@ -32,10 +27,7 @@ impl Message for SpooledCallback {
 }
 
 /// A callback as bytes to be appended.
-///
-/// # Errors
-/// It cannot be written as JSON, which is a defect.
-pub fn frame(
+pub(super) fn frame(
     callback: &SpooledCallback,
     accepted_at: SystemTime,
 ) -> Result<Vec<u8>, serde_json::Error> {
@@ -59,35 +51,31 @@ pub fn frame(
 
 /// A record whose checksum is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
+pub(super) struct Record<'a> {
     message: &'a [u8],
 }
 
 impl Record<'_> {
-    /// The callback itself.
-    ///
     /// # Errors
     /// It was written by a version that this binary does not know.
-    pub fn callback(&self) -> Result<SpooledCallback, MessageError> {
+    pub(super) fn callback(&self) -> Result<SpooledCallback, MessageError> {
         decode(self.message)
     }
 }
 
 /// What a segment holds.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Records<'a> {
+pub(super) struct Records<'a> {
     /// Every record whose checksum is right, in the order in which they were written.
-    pub readable: Vec<Record<'a>>,
-    /// Where bytes are that are no record.
-    pub damaged: Vec<Range<usize>>,
-    /// Where a record begins that ends behind the last byte.
-    pub cut_off: Option<Range<usize>>,
+    pub(super) readable: Vec<Record<'a>>,
+    /// Bytes that are no record.
+    pub(super) damaged: Vec<Range<usize>>,
+    /// The beginning of a record that the end of the segment cuts off.
+    pub(super) cut_off: Option<Range<usize>>,
 }
 
 impl<'a> Records<'a> {
-    /// Finds the records of a segment.
-    #[must_use]
-    pub fn read(segment: &'a [u8]) -> Self {
+    pub(super) fn read(segment: &'a [u8]) -> Self {
         let mut records = Self::default();
         let mut at = 0;
         while let Some(rest) = segment.get(at..).filter(|rest| !rest.is_empty()) {
@@ -115,13 +103,13 @@ impl<'a> Records<'a> {
     }
 }
 
-/// The little-endian number in four bytes, if there are so many.
+/// The little-endian number in the four bytes from `at` on.
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
     let number = bytes.get(at..)?.first_chunk()?;
     Some(u32::from_le_bytes(*number))
 }
 
-/// The record that `bytes` begin with, and its length.
+/// The record at the beginning of `bytes`, and its length.
 fn first(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
     if !bytes.starts_with(&MARKER) {
         return None;
@@ -135,7 +123,7 @@ fn first(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
     Some((Record { message }, end))
 }
 
-/// Whether `bytes` are the beginning of a record, and no whole one whose length was changed.
+/// Whether `bytes` are the beginning of a record, and not a whole record whose length was damaged.
 fn is_cut_off(bytes: &[u8]) -> bool {
     let marker = bytes.len().min(MARKER.len());
     if bytes[..marker] != MARKER[..marker] {
@@ -149,7 +137,7 @@ fn is_cut_off(bytes: &[u8]) -> bool {
     }
 }
 
-/// How far it is from the first byte to the next marker, or to the end.
+/// The distance from the first byte to the next marker, or to the end.
 fn to_next_marker(bytes: &[u8]) -> usize {
     bytes
         .windows(MARKER.len())

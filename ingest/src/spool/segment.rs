@@ -1,41 +1,41 @@
-//! One file of the spool.
+//! One file of the spool. See the module `spool` for its format.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::spool::disk::{Disk, Measure};
+use super::disk::{Disk, Measure};
+use super::removal::Removal;
 
 const EXTENSION: &str = "segment";
-/// As versions called a segment that they set aside, in the folder where it was.
+/// The extension that earlier versions gave to a segment that they set aside in its folder.
 const DAMAGED: &str = "damaged";
 
 /// A file of records.
 #[derive(Clone, Debug)]
-pub struct Segment {
+pub(super) struct Segment {
     path: PathBuf,
-    /// Its size in bytes.
-    pub bytes: u64,
+    pub(super) bytes: u64,
     /// When it was created, and so when its first callback was accepted.
-    pub since: SystemTime,
+    pub(super) since: SystemTime,
     /// What is known of its end.
-    pub end: End,
-    /// Whether it lies in a folder that was adopted.
-    pub adopted: bool,
-    /// What is to become of it, if that is known and was not possible yet.
-    pub settled: Option<Removal>,
+    pub(super) end: End,
+    /// Whether its folder was adopted.
+    pub(super) adopted: bool,
+    /// What is to become of it: it was drained, and could not be removed yet.
+    pub(super) settled: Option<Removal>,
     turn: Turn,
     pause: Duration,
 }
 
 /// What is known of the end of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// This run has written it: behind its size there may be what a failed write left.
+pub(super) enum End {
+    /// This run has written it. After its size there may be remains of a failed write.
     Known,
-    /// An earlier run has written it, and another one after it: it ends as it was answered.
+    /// An earlier run has written it and a later one: all of it was answered.
     Sealed,
-    /// It was the last one that its process wrote, perhaps while it was killed.
+    /// It was the last one of an earlier run, which may have been killed while it wrote.
     MayBeCutOff,
 }
 
@@ -47,23 +47,8 @@ enum Turn {
     NextRun,
 }
 
-/// What becomes of a segment that was to be drained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removal {
-    /// All of it was drained.
-    Delete,
-    /// A part of it is damaged: it is kept for an operator.
-    SetAside,
-    /// It could not be read for now.
-    TryAgain,
-    /// A part of it is for another version of ingest: the next run tries again.
-    Leave,
-}
-
 impl Segment {
-    /// A new one, which is empty.
-    #[must_use]
-    pub fn new(folder: &Path, number: u64) -> Self {
+    pub(super) fn new(folder: &Path, number: u64) -> Self {
         let path = folder.join(format!("{number:020}.{EXTENSION}"));
         Self::at(path, 0, SystemTime::now(), End::Known)
     }
@@ -81,30 +66,22 @@ impl Segment {
         }
     }
 
-    /// The same in a folder that was adopted.
-    #[must_use]
-    pub fn adopted(self) -> Self {
+    pub(super) fn adopted(self) -> Self {
         Self {
             adopted: true,
             ..self
         }
     }
 
-    /// Where it lies.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it lies in `folder`.
-    #[must_use]
-    pub fn is_in(&self, folder: &Path) -> bool {
+    pub(super) fn is_in(&self, folder: &Path) -> bool {
         self.path.parent() == Some(folder)
     }
 
-    /// Whether it is to be drained now.
-    #[must_use]
-    pub fn is_due(&self, now: Instant) -> bool {
+    pub(super) fn is_due(&self, now: Instant) -> bool {
         match self.turn {
             Turn::Now => true,
             Turn::At(at) => at <= now,
@@ -112,25 +89,22 @@ impl Segment {
         }
     }
 
-    /// Its turn comes later, and each time twice as much later.
-    pub fn postpone(&mut self, now: Instant) {
+    /// Delays the next attempt to drain it, each time for twice as long.
+    pub(super) fn postpone(&mut self, now: Instant) {
         const FIRST: Duration = Duration::from_secs(1);
         const LONGEST: Duration = Duration::from_mins(5);
         self.pause = (self.pause * 2).clamp(FIRST, LONGEST);
         self.turn = Turn::At(now + self.pause);
     }
 
-    /// Its turn comes when ingest is started again.
-    pub fn leave(&mut self) {
+    /// Leaves it to the next run.
+    pub(super) fn leave(&mut self) {
         self.turn = Turn::NextRun;
     }
 }
 
-/// The paths of the segments in a folder and their numbers, in the order of these.
-///
-/// # Errors
-/// It cannot be read.
-pub fn paths<D: Disk>(disk: &D, folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+/// The numbers and paths of the segments in a folder, in the order of the numbers.
+fn paths<D: Disk>(disk: &D, folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let paths = disk.list(folder)?.into_iter();
     let numbered = paths.filter(|path| has_extension(path, EXTENSION));
     let mut numbered: Vec<_> = numbered.map(|path| (number(&path), path)).collect();
@@ -138,11 +112,17 @@ pub fn paths<D: Disk>(disk: &D, folder: &Path) -> io::Result<Vec<(u64, PathBuf)>
     Ok(numbered)
 }
 
+/// The number of the next segment in a folder.
+pub(super) fn next_number<D: Disk>(disk: &D, folder: &Path) -> io::Result<u64> {
+    let paths = paths(disk, folder)?;
+    Ok(paths.last().map_or(0, |(number, _)| number + 1))
+}
+
 /// The segments of earlier runs in a folder: those with numbers below `end`.
 ///
 /// # Errors
-/// The folder cannot be read. A segment of which nothing can be learned is found nevertheless.
-pub fn segments<D: Disk>(disk: &D, folder: &Path, end: u64) -> io::Result<Vec<Segment>> {
+/// The folder cannot be read. A segment that cannot be measured is listed nevertheless.
+pub(super) fn segments<D: Disk>(disk: &D, folder: &Path, end: u64) -> io::Result<Vec<Segment>> {
     let mut segments = Vec::new();
     for (_, path) in paths(disk, folder)?
         .into_iter()
@@ -160,9 +140,8 @@ pub fn segments<D: Disk>(disk: &D, folder: &Path, end: u64) -> io::Result<Vec<Se
     Ok(segments)
 }
 
-/// Whether earlier versions set a segment aside under this name.
-#[must_use]
-pub fn is_damaged(path: &Path) -> bool {
+/// Whether an earlier version set this segment aside.
+pub(super) fn is_damaged(path: &Path) -> bool {
     has_extension(path, DAMAGED)
 }
 

@@ -90,6 +90,12 @@ impl Publisher {
         )
     }
 
+    /// Gives up this clone, and waits until `publishing`, the task from [`Publisher::start`], has ended.
+    pub async fn close(self, publishing: VitalTask) {
+        drop(self);
+        publishing.finished().await;
+    }
+
     /// Publishes once and waits for the confirm.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ async fn the_description_is_published(world: &mut World) {
     let answer = send(address, Method::GET, "/openapi.json", "").await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.headers["content-type"], "application/json");
-    let own: Value = serde_json::from_str(ingest::description::DESCRIPTION).unwrap();
+    let own: Value = serde_json::from_str(ingest::DESCRIPTION).unwrap();
     assert_eq!(answer.body, own);
     let head = send(address, Method::HEAD, "/openapi.json", "").await;
     assert_eq!((head.status, head.body), (StatusCode::OK, Value::Null));

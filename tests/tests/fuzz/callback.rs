@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ingest::request::{Callback, CallbackError};
+use ingest::{Callback, CallbackError};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::value::RawValue;

@@ -6,10 +6,10 @@ use messages::ObjectId;
 use tempfile::TempDir;
 
 use super::*;
-use crate::spool::disk::HostDisk;
+use crate::spool::disk::{HostDisk, LOCK};
 use crate::spool::drain::parse;
-use crate::spool::folders::survey;
 use crate::spool::record::{SpooledCallback, frame};
+use crate::spool::survey::survey;
 
 fn spooled(object_ids: Vec<ObjectId>) -> Vec<u8> {
     let callback = SpooledCallback {
@@ -37,7 +37,7 @@ fn reopen(directory: &TempDir) -> Log<HostDisk> {
 
 fn search(log: &mut Log<HostDisk>) {
     let survey = survey(&HostDisk, &log.directory, &log.claimed()).unwrap();
-    log.take_up(survey.listed, survey.adopted);
+    log.take_up(survey);
 }
 
 fn append(log: &mut Log<HostDisk>, ids: impl IntoIterator<Item = i64>) {
@@ -49,7 +49,7 @@ fn append(log: &mut Log<HostDisk>, ids: impl IntoIterator<Item = i64>) {
 /// What can be drained `after` now.
 fn drained_after(log: &mut Log<HostDisk>, after: Duration) -> Vec<i64> {
     let (now, mut ids) = (Instant::now() + after, Vec::new());
-    while let Some(segment) = log.oldest(now) {
+    while let Some(segment) = log.seal_oldest(now) {
         let removal = match HostDisk.read(segment.path()) {
             Ok(bytes) => {
                 let content = parse(&segment, bytes);
@@ -119,7 +119,7 @@ fn what_is_appended_while_a_segment_is_drained_goes_to_another() {
     let directory = TempDir::new().unwrap();
     let mut log = open(&directory);
     append(&mut log, 0..2);
-    let segment = log.oldest(Instant::now()).unwrap();
+    let segment = log.seal_oldest(Instant::now()).unwrap();
     append(&mut log, 2..3);
     log.settle(segment.path(), Removal::Delete, Instant::now());
     assert_eq!(drained(&mut log), [2]);
@@ -158,7 +158,7 @@ fn an_answered_segment_that_got_shorter_is_set_aside() {
     let directory = TempDir::new().unwrap();
     let mut log = open(&directory);
     append(&mut log, 0..2);
-    let segment = log.oldest(Instant::now()).unwrap();
+    let segment = log.seal_oldest(Instant::now()).unwrap();
     append(&mut log, 2..3);
     let shorter = &fs::read(segment.path()).unwrap()[..record(0).len()];
     fs::write(segment.path(), shorter).unwrap();
@@ -284,7 +284,7 @@ fn a_segment_ends_when_it_is_large() {
     log.append(&large).unwrap();
     append(&mut log, 0..1);
     assert_eq!(
-        log.oldest(Instant::now()).unwrap().bytes,
+        log.seal_oldest(Instant::now()).unwrap().bytes,
         large.len() as u64
     );
     assert_eq!(files(&directory.path().join("0")).len(), 2);

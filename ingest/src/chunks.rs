@@ -1,4 +1,4 @@
-//! The way to the broker: a callback's ids go there in chunks.
+//! Publishing the ids of callbacks to the broker, in chunks.
 
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use broker::{Brake, Headers, Publication, PublishError, Publisher, Queue};
 use futures::future::join_all;
-use lifecycle::Dependency;
+use lifecycle::{Dependency, VitalTask};
 use messages::{FetchChunk, ObjectId};
 use thiserror::Error;
 use trace::Traces;
@@ -14,43 +14,44 @@ use trace::Traces;
 use crate::config::Config;
 use crate::metrics::CHUNKS_PUBLISHED;
 
-/// Why ids are not known to be at the broker.
+/// The broker is not known to have stored these ids.
 #[derive(Debug, Error)]
-pub enum NotPublished {
-    /// The chunks with these ids were not confirmed. The broker may have them nevertheless.
+pub(crate) enum NotPublished {
+    /// The broker did not confirm the chunks with these ids. It may have stored them.
     #[error("{reason}")]
     Unconfirmed {
-        /// The ids of all those chunks.
         object_ids: Vec<ObjectId>,
-        /// Why the last of them was not.
+        /// Why it did not confirm the last of them.
         reason: PublishError,
     },
-    /// A chunk could not be encoded, which is a defect; nothing was published.
+    /// A defect. Nothing was published.
     #[error("a chunk could not be encoded: {0}")]
     Encode(#[from] serde_json::Error),
 }
 
 /// Publishes ids in chunks. Clones share one channel.
 #[derive(Clone, Debug)]
-pub struct ChunkPublisher {
-    publisher: Publisher,
-    broker: Dependency,
+pub(crate) struct ChunkPublisher {
+    broker_publisher: Publisher,
+    broker_health: Dependency,
     chunk_size: NonZeroU16,
-    /// Callbacks with more ids are huge.
+    /// A callback with more ids goes to the bulk queue.
     bulk_ids: NonZeroUsize,
-    /// How long the broker may take for a callback.
+    /// How long the broker may take to confirm a callback.
     publish_timeout: Duration,
-    /// On since a message was not confirmed in time.
+    /// On while the last message was not confirmed in time.
     brake: Arc<Brake>,
 }
 
 impl ChunkPublisher {
-    /// Publishes as `config` says; `broker` tells whether there is a connection.
-    #[must_use]
-    pub fn new(publisher: Publisher, broker: Dependency, config: &Config) -> Self {
+    pub(crate) fn new(
+        broker_publisher: Publisher,
+        broker_health: Dependency,
+        config: &Config,
+    ) -> Self {
         Self {
-            publisher,
-            broker,
+            broker_publisher,
+            broker_health,
             chunk_size: config.chunk_size,
             bulk_ids: config.bulk_ids,
             publish_timeout: config.publish_timeout,
@@ -58,19 +59,19 @@ impl ChunkPublisher {
         }
     }
 
-    /// Whether the broker is to be asked to confirm something in time: there is a connection that it
-    /// does not block, and what it was asked last it confirmed in time. Otherwise whoever asks first
-    /// after a second is told yes, so that not all are held up by a broker that is slow, or hangs.
-    #[must_use]
-    pub fn is_worth_a_try(&self) -> bool {
-        self.broker.is_up() && self.brake.lets_pass()
+    /// Decides whether a callback is published, or goes to the spool without an attempt. Without a
+    /// connection it goes to the spool. While the broker confirms in time, it is published. After a
+    /// time-out the brake works like a half-open breaker: once a second it lets one callback pass as a
+    /// probe, so that a broker that is slow or hangs does not hold up the others.
+    pub(crate) fn allow_attempt(&self) -> bool {
+        self.broker_health.is_up() && self.brake.lets_pass()
     }
 
     /// Publishes each chunk once, and returns when all are confirmed.
     ///
     /// # Errors
-    /// [`NotPublished`]: which ids the broker is not known to have.
-    pub async fn publish(
+    /// [`NotPublished`]: which ids the broker did not confirm.
+    pub(crate) async fn publish(
         &self,
         object_ids: &[ObjectId],
         traces: &Traces,
@@ -82,7 +83,10 @@ impl ChunkPublisher {
         let publishing = publications
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()
-            .map(|publication| self.publisher.publish(publication, self.publish_timeout));
+            .map(|publication| {
+                self.broker_publisher
+                    .publish(publication, self.publish_timeout)
+            });
         let results = join_all(publishing).await;
         let mut unconfirmed = Vec::new();
         let mut last_error = None;
@@ -106,8 +110,7 @@ impl ChunkPublisher {
     }
 
     /// The queue for the chunks of a callback of `ids` ids.
-    #[must_use]
-    pub fn queue(&self, ids: usize) -> Queue {
+    pub(crate) fn queue(&self, ids: usize) -> Queue {
         if ids > self.bulk_ids.get() {
             Queue::Bulk
         } else {
@@ -115,10 +118,10 @@ impl ChunkPublisher {
         }
     }
 
-    /// Publishes the ids of a chunk to `queue` until they are confirmed, however long that takes. A confirm that
-    /// a callback could not have waited for is no reason to try callbacks again: each would be
-    /// published, and again from the spool.
-    pub async fn publish_until_confirmed(
+    /// Publishes the ids of a chunk to `queue` until they are confirmed, however long that takes. A confirm
+    /// that comes too late for a callback does not release the brake: callbacks would be published in vain,
+    /// and again from the spool.
+    pub(crate) async fn publish_until_confirmed(
         &self,
         queue: Queue,
         chunk: Vec<ObjectId>,
@@ -127,7 +130,9 @@ impl ChunkPublisher {
         match publication(queue, &chunk, traces) {
             Ok(publication) => {
                 let started = Instant::now();
-                self.publisher.publish_until_confirmed(publication).await;
+                self.broker_publisher
+                    .publish_until_confirmed(publication)
+                    .await;
                 CHUNKS_PUBLISHED.increment(1);
                 self.brake.note(started.elapsed() <= self.publish_timeout);
             }
@@ -135,9 +140,17 @@ impl ChunkPublisher {
         }
     }
 
-    /// The chunks that ids are published in.
-    pub fn split<'a>(&self, object_ids: &'a [ObjectId]) -> impl Iterator<Item = &'a [ObjectId]> {
+    /// Splits ids into chunks.
+    pub(crate) fn split<'a>(
+        &self,
+        object_ids: &'a [ObjectId],
+    ) -> impl Iterator<Item = &'a [ObjectId]> {
         object_ids.chunks(self.chunk_size.get().into())
+    }
+
+    /// Closes the publisher: see [`Publisher::close`].
+    pub(crate) async fn close(self, publishing: VitalTask) {
+        self.broker_publisher.close(publishing).await;
     }
 }
 

@@ -8,22 +8,24 @@ use lifecycle::Dependency;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::SpoolError;
+use super::depth::{Depth, show};
 use super::disk::{Disk, named};
-use super::folders::{Claim, Claimed, Size};
-use super::log::{Depth, Log};
-use super::segment::{Removal, Segment};
-use crate::metrics::{Place, SPOOL_BYTES, SPOOL_CALLBACKS_APPENDED, SPOOL_LIMIT, SPOOL_SEGMENTS};
+use super::log::Log;
+use super::removal::Removal;
+use super::segment::Segment;
+use super::survey::{Claimed, Survey};
+use crate::metrics::{Place, SPOOL_CALLBACKS_APPENDED, SPOOL_LIMIT};
 
-/// Most callbacks that are written together.
+/// Maximum number of callbacks that are written together.
 pub(super) const GROUP: usize = 1_000;
 
-/// What the task is asked for.
+/// A request to the task.
 pub(super) enum Command<D: Disk> {
     Append {
         record: Vec<u8>,
         reply: oneshot::Sender<Result<(), SpoolError>>,
     },
-    Oldest(oneshot::Sender<Option<Segment>>),
+    SealOldest(oneshot::Sender<Option<Segment>>),
     Settle {
         path: PathBuf,
         removal: Removal,
@@ -31,15 +33,14 @@ pub(super) enum Command<D: Disk> {
     },
     Claimed(oneshot::Sender<Claimed>),
     TakeUp {
-        listed: Option<Vec<Segment>>,
-        adopted: Vec<(Claim<D>, Vec<Segment>)>,
+        survey: Survey<D>,
         reply: oneshot::Sender<()>,
     },
     Check(oneshot::Sender<()>),
 }
 
-/// Owns the files.
-pub(super) struct Keeper<D: Disk> {
+/// Owns the files, and writes them.
+pub(super) struct SpoolWriter<D: Disk> {
     log: Log<D>,
     limit: u64,
     dependency: Dependency,
@@ -51,16 +52,16 @@ pub(super) struct Keeper<D: Disk> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Well,
-    /// The last one did not fit.
+    /// The last callback did not fit.
     Full,
-    /// The last write failed, or there was none yet.
+    /// The last write failed, or there was no write yet.
     Failed,
 }
 
-/// Records to be written, and who waits for each.
+/// Records to be written, each with the reply that its caller waits for.
 type Waiting = Vec<(Vec<u8>, oneshot::Sender<Result<(), SpoolError>>)>;
 
-impl<D: Disk> Keeper<D> {
+impl<D: Disk> SpoolWriter<D> {
     pub(super) fn new(
         log: Log<D>,
         limit: u64,
@@ -76,7 +77,7 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    /// Does what it is asked for, until nobody is left to ask.
+    /// Executes commands until every [`Spool`](super::Spool) is dropped.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command<D>>) {
         self.announce();
         self.check();
@@ -86,17 +87,17 @@ impl<D: Disk> Keeper<D> {
             for command in group.drain(..) {
                 match command {
                     Command::Append { record, reply } => waiting.push((record, reply)),
-                    command => self.obey(command),
+                    command => self.execute(command),
                 }
             }
             self.append(waiting);
         }
     }
 
-    fn obey(&mut self, command: Command<D>) {
+    fn execute(&mut self, command: Command<D>) {
         match command {
             Command::Append { record, reply } => self.append(vec![(record, reply)]),
-            Command::Oldest(reply) => answer(reply, self.log.oldest(Instant::now())),
+            Command::SealOldest(reply) => send(reply, self.log.seal_oldest(Instant::now())),
             Command::Settle {
                 path,
                 removal,
@@ -108,26 +109,24 @@ impl<D: Disk> Keeper<D> {
                     // There is room again.
                     self.note(&Ok(()));
                 }
-                answer(reply, ());
+                send(reply, ());
             }
-            Command::Claimed(reply) => answer(reply, self.log.claimed()),
-            Command::TakeUp {
-                listed,
-                adopted,
-                reply,
-            } => {
-                self.log.take_up(listed, adopted);
+            Command::Claimed(reply) => send(reply, self.log.claimed()),
+            Command::TakeUp { survey, reply } => {
+                show(Place::Others, survey.others);
+                show(Place::Damaged, survey.damaged);
+                self.log.take_up(survey);
                 self.announce();
-                answer(reply, ());
+                send(reply, ());
             }
             Command::Check(reply) => {
                 self.check();
-                answer(reply, ());
+                send(reply, ());
             }
         }
     }
 
-    /// Tries a disk that failed again. A disk that only was slow may have been declared down.
+    /// Tries a disk that failed. A disk that was only slow may have been declared down.
     fn check(&mut self) {
         match self.state {
             State::Well => self.dependency.up(),
@@ -139,7 +138,7 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    /// Notes how writing went.
+    /// Notes the result of a write.
     fn note(&mut self, result: &io::Result<()>) {
         match result {
             Ok(()) => {
@@ -153,12 +152,12 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    /// Writes all that fit with one `fsync`.
+    /// Writes all records that fit, with one `fsync`.
     fn append(&mut self, waiting: Waiting) {
         let mut room = self.limit.saturating_sub(self.log.depth().own.bytes);
         let mut records = Vec::new();
         let mut taken = Vec::new();
-        // Who has given up meanwhile has been answered without it.
+        // Skip callers that have timed out; they have their answer.
         for (record, reply) in waiting.into_iter().filter(|(_, reply)| !reply.is_closed()) {
             if let Some(left) = room.checked_sub(record.len() as u64) {
                 room = left;
@@ -167,7 +166,7 @@ impl<D: Disk> Keeper<D> {
             } else {
                 self.state = State::Full;
                 self.dependency.down(&SpoolError::Full);
-                answer(reply, Err(SpoolError::Full));
+                send(reply, Err(SpoolError::Full));
             }
         }
         if !taken.is_empty() {
@@ -178,14 +177,14 @@ impl<D: Disk> Keeper<D> {
     fn write(&mut self, records: &[u8], taken: Vec<oneshot::Sender<Result<(), SpoolError>>>) {
         let count = taken.len() as u64;
         let result = self.log.append(records);
-        // Before anybody is answered, so that what is safe is also counted.
+        // Before the replies, so that every stored callback is counted.
         self.announce();
         self.note(&result);
         if result.is_ok() {
             SPOOL_CALLBACKS_APPENDED.increment(count);
         }
         for reply in taken {
-            answer(
+            send(
                 reply,
                 result.as_ref().map(|&()| ()).map_err(|_| SpoolError::Disk),
             );
@@ -205,19 +204,7 @@ impl<D: Disk> Keeper<D> {
     }
 }
 
-/// Shows how much lies below the directory, and where.
-pub(super) fn show(place: Place, size: Size) {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "gauges are floating-point numbers"
-    )]
-    {
-        SPOOL_BYTES.of(&place).set(size.bytes as f64);
-        SPOOL_SEGMENTS.of(&place).set(size.segments as f64);
-    }
-}
-
-/// Nobody may wait any more: a client that hung up, or a time that is over.
-fn answer<T>(reply: oneshot::Sender<T>, answer: T) {
-    drop(reply.send(answer));
+/// Replies to a caller, unless it has given up: its client hung up, or its time is over.
+fn send<T>(reply: oneshot::Sender<T>, value: T) {
+    drop(reply.send(value));
 }
