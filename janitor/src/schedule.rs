@@ -152,8 +152,8 @@ mod tests {
 
     #[test]
     fn nothing_is_waited_for_where_nothing_is_held() {
-        assert_eq!(schedule(&[]).wait(Some(NOON)), None);
-        assert_eq!(schedule(&[]).wait(None), None);
+        assert_eq!(schedule(&[]).next_due(Some(NOON)), None);
+        assert_eq!(schedule(&[]).next_due(None), None);
     }
 
     #[test]
