@@ -15,35 +15,38 @@ use crate::retry::RetryLadder;
 settings::settings! {
     /// Settings of `fetcher`.
     pub struct Config {
-        /// Address of the client service; ids are looked up at /objects/ID below it.
+        /// Address of the client service. Ids are looked up at /objects/ID below it.
         pub client_url: ClientUrl = "http://localhost:9010",
-        /// How long an object is kept after it was last seen online. A change applies to what is
-        /// stored from then on.
+        /// How long an object is kept after it was last seen online. A change applies to
+        /// rows stored from then on.
         pub object_ttl: Delay = "30s" in "1ms"..="30days",
         /// How long the client service may take for one answer.
         pub fetch_timeout: Duration = "5s" in "10ms"..="10m",
-        /// Maximum number of look-ups in flight at once, in each replica. Waiting for a place does not count
-        /// towards the time-out.
+        /// Maximum number of look-ups in flight in each replica. Waiting for a free place
+        /// does not count towards FETCH_TIMEOUT.
         pub fetch_concurrency: NonZeroUsize = "512" in "1"..="100000",
-        /// How often the client service is asked whether it works again, while it is down.
+        /// How often a probe is sent to the client service while it is down.
         pub probe_interval: Duration = "1s" in "10ms"..="10m",
-        /// How long messages are kept at hand while the client service is down. Then they go back to
-        /// the queue, and no more are taken until it works again.
+        /// How long a fetcher keeps messages while the client service is down. Then it
+        /// returns them to the queue, and takes no more until the service works again.
         pub outage_patience: Duration = "30s" in "1ms"..="20m",
-        /// Largest answer of the client service; a larger one counts as malformed.
+        /// Maximum size of an answer of the client service. A larger answer counts as
+        /// malformed.
         pub answer_limit: ByteSize = "16KiB" in "64"..="16MiB",
-        /// Maximum number of messages taken from the queue and not finished. Enough to keep all look-ups busy
-        /// with small chunks, and not so many that other replicas go without.
+        /// Maximum number of messages that a replica has taken from the queue and not
+        /// finished. The default keeps all look-ups busy with small chunks, and leaves
+        /// messages for other replicas.
         pub fetch_prefetch: NonZeroU16 = "128" in "1"..="65535",
-        /// How long to wait before each further try of a look-up that failed. When all are used
-        /// up, the id goes to objects.dead.
+        /// How long to wait before each further try of a failed look-up. After the last try
+        /// the id goes to objects.dead.
         pub retry_delays: RetryLadder = "1s,5s,30s,2m",
         /// Maximum number of rows in one statement.
         pub write_batch: NonZeroUsize = "1000" in "1"..="50000",
-        /// How long a row waits for others to be stored with. Each statement has a message that deletes
-        /// its rows, and the broker passes on some 15,000 of those a second.
+        /// How long a row waits for others, so that one statement stores them together.
+        /// Each statement has one message that deletes its rows, and the broker passes on
+        /// about 15,000 such messages a second.
         pub write_linger: DurationOrZero = "2ms" in "0s"..="1m",
-        /// Maximum number of statements at work at once.
+        /// Maximum number of statements in progress at once.
         pub write_concurrency: NonZeroUsize = "2" in "1"..="1000",
     } with {
         /// Settings of the connection to the broker.

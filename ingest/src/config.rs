@@ -13,46 +13,52 @@ use settings::{ByteSize, Value};
 settings::settings! {
     /// Settings of `ingest`.
     pub struct Config {
-        /// Address that callbacks are accepted on: [::] by IPv6 and IPv4, and by IPv4 alone where the
-        /// host has no IPv6.
+        /// Address for callbacks. [::] means IPv6 and IPv4, or IPv4 alone where the host
+        /// has no IPv6.
         pub listen_address: SocketAddr = "[::]:9090",
-        /// Maximum number of ids in one message. 50 ids in a message move 25 times as many ids a second as
-        /// single ones; larger chunks spread less evenly over the fetchers. IDS_LIMIT may be 10,000
-        /// of them.
+        /// Maximum number of ids in one message. 50 ids in a message move 25 times as many
+        /// ids a second as single ones; larger chunks spread less evenly over the fetchers.
+        /// IDS_LIMIT may be at most 10,000 times this number.
         pub chunk_size: NonZeroU16 = "50" in "1"..="10000",
-        /// A callback with more ids goes through a separate queue, objects.fetch.bulk, so that
-        /// others do not wait behind its messages.
+        /// A callback with more ids than this goes through a separate queue,
+        /// objects.fetch.bulk, so that other callbacks do not wait behind it.
         pub bulk_ids: NonZeroUsize = "2000" in "1"..="1000000",
-        /// How long the broker may take to confirm a callback before it goes to the spool. Less than
-        /// the second after which clients give up.
+        /// How long the broker may take to confirm a callback before the callback goes to
+        /// the spool. Keep it below the 1 s after which clients give up.
         pub publish_timeout: Duration = "500ms" in "10ms"..="10m",
-        /// Folder, on a disk that outlives the process, for callbacks that the broker did not confirm
-        /// in time. Several replicas can share one.
+        /// Folder for callbacks that the broker did not confirm in time. It must be on a
+        /// disk that outlives the process. Replicas can share one.
         pub spool_directory: SpoolDirectory = "spool",
-        /// Maximum number of bytes in the spool, without what was adopted from replicas that are gone;
-        /// what does not fit is answered 503. A callback of 200 ids takes 1 to 4 KiB.
+        /// Maximum size of the spool. When it is full, a callback that the broker does not
+        /// confirm gets 503. What was adopted from replicas that are gone does not count. A
+        /// callback of 200 ids takes 1 to 4 KiB.
         pub spool_limit: ByteSize = "1GiB" in "0"..="1024GiB",
-        /// Largest body of a request, as it is sent and as it is decoded; a larger one is answered
+        /// Maximum size of a request body, both as sent and as decoded. A larger body gets
         /// 413.
         pub body_limit: ByteSize = "1MiB" in "1KiB"..="64MiB",
-        /// Maximum number of ids in one callback, duplicates included; more are answered 413.
+        /// Maximum number of ids in one callback, duplicates included. A callback with more
+        /// gets 413.
         pub ids_limit: NonZeroUsize = "100000" in "1"..="1000000",
-        /// How long a client may take to send the header of a request, after which the connection
+        /// How long a client may take to send the header of a request. Then the connection
         /// is closed.
         pub header_timeout: Duration = "30s" in "10ms"..="1h",
-        /// How long a connection may be idle before it is closed, which answers announce in
-        /// Keep-Alive. Longer than load balancers keep theirs, most of them for 60 s: otherwise their
-        /// next request may meet a connection that is being closed.
+        /// How long a connection may be idle before it is closed; answers announce this
+        /// time in Keep-Alive. It must be longer than load balancers keep idle connections
+        /// (most keep them for 60 s). Otherwise their next request may meet a connection
+        /// that is being closed.
         pub idle_timeout: Duration = "75s" in "10ms"..="1h",
-        /// How long a client may take to send the body of a request, after which it is answered 408.
+        /// How long a client may take to send the body of a request. Then the request gets
+        /// 408.
         pub body_timeout: Duration = "10s" in "10ms"..="1h",
-        /// Memory for the bodies of all requests together, beyond the first 16 KiB of each. Where it
-        /// is used up, large callbacks are answered 503 and small ones are not concerned.
+        /// Memory for the bodies of all requests together, beyond the first 16 KiB of each.
+        /// When it is used up, callbacks larger than 16 KiB get 503; smaller ones are
+        /// unaffected.
         pub body_memory: ByteSize = "64MiB" in "64KiB"..="64GiB",
-        /// Maximum number of open connections. A further one takes the place of the one whose client has been
-        /// waited for longest; if none has been for a second, it is answered 503 and closed.
+        /// Maximum number of open connections. At the limit, a new connection replaces the
+        /// one that has waited longest for its client, if that wait is at least 1 s.
+        /// Otherwise the new connection gets 503 and is closed.
         pub connections_limit: NonZeroUsize = "10000" in "1"..="1000000",
-        /// Maximum number of callbacks at work at once; further ones are answered 503.
+        /// Maximum number of callbacks in progress at once. Further ones get 503.
         pub requests_limit: NonZeroUsize = "1000" in "1"..="1000000",
     } with {
         /// Settings of the connection to the broker.

@@ -12,26 +12,28 @@ use settings::DurationOrZero;
 settings::settings! {
     /// Settings of `janitor`.
     pub struct Config {
-        /// Maximum number of messages taken from the queue and not finished. They come 250 ms before their rows
-        /// expire, in the order in which those were stored, and wait. Where more come in 250 ms they
-        /// wait in the queue instead. Those whose rows expire in more than 2 s by the database's clock
-        /// do not wait: the sweep deletes these rows.
+        /// Maximum number of messages taken from the queue and not finished. Messages
+        /// arrive 250 ms before their rows expire, in the order in which the rows were
+        /// stored, and wait here. If more than this number arrive in 250 ms, the rest waits
+        /// in the queue. A message whose rows expire in more than 2 s by the database's
+        /// clock does not wait: the sweep deletes those rows.
         pub delete_prefetch: NonZeroU16 = "1000" in "1"..="65535",
-        /// Rows from which on a statement takes no more messages; the last one may add to them.
+        /// A statement stops taking messages once it has this many rows. The last message
+        /// may exceed the number.
         pub delete_batch: NonZeroUsize = "2000" in "1"..="100000",
-        /// Maximum number of statements at work at once.
+        /// Maximum number of statements in progress at once.
         pub delete_concurrency: NonZeroUsize = "2" in "1"..="1000",
-        /// How long rows that have expired wait for others that are about to, to be deleted in one
-        /// statement. A row that is alone waits for none.
+        /// How long an expired row may wait so that rows that expire just after it share
+        /// its statement. A single row is deleted at once.
         pub delete_linger: DurationOrZero = "2ms" in "0s"..="1m",
-        /// How often the sweep looks for overdue rows that no message has deleted. They are deleted at
-        /// most this plus SWEEP_GRACE after their expiry.
+        /// How often the sweep looks for overdue rows that no message has deleted. It
+        /// deletes them at most SWEEP_INTERVAL plus SWEEP_GRACE after their expiry.
         pub sweep_interval: Duration = "500ms" in "10ms"..="1day",
-        /// How long a row must be overdue before the sweep takes it, so that the sweep leaves alone
-        /// what a message is about to delete.
+        /// How long a row must be overdue before the sweep deletes it. Until then the row
+        /// is left to its message.
         pub sweep_grace: DurationOrZero = "1s" in "0s"..="1day",
-        /// Maximum number of rows that the sweep deletes in one statement. Between two statements it
-        /// waits for as long as the first one took.
+        /// Maximum number of rows in one statement of the sweep. Between two statements the
+        /// sweep pauses for as long as the first one took.
         pub sweep_batch: NonZeroUsize = "1000" in "1"..="100000",
     } with {
         /// Settings of the connection to the broker.

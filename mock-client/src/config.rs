@@ -12,7 +12,7 @@ use url::Url;
 settings::settings! {
     /// Settings of `mock-client`.
     pub struct Config {
-        /// Address that look-ups are answered on.
+        /// Address for look-ups.
         pub listen_address: SocketAddr = "[::]:9010",
         /// Address that callbacks are posted to.
         pub callback_url: Url = "http://localhost:9090/callback",
@@ -20,21 +20,23 @@ settings::settings! {
         pub callback_interval: Duration = "5s" in "1ms"..="1day",
         /// How long the receiver of a callback may take to answer.
         pub callback_timeout: Duration = "1s" in "1ms"..="1h",
-        /// Maximum number of ids in one callback; each callback has a random number of them, from none.
+        /// Maximum number of ids in one callback. Each callback has a random number of ids,
+        /// from 0 to this.
         pub callback_ids: u64 = "199" in "0"..="100000",
-        /// How many different ids there are, from 0.
+        /// Number of different ids. They start at 0.
         pub object_count: NonZeroU16 = "100" in "1"..="65535",
         /// Shortest time that a look-up takes.
         pub latency_min: DurationOrZero = "300ms" in "0s"..="1h",
         /// Longest time that a look-up takes.
         pub latency_max: DurationOrZero = "4300ms" in "0s"..="1h",
-        /// Share of look-ups that are answered 500.
+        /// Share of look-ups that get 500.
         pub error_ratio: Ratio = "0",
-        /// Share of look-ups that take as long as SLOW_LATENCY.
+        /// Share of look-ups that take SLOW_LATENCY.
         pub slow_ratio: Ratio = "0",
-        /// How long a slow look-up takes; longer than those who ask will wait.
+        /// How long a slow look-up takes. Longer than the fetchers' FETCH_TIMEOUT, it makes
+        /// them time out.
         pub slow_latency: Duration = "10s" in "1ms"..="1h",
-        /// Seed of all random choices; with 0 each run has another.
+        /// Seed of all random choices. With 0 each run is different.
         pub seed: u64 = "0",
     } with {
         /// Settings that every process has.

@@ -26,6 +26,8 @@ mod crates;
 mod dashboard;
 #[path = "documents/kubernetes.rs"]
 mod kubernetes;
+#[path = "documents/links.rs"]
+mod links;
 #[path = "documents/promql.rs"]
 mod promql;
 
@@ -43,8 +45,8 @@ fn specs() -> Vec<(&'static str, Vec<Spec>)> {
     ]
 }
 
-/// One row for each setting, with the processes that read it.
-fn settings_table() -> String {
+/// Each setting, with the processes that read it.
+fn settings() -> Vec<(Spec, Vec<&'static str>)> {
     let mut rows: Vec<(Spec, Vec<&str>)> = Vec::new();
     for (process, specs) in specs() {
         for spec in specs {
@@ -57,31 +59,49 @@ fn settings_table() -> String {
             }
         }
     }
+    rows
+}
+
+/// One row for each setting that several processes read.
+fn shared_settings_table() -> String {
     let mut table =
         "| setting | default | from, to | read by | what it does |\n| --- | --- | --- | --- | --- |\n"
             .to_owned();
-    for (spec, processes) in rows {
-        let default = if spec.default.is_empty() {
-            "(none)".to_owned()
-        } else {
-            format!("`{}`", spec.default)
+    for (spec, processes) in settings() {
+        let processes = match processes.len() {
+            1 => continue,
+            count if count == specs().len() => "all".to_owned(),
+            _ => processes.join(", "),
         };
-        let processes = if processes.len() == specs().len() {
-            "all".to_owned()
-        } else {
-            processes.join(", ")
-        };
-        let bounds = spec
-            .bounds
-            .map_or_else(String::new, |(least, most)| format!("`{least}`, `{most}`"));
-        let line = format!(
-            "| `{}` | {default} | {bounds} | {processes} | {} |",
-            spec.variable(),
-            spec.help
-        );
-        writeln!(table, "{line}").unwrap();
+        let (setting, help) = (setting_cells(&spec), &spec.help);
+        writeln!(table, "{setting} | {processes} | {help} |").unwrap();
     }
     table
+}
+
+/// One row for each setting that no other process reads.
+fn settings_table(process: &str) -> String {
+    let mut table =
+        "| setting | default | from, to | what it does |\n| --- | --- | --- | --- |\n".to_owned();
+    for (spec, processes) in settings() {
+        if processes == [process] {
+            writeln!(table, "{} | {} |", setting_cells(&spec), spec.help).unwrap();
+        }
+    }
+    table
+}
+
+/// Name, default and bounds.
+fn setting_cells(spec: &Spec) -> String {
+    let default = if spec.default.is_empty() {
+        "(none)".to_owned()
+    } else {
+        format!("`{}`", spec.default)
+    };
+    let bounds = spec
+        .bounds
+        .map_or_else(String::new, |(least, most)| format!("`{least}`, `{most}`"));
+    format!("| `{}` | {default} | {bounds}", spec.variable())
 }
 
 /// The document has `table` between its markers.
@@ -97,8 +117,12 @@ fn assert_has_table(document: &str, name: &str, table: &str) {
 }
 
 #[test]
-fn the_readme_lists_every_setting_as_it_is() {
-    assert_has_table("README.md", "settings", &settings_table());
+fn the_readmes_list_every_setting_as_it_is() {
+    assert_has_table("shared/README.md", "settings", &shared_settings_table());
+    for (process, _) in specs() {
+        let readme = format!("{process}/README.md");
+        assert_has_table(&readme, "settings", &settings_table(process));
+    }
 }
 
 fn metrics() -> [(&'static str, &'static [&'static [Description]]); 4] {
@@ -153,8 +177,8 @@ fn labels(metric: &Description) -> String {
 }
 
 #[test]
-fn operations_lists_every_metric_as_it_is() {
-    assert_has_table("OPERATIONS.md", "metrics", &metrics_table());
+fn the_runbook_lists_every_metric_as_it_is() {
+    assert_has_table("deploy/runbook/metrics.md", "metrics", &metrics_table());
 }
 
 #[test]
@@ -206,10 +230,13 @@ fn the_compose_file_passes_every_setting_on_and_nothing_else() {
     assert_eq!(passed_on, settings);
 }
 
-/// The command lines in the console samples of OPERATIONS.md, without the program.
+/// The page of the runbook about the command dead-letters.
+const DEAD_LETTERS: &str = "deploy/runbook/dead-letters.md";
+
+/// The command lines in its console samples, without the program.
 fn dead_letters_samples() -> Vec<Vec<String>> {
-    let operations = read("OPERATIONS.md");
-    let lines = operations
+    let page = read(DEAD_LETTERS);
+    let lines = page
         .lines()
         .filter_map(|line| line.strip_prefix("$ scripts/dead-letters "));
     lines
@@ -243,7 +270,7 @@ fn the_samples_of_the_command_dead_letters_are_understood() {
 }
 
 #[test]
-fn operations_names_the_flags_that_the_command_dead_letters_has() {
+fn the_runbook_names_the_flags_that_the_command_dead_letters_has() {
     let help = dead_letters_arguments(vec!["--help".to_owned()]).unwrap_err();
     let flags = |text: &str| -> BTreeSet<String> {
         text.split(|c: char| !(c.is_ascii_lowercase() || c == '-'))
@@ -256,16 +283,13 @@ fn operations_names_the_flags_that_the_command_dead_letters_has() {
     let usual = ["--help", "--version"].map(str::to_owned);
     let others: BTreeSet<String> = of_settings.chain(usual).collect();
     let has: BTreeSet<String> = &flags(&help.to_string()) - &others;
-    let operations = read("OPERATIONS.md");
-    let mut sections = operations.split("\n## ");
-    let section = sections.find(|section| section.starts_with("Dead letters"));
-    assert_eq!(flags(section.unwrap()), has);
+    assert_eq!(flags(&read(DEAD_LETTERS)), has);
 }
 
 #[test]
 fn every_reason_of_a_failed_look_up_is_explained() {
     use fetcher::Reason;
-    let operations = read("OPERATIONS.md");
+    let page = read(DEAD_LETTERS);
     for reason in [
         Reason::Connection("...".to_owned()),
         Reason::Timeout,
@@ -274,22 +298,6 @@ fn every_reason_of_a_failed_look_up_is_explained() {
         Reason::Malformed("...".to_owned()),
         Reason::Panicked,
     ] {
-        assert!(operations.contains(&format!("`{reason}`")), "{reason}");
+        assert!(page.contains(&format!("`{reason}`")), "{reason}");
     }
-}
-
-#[test]
-fn every_file_that_the_architecture_names_exists() {
-    let architecture = read("ARCHITECTURE.md");
-    let mut found = 0;
-    for word in architecture.split('`') {
-        let extension = Path::new(word).extension();
-        let is_file = !word.contains(' ')
-            && extension.is_some_and(|extension| extension == "rs" || extension == "sql");
-        if is_file && word.contains('/') {
-            read(word);
-            found += 1;
-        }
-    }
-    assert!(found > 20, "only {found} files are named");
 }

@@ -14,11 +14,11 @@ pub struct Arguments {
     /// Which messages.
     #[command(flatten)]
     pub(crate) choice: Choice,
-    /// List: how many messages to show one by one [default: 20]; replay, purge: how many to take at
-    /// the most, the oldest first [default: all]
+    /// List: how many messages to show one by one [default: 20]; replay, purge: maximum number of
+    /// messages to take, the oldest first [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// Purge: yes, delete them for good
+    /// Purge: confirm that the messages are deleted for good
     #[arg(long, required_if_eq("action", "purge"))]
     pub yes: bool,
     /// Print JSON
@@ -40,16 +40,16 @@ pub(crate) enum Action {
 /// Which messages: those that meet all that is given.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choice {
-    /// Queue that they are in
+    /// Queue that the messages are in
     #[arg(long, value_enum, default_value_t = Source::Dead)]
     pub(crate) queue: Source,
-    /// Only those whose reason contains TEXT
+    /// Only messages whose reason contains TEXT
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
-    /// Only those of this kind
+    /// Only messages of this kind
     #[arg(long, value_enum)]
     pub(crate) kind: Option<Kind>,
-    /// Only those with this object id among theirs; can be given several times
+    /// Only messages that contain this object id; can be given several times
     #[arg(long = "id", value_name = "ID", allow_negative_numbers = true)]
     pub(crate) ids: Vec<i64>,
 }

@@ -19,11 +19,11 @@ settings::settings! {
     pub struct BrokerSettings {
         /// Address and credentials of RabbitMQ: amqp://user:password@host:port/vhost, or amqps://.
         pub amqp_url: AmqpUrl = "amqp://guest:guest@localhost:5672/%2f",
-        /// What the names of queues and exchanges begin with, so that several pipelines can share
+        /// Prefix of the names of queues and exchanges, so that several pipelines can share
         /// a broker.
         pub queue_prefix: QueuePrefix = "",
-        /// How long one step with the broker (connect, declare, ack) may take, and how long it may
-        /// confirm nothing, before the connection is given up and replaced.
+        /// How long one step with the broker (connect, declare, ack) may take, and how long
+        /// the broker may confirm nothing, before the connection is replaced.
         pub broker_timeout: Duration = "5s" in "100ms"..="10m",
     } with {}
 }

@@ -26,16 +26,19 @@ use crate::schema::Look;
 settings::settings! {
     /// Settings of the access to the database.
     pub struct DatabaseSettings {
-        /// Address and credentials of PostgreSQL: postgres://user:password@host:port/database.
-        /// Several hosts, host:port,host:port, are tried in turn until one can be written to. With ?sslmode=require, or
-        /// verify-full, the connection is encrypted and the server's certificate checked for its
-        /// host, with verify-ca for any host, by the system's authorities, or by those in the file
-        /// sslrootcert. sslcert and sslkey name the files of a certificate to show.
+        /// Address and credentials of PostgreSQL:
+        /// postgres://user:password@host:port/database. Several hosts (host:port,host:port)
+        /// are tried in turn until one accepts writes. ?sslmode=require or verify-full
+        /// encrypts the connection and checks the server's certificate and host name;
+        /// verify-ca checks the certificate only. The authorities are those of the system,
+        /// or those in the file sslrootcert. sslcert and sslkey name the files of a client
+        /// certificate.
         pub database_url: DatabaseUrl = "postgres://postgres:postgres@localhost:5432/postgres",
-        /// How many connections to the database there may be.
+        /// Maximum number of connections to the database.
         pub database_pool_size: NonZeroUsize = "4" in "1"..="1000",
-        /// How long one statement, or the wait for a free connection, may take before it is given up
-        /// and tried again. Of several servers each is given up when it is silent for its part of this.
+        /// How long one statement, or the wait for a free connection, may take before it is
+        /// given up and tried again. With several servers, each is given up when it is
+        /// silent for its share of this time.
         pub database_timeout: Duration = "5s" in "100ms"..="1h",
     } with {}
 }

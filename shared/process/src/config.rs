@@ -14,11 +14,11 @@ settings::settings! {
     pub struct ProcessSettings {
         /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
         pub admin_address: SocketAddr = "127.0.0.1:6060",
-        /// How long the process may take to stop after SIGTERM or SIGINT. What is not finished by
-        /// then goes back to its queue.
+        /// How long the process may take to stop after SIGTERM or SIGINT. Unfinished work
+        /// goes back to its queue.
         pub shutdown_timeout: Duration = "5s" in "100ms"..="1h",
-        /// Whether metrics are collected. Without them /metrics is empty; for measuring what they
-        /// cost.
+        /// Whether metrics are collected. Without them /metrics is empty. Turn them off to
+        /// measure what they cost.
         pub metrics: bool = "true",
     } with {
         /// Settings of logs.

@@ -69,8 +69,9 @@ impl Value for LogFilter {
 settings::settings! {
     /// Settings of logs.
     pub struct LogSettings {
-        /// Which log lines are written: a level (error, warn, info, debug, trace), or target=level
-        /// pairs separated by commas. What lapin logs is logged once more, with what follows from it.
+        /// Which log lines are written: a level (error, warn, info, debug, trace), or
+        /// target=level pairs separated by commas. lapin is off by default because the
+        /// pipeline logs the same events, with their consequences.
         pub log: LogFilter = "info,lapin=off",
         /// How log lines are written: text (for people) or json (for machines).
         pub log_format: LogFormat = "text",

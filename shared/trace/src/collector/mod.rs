@@ -58,11 +58,11 @@ impl Value for Collector {
 settings::settings! {
     /// Settings of traces.
     pub struct TraceSettings {
-        /// Address that spans are sent to, in Zipkin's format (version 2); off: no spans are made, and
-        /// a trace that a request comes with is handed on as it is.
+        /// Address that spans are sent to, in Zipkin's format (version 2). With off the
+        /// process makes no spans, and passes an incoming trace on unchanged.
         pub zipkin_url: Collector = "http://localhost:9411/api/v2/spans",
-        /// Share of the callbacks whose traces are recorded, from 0 to 1. A callback that comes with a
-        /// trace is recorded if that one is.
+        /// Share of callbacks whose traces are recorded, from 0 to 1. A callback that
+        /// arrives with a trace is recorded if that trace is.
         pub trace_ratio: Ratio = "1",
     } with {}
 }
