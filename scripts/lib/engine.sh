@@ -26,7 +26,7 @@ find_engine() {
   [[ -z $NO_ENGINE ]]
 }
 
-# Sets COMPOSE to the tool's words: version 2 is part of docker, version 1 a program of its own.
+# Sets COMPOSE to the tool's words: version 2 is part of docker, version 1 a separate program.
 # shellcheck disable=SC2034 # its users source this file
 compose_tool() {
   if docker compose version >/dev/null 2>&1; then

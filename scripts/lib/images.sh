@@ -5,7 +5,7 @@
 
 CHOICES=$RUN_DIR/images.env
 OPTIONAL_SERVICES=(zipkin prometheus grafana) # each has a profile of its own name
-PULL_PATIENCE=${PULL_PATIENCE:-60}            # seconds without a word from the engine
+PULL_PATIENCE=${PULL_PATIENCE:-60}            # seconds without output from the engine
 UNREACHED=' '                                 # registries that did not answer in this run
 HINTED=''
 
@@ -37,14 +37,14 @@ choose_images() {
   make_run_dir
   for variable in "$@"; do
     export_image "$variable" ||
-      fail "no image for $variable: give one ($variable=...), or do without containers (ENGINE=none)"
+      fail "no image for $variable: give one ($variable=...), or run without containers (ENGINE=none)"
   done
 }
 
 # export_image VARIABLE: fails when no image can be had.
 export_image() {
   local variable=$1 image
-  # One that is given is used as it is; the engine says so if it cannot be had.
+  # A given image is used as it is; the engine says so if it is not available.
   image=$(dot_env "$variable")
   if [[ -z $image ]]; then
     image=$(chosen_image "$variable")
@@ -59,7 +59,7 @@ export_image() {
 chosen_image() { setting_in "$CHOICES" "$1"; }
 is_here() { docker image inspect "$1" >/dev/null 2>&1; }
 
-# Another day what could not be had is tried again, unless the pipeline runs with what there was.
+# On another day an image that could not be pulled is tried again, unless the pipeline runs with its stand-in.
 is_stale() {
   [[ $(chosen_image "$1") == @(none|callback-pipeline/*) && $(setting_in "$CHOICES" "$1_CHOSEN") != "$(date +%F)" &&
     -z $(containers) ]]
@@ -85,7 +85,7 @@ build_stand_in() {
   local image builds
   image=$(stand_in "$1")
   [[ -n $image ]] || return
-  say "$2 cannot be had: using the stand-in $image, made of Debian's packages"
+  say "$2 is not available: using the stand-in $image, built from Debian's packages"
   if ! is_here "$image"; then
     builds=${image#callback-pipeline/}
     interruptible deploy/base-images/build "${builds%%:*}" || return
@@ -181,7 +181,7 @@ wanted_profiles() {
 is_optional() { [[ " ${OPTIONAL_SERVICES[*]} " == *" $1 "* ]]; }
 left_out() { is_optional "$1" && [[ -z $(dot_env "${1^^}_IMAGE") && $(chosen_image "${1^^}_IMAGE") == none ]]; }
 
-# An optional service whose image cannot be had is left out, by its profile. That is remembered too.
+# An optional service whose image is not available is left out, by its profile. That is remembered too.
 choose_profiles() {
   local profile profiles=''
   make_run_dir
@@ -190,7 +190,7 @@ choose_profiles() {
       export_image "${profile^^}_IMAGE" || remember "${profile^^}_IMAGE" none
     fi
     if left_out "$profile"; then
-      say "${profile^} is left out: its image could not be had"
+      say "${profile^} is left out: its image is not available"
     else
       profiles+=${profiles:+,}$profile
     fi

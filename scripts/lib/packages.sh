@@ -70,7 +70,7 @@ missing_proxies() {
 install_faketime() {
   compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null && return
   have apt-get && (install_packages libfaketime) && return
-  say "libfaketime is missing: no clock will be off"
+  say "libfaketime is missing: the fault cases with wrong clocks are skipped"
 }
 
 # install_missing LIST...: what the functions named print.

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Schemathesis, which asks a running ingest what its OpenAPI description allows and what it does not. It comes from the
-# Python package index into a folder of its own under .run/.
+# Schemathesis sends a running ingest what its OpenAPI description allows, and what it does not. It is installed from the Python
+# package index into a folder below .run/.
 
 SCHEMATHESIS_VERSION=4.32.5
 
@@ -9,13 +9,13 @@ python_packages() {
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
-# Sets SCHEMATHESIS to the program, for the tests. Without it one of them is left out, which CI does not put up with.
+# Sets SCHEMATHESIS to the program, for the tests. Without it one of them is skipped; in CI that is a failure.
 find_schemathesis() {
   local folder=$RUN_DIR/schemathesis-$SCHEMATHESIS_VERSION
   if [[ -n ${SCHEMATHESIS:-} ]]; then return; fi
   if [[ ! -e $folder/complete ]] && ! (install_schemathesis "$folder"); then
     if [[ ${CI:-} == true ]]; then fail "the API cannot be checked against its description"; fi
-    warn "the API is not checked against its description, for schemathesis cannot be had"
+    warn "schemathesis is not available: the API is not checked against its description"
     return
   fi
   export SCHEMATHESIS=$folder/bin/st

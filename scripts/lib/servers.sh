@@ -117,7 +117,7 @@ start_postgres() {
   server_folder postgres
   if [[ -e $cluster/PG_VERSION ]]; then version=$(cat "$cluster/PG_VERSION"); fi
   POSTGRES_FOLDER=$(find_postgres "$version") ||
-    fail "the data in $cluster is of PostgreSQL $version, which is not installed: install it, or let go of the data" \
+    fail "the data in $cluster is of PostgreSQL $version, which is not installed: install it, or delete the data" \
       "with scripts/down --volumes"
   [[ -n $version ]] || interruptible into_log "$state/initdb.log" create_cluster "$POSTGRES_FOLDER" "$cluster" || {
     tail -n 20 "$state/initdb.log" >&2
@@ -129,7 +129,7 @@ start_postgres() {
   start_program "$state" postgres INT "${COMMAND[@]}"
 }
 
-# Made beside its place and moved there when complete: an interrupted attempt leaves nothing that looks like a cluster.
+# Made next to its place and moved there when complete: an interrupted attempt leaves nothing that looks like a cluster.
 create_cluster() {
   local bin=$1 cluster=$2 new=$2.new password=$2.password
   rm -rf "$new"
@@ -173,7 +173,7 @@ write_rabbitmqctl() {
   chmod +x "$1"
 }
 
-# Written anew at each start, for the ports may differ. The user is created with the database, instead of guest.
+# Written again at each start because the ports may differ. The user is created with the database, instead of guest.
 write_rabbitmq_files() {
   local folder=$1
   write_as rabbitmq "$folder/rabbitmq.conf" <<END

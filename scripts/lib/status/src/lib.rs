@@ -17,23 +17,23 @@ use sample::{Addresses, Sample};
 /// Time between the two samples, which rates are of.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// Says what the running pipeline does: rates, depths, in flight, spool, dead letters, lateness and
-/// replicas. It looks for 2 s. The exit code is 0 when all is well, and 1 when something is to be
-/// looked at, which is in the last row.
+/// Shows what the running pipeline does: rates, depths, in flight, spool, dead letters, lateness and
+/// replicas, measured over 2 s. The exit code is 0 when all is well, and 1 when something needs
+/// attention, which is in the last row.
 #[derive(Debug, Parser)]
 #[command(name = "status", version)]
 pub struct Arguments {
-    /// One line, what is to be looked at first, instead of a table.
+    /// One line instead of a table, with what needs attention first.
     #[arg(long)]
     line: bool,
     #[command(flatten)]
     addresses: Addresses,
-    /// What the names of the queues begin with.
+    /// Prefix of the names of the queues.
     #[arg(long, default_value = "")]
     queue_prefix: String,
 }
 
-/// Looks, and writes what there is to be seen.
+/// Takes two samples, and writes what they show.
 ///
 /// # Errors
 /// `output` cannot be written.
