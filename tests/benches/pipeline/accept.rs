@@ -8,7 +8,7 @@ use tests::world::World;
 use crate::bare::{Bare, Confirmed, Part, confirms};
 use crate::form::{CONNECTIONS, Form};
 use crate::load::{Accepted, CALLBACK, post};
-use crate::report::{Figure, Report, Series, Used};
+use crate::report::{Figure, Report, Used};
 use crate::stage::{self, CHUNK};
 use crate::statistics::median;
 
@@ -41,8 +41,6 @@ pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report)
         rounds.push(round(servers, form.accepting).await);
     }
     add(&rounds, report);
-    let mut series = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)]
-        .map(|(name, share)| (Series::new("accept: latency of a 202", name), share));
     for connections in form.connections {
         let (accepted, ..) = post_to_ingest(servers, *connections, form.accepting, &[]).await;
         let name = |what: &str| format!("{what}, {connections} connections");
@@ -52,15 +50,10 @@ pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report)
             accepted.rate,
             "/s",
         ));
-        for (series, share) in &mut series {
-            let latency = accepted.latency.percentile(*share);
-            let name = name(&series.name);
-            report.add(Figure::new("accept", name, latency, "ms"));
-            series.points.push((*connections as f64, latency));
+        for (percentile, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
+            let latency = accepted.latency.percentile(share);
+            report.add(Figure::new("accept", name(percentile), latency, "ms"));
         }
-    }
-    for (series, _) in series {
-        report.plot(series.labelled("connections", "ms"));
     }
 }
 

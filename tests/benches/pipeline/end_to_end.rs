@@ -13,7 +13,7 @@ use tokio_postgres::{AsyncMessage, NoTls};
 
 use crate::form::Form;
 use crate::load::{CALLBACK, Offer, offer};
-use crate::report::{Figure, Report, Series, Used};
+use crate::report::{Figure, Report, Used};
 use crate::stage::Pipeline;
 use crate::statistics::{Durations, milliseconds};
 
@@ -35,9 +35,6 @@ struct Run {
 }
 
 pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report) {
-    let panel = "end to end: from the 202 to the row";
-    let mut p50 = Series::new(panel, "p50");
-    let mut p99 = Series::new(panel, "p99");
     let mut sustained: Option<Run> = None;
     for offered in form.offered {
         let run = run(servers, *offered, form.offering).await;
@@ -55,8 +52,6 @@ pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report)
             most,
             "ms",
         ));
-        p50.points.push((f64::from(*offered), median));
-        p99.points.push((f64::from(*offered), most));
         let tail = milliseconds(run.tail);
         let tail = Figure::new("end-to-end", name("last row after the end"), tail, "ms");
         report.add(tail.limit(milliseconds(KEPT_UP)));
@@ -69,8 +64,6 @@ pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report)
         }
         sustained = Some(run);
     }
-    report.plot(p50.labelled("ids/s offered", "ms"));
-    report.plot(p99.labelled("ids/s offered", "ms"));
     if let Some(run) = sustained {
         let rate = f64::from(run.offered);
         report.add(Figure::new(

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::form::Form;
 use crate::load::{Offer, offer};
-use crate::report::{Figure, Report, Series};
+use crate::report::{Figure, Report};
 use crate::stage::{Metrics, Pipeline};
 
 /// Ids in each callback: rows come a few at a time, so that deletions do too.
@@ -24,8 +24,6 @@ struct Lateness {
 }
 
 pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report) {
-    let panel = "late: a deletion after its moment";
-    let mut lines = ["p50", "p99", "max"].map(|name| Series::new(panel, name));
     for rate in form.deletions {
         let late = run(servers, *rate, form).await;
         let figure = |what: &str, value| {
@@ -37,12 +35,6 @@ pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report)
         report.add(figure("p99", late.p99).limit(10.0));
         report.add(figure("max", late.most));
         report.add(figure("mean until the commit is known", late.known));
-        for (line, value) in lines.iter_mut().zip([late.p50, late.p99, late.most]) {
-            line.points.push((f64::from(*rate), value));
-        }
-    }
-    for line in lines {
-        report.plot(line.labelled("deletions/s", "ms"));
     }
 }
 

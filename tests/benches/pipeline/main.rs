@@ -23,7 +23,6 @@ mod form;
 mod late;
 mod load;
 mod overhead;
-mod plot;
 mod report;
 mod scale;
 mod stage;
@@ -64,8 +63,8 @@ impl Measurement {
     ];
 }
 
-/// Measures the pipeline, each figure beside its ceiling. Writes a table, a plot and the raw
-/// numbers to target/bench. Exits with 1 if something is not reached.
+/// Measures the pipeline, each figure beside its ceiling. Writes a table and the raw numbers
+/// to target/bench. Exits with 1 if something is not reached.
 #[derive(Parser)]
 #[command(name = "scripts/bench")]
 struct Arguments {

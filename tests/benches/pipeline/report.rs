@@ -1,4 +1,4 @@
-//! The table, the plot and the raw numbers.
+//! The table and the raw numbers.
 
 use std::fmt::Write;
 use std::fs;
@@ -9,7 +9,6 @@ use serde::Serialize;
 use tests::process::Process;
 
 use crate::form::memory_limit;
-use crate::plot::plot;
 use crate::stage::Trial;
 use crate::statistics::median;
 
@@ -176,32 +175,6 @@ impl Used {
     }
 }
 
-/// A line in one panel of the plot.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Series {
-    pub(crate) panel: &'static str,
-    pub(crate) name: String,
-    pub(crate) x: &'static str,
-    pub(crate) y: &'static str,
-    pub(crate) points: Vec<(f64, f64)>,
-}
-
-impl Series {
-    pub(crate) fn new(panel: &'static str, name: &str) -> Self {
-        Self {
-            panel,
-            name: name.to_owned(),
-            x: "",
-            y: "",
-            points: Vec::new(),
-        }
-    }
-
-    pub(crate) fn labelled(self, x: &'static str, y: &'static str) -> Self {
-        Self { x, y, ..self }
-    }
-}
-
 /// Everything measured in a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -209,8 +182,7 @@ pub(crate) struct Report {
     machine: String,
     /// Settings that are not the processes' own.
     tried: Vec<String>,
-    pub(crate) figures: Vec<Figure>,
-    pub(crate) series: Vec<Series>,
+    figures: Vec<Figure>,
 }
 
 const HEAD: &str = "\
@@ -224,7 +196,6 @@ impl Report {
             machine: machine(),
             tried: tried.iter().map(Trial::to_string).collect(),
             figures: Vec::new(),
-            series: Vec::new(),
         }
     }
 
@@ -259,10 +230,6 @@ impl Report {
         self.add(Figure::new(measurement, name, used.processor_time, unit));
     }
 
-    pub(crate) fn plot(&mut self, series: Series) {
-        self.series.push(series);
-    }
-
     /// Writes the files, with what has been measured so far.
     pub(crate) fn write(&self) {
         let folder = folder();
@@ -270,7 +237,6 @@ impl Report {
         let numbers = serde_json::to_string_pretty(self).unwrap();
         fs::write(folder.join("results.json"), numbers).unwrap();
         fs::write(folder.join("results.md"), self.table()).unwrap();
-        plot(self, &folder.join("results.svg"));
     }
 
     /// Prints the table. Returns whether everything is reached that is to be.
@@ -278,7 +244,7 @@ impl Report {
         println!("\n{}", self.table());
         let folder = folder();
         println!(
-            "written: results.md, results.json and results.svg in {}",
+            "written: results.md and results.json in {}",
             folder.display()
         );
         self.figures

@@ -9,7 +9,7 @@ use trace::Traces;
 
 use crate::bare::{Bare, Part};
 use crate::form::Form;
-use crate::report::{Figure, Report, Series};
+use crate::report::{Figure, Report};
 use crate::stage::{self, FETCHERS, Metrics};
 
 /// Ids that wait for each replica, more than it looks up.
@@ -18,9 +18,6 @@ const QUEUED: u32 = 40_000;
 const WARM: std::time::Duration = std::time::Duration::from_secs(5);
 
 pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report) {
-    let panel = "scale: ids/s by replicas";
-    let mut line = Series::new(panel, "measured");
-    let mut linear = Series::new(panel, "linear");
     let mut one = None;
     for replicas in form.replicas {
         let rate = run(servers, *replicas, form).await;
@@ -33,11 +30,7 @@ pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report)
         } else {
             figure.beside("linear", one * count).at_least(0.9)
         });
-        line.points.push((count, rate));
-        linear.points.push((count, one * count));
     }
-    report.plot(line.labelled("replicas", "ids/s"));
-    report.plot(linear.labelled("replicas", "ids/s"));
 }
 
 async fn run(servers: &Servers, replicas: usize, form: &Form) -> f64 {
