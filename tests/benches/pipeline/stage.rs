@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use broker::{Headers, Queue};
 use messages::{FetchChunk, ObjectId};
+use status::exposition;
 use tests::http_client::until_ready;
 use tests::process::Process;
 use tests::servers::Servers;
@@ -175,13 +176,9 @@ impl Metrics {
     /// The sum of the samples of a metric.
     pub(crate) async fn sum(&self, name: &str) -> f64 {
         let page = self.http.get(&self.url).send().await.unwrap();
-        let page = page.text().await.unwrap();
-        let samples = page.lines().filter_map(|line| {
-            let (sample, value) = line.rsplit_once(' ')?;
-            let of = sample.split('{').next()?;
-            (of == name).then(|| value.parse::<f64>().unwrap())
-        });
-        samples.sum()
+        let series = exposition::read(&page.text().await.unwrap());
+        let named = series.iter().filter(|series| series.name == name);
+        named.map(|series| series.value).sum()
     }
 }
 

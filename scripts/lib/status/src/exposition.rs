@@ -24,7 +24,8 @@ impl Series {
 }
 
 /// The series in an answer. What is none is passed over.
-pub(crate) fn read(text: &str) -> Vec<Series> {
+#[must_use]
+pub fn read(text: &str) -> Vec<Series> {
     text.lines().filter_map(series).collect()
 }
 
