@@ -13,7 +13,6 @@ use tokio::time::timeout;
 use crate::fault_world::FaultWorld;
 use crate::ledger::Verdict;
 use crate::load::Answers;
-use crate::run::message;
 use crate::servers::{Servers, variable};
 
 /// How long a case may take, beside the time of random faults.
@@ -105,14 +104,14 @@ impl Case {
 
     /// The case as the runner takes it.
     #[must_use]
-    pub fn trial(self, servers: Option<Arc<Servers>>, table: Table) -> Trial {
+    pub fn trial(self, servers: Option<&'static Servers>, table: Table) -> Trial {
         Trial::ignorable_test(self.name, move || match servers {
             Some(servers) => self.run(servers, &table),
             None => Err(Failed::from("no servers")),
         })
     }
 
-    fn run(&self, servers: Arc<Servers>, table: &Table) -> Result<Completion, Failed> {
+    fn run(&self, servers: &'static Servers, table: &Table) -> Result<Completion, Failed> {
         let runtime = Runtime::new().map_err(|error| Failed::from(error.to_string()))?;
         runtime.block_on(async {
             let mut world = FaultWorld::create(servers).await;
@@ -156,6 +155,13 @@ impl Case {
             Err(failures.join("\n"))
         }
     }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic")
+        .to_owned()
 }
 
 impl Table {

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use broker::Topology;
@@ -47,7 +46,7 @@ const SETTLE_BOUND: Duration = Duration::from_secs(90);
 /// The world of one fault case.
 pub struct FaultWorld {
     /// The servers of the run.
-    pub servers: Arc<Servers>,
+    pub servers: &'static Servers,
     /// The ways between the parts.
     pub ways: Ways,
     /// How the client service answers.
@@ -76,15 +75,15 @@ pub struct FaultWorld {
 
 impl FaultWorld {
     /// Starts everything, and returns when rows are stored.
-    pub async fn create(servers: Arc<Servers>) -> Self {
+    pub async fn create(servers: &'static Servers) -> Self {
         let name = unique_name();
         let database = Database::create(&servers.database.url().await.unwrap(), &name).await;
         let (mood, told) = (watch::Sender::new(Mood::Honest), Told::default());
         let client_service = fate::start(mood.subscribe(), told.clone()).await;
-        let ways = Ways::open(&servers, &client_service.url).await;
+        let ways = Ways::open(servers, &client_service.url).await;
         let logs = folder_in_memory();
         let flags = Flags {
-            servers: &servers,
+            servers,
             ways: &ways,
             world: &name,
         };

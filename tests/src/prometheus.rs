@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Stdio;
 
 use http::Method;
@@ -13,6 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::http_client::send;
+use crate::programs;
 use crate::wait::{BOUND, eventually};
 
 const ALERTS: &str = concat!(
@@ -43,15 +43,6 @@ impl Job {
     }
 }
 
-/// The program, where it is installed.
-#[must_use]
-pub fn program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/bin")]);
-    let mut programs = folders.map(|folder| folder.join("prometheus"));
-    programs.find(|program| program.is_file())
-}
-
 /// A Prometheus that scrapes and evaluates each second. It is killed when dropped.
 pub struct Prometheus {
     address: SocketAddr,
@@ -70,17 +61,18 @@ impl Prometheus {
             "alerts.yml",
             &impatient(&std::fs::read_to_string(ALERTS).unwrap()),
         );
-        let mut child = Command::new(program().expect("Prometheus is not installed"))
-            .arg("--config.file=prometheus.yml")
-            .arg("--storage.tsdb.path=data")
-            .arg("--web.listen-address=127.0.0.1:0")
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+        let mut child =
+            Command::new(programs::find("prometheus").expect("Prometheus is not installed"))
+                .arg("--config.file=prometheus.yml")
+                .arg("--storage.tsdb.path=data")
+                .arg("--web.listen-address=127.0.0.1:0")
+                .current_dir(folder.path())
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .kill_on_drop(true)
+                .spawn()
+                .unwrap();
         let address = listening(&mut child).await;
         let prometheus = Self {
             address,

@@ -87,17 +87,6 @@ impl Server {
         !matches!(self.keeper, Keeper::Unknown)
     }
 
-    /// Removes the server where it was started for this run.
-    ///
-    /// # Errors
-    /// The container could not be removed.
-    pub async fn remove(&mut self) -> anyhow::Result<()> {
-        match std::mem::replace(&mut self.keeper, Keeper::Unknown) {
-            Keeper::Container(container) => Ok(container.rm().await?),
-            _ => Ok(()),
-        }
-    }
-
     /// Where it is now.
     ///
     /// # Errors

@@ -1,17 +1,24 @@
-//! The RabbitMQ and the PostgreSQL of a test run: given by the environment (`scripts/test` does so
-//! where there is no container engine), or started in containers and removed at the end of the run.
+//! The RabbitMQ and the PostgreSQL that all tests of a process share: given by the environment
+//! (`scripts/test` does so where there is no container engine), or started in containers.
+//!
+//! The containers are removed when the process ends, in whatever way it does. No count of users could
+//! say when that is: between two tests there may be none.
 
 use std::env::var_os;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use testcontainers::core::IntoContainerPort;
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
 use tokio::runtime::Runtime;
 
+use crate::binaries;
 use crate::server::{Keeper, Program, SERVER_BOUND, Server};
 
 const HINT: &str = "run scripts/test, which brings up what is missing";
@@ -20,7 +27,7 @@ const PASSWORD: &str = "test";
 /// Where RabbitMQ's metrics are within a container.
 const BROKER_METRICS_PORT: u16 = 15_692;
 
-/// The servers of a test run.
+/// The servers that all tests of a process share.
 pub struct Servers {
     /// Address of RabbitMQ when the run began.
     pub amqp_url: String,
@@ -33,15 +40,31 @@ pub struct Servers {
     /// PostgreSQL.
     pub database: Server,
     runtime: Runtime,
+    _remover: Option<Child>,
 }
 
 impl Servers {
-    /// Takes the servers that `TEST_AMQP_URL` and `TEST_DATABASE_URL` name, or starts containers of
-    /// `RABBITMQ_IMAGE` and `POSTGRES_IMAGE`.
+    /// The servers of this process. The first call finds or starts them, and prepares the process for
+    /// tests.
     ///
     /// # Errors
-    /// A named server does not answer, or the containers cannot be started.
-    pub fn find_or_start() -> anyhow::Result<Self> {
+    /// There are none.
+    pub fn shared() -> anyhow::Result<&'static Self> {
+        static SERVERS: OnceLock<anyhow::Result<Servers>> = OnceLock::new();
+        let servers = SERVERS.get_or_init(|| {
+            // Thousands of connections are among the tests.
+            http_server::raise_limit();
+            // The processes under test run in this process too, and find their TLS provider installed.
+            drop(rustls::crypto::ring::default_provider().install_default());
+            binaries::build();
+            Self::find_or_start()
+        });
+        servers.as_ref().map_err(|error| anyhow!("{error:#}"))
+    }
+
+    /// Takes the servers that `TEST_AMQP_URL` and `TEST_DATABASE_URL` name, or starts containers of
+    /// `RABBITMQ_IMAGE` and `POSTGRES_IMAGE`.
+    fn find_or_start() -> anyhow::Result<Self> {
         let runtime = Runtime::new().context("starting a runtime")?;
         match (variable("TEST_AMQP_URL"), variable("TEST_DATABASE_URL")) {
             (Some(amqp_url), Some(database_url)) => {
@@ -70,6 +93,7 @@ impl Servers {
             database_url,
             broker_metrics: None,
             runtime,
+            _remover: None,
         }
     }
 
@@ -106,13 +130,17 @@ impl Servers {
             let metrics = tokio::net::lookup_host(metrics)
                 .await?
                 .find(SocketAddr::is_ipv4);
+            let remover = remove_at_end([broker.id(), database.id()])?;
             let keepers =
                 [broker, database].map(|container| Keeper::Container(Box::new(container)));
-            anyhow::Ok((amqp_url, database_url, metrics, keepers))
+            anyhow::Ok((amqp_url, database_url, metrics, remover, keepers))
         };
-        let (amqp_url, database_url, metrics, keepers) = runtime.block_on(start)?;
-        let mut servers = Self::new(amqp_url, database_url, keepers, runtime);
-        servers.broker_metrics = metrics;
+        let (amqp_url, database_url, metrics, remover, keepers) = runtime.block_on(start)?;
+        let servers = Self {
+            broker_metrics: metrics,
+            _remover: Some(remover),
+            ..Self::new(amqp_url, database_url, keepers, runtime)
+        };
         servers.wait(SERVER_BOUND)?;
         Ok(servers)
     }
@@ -128,19 +156,19 @@ impl Servers {
     }
 }
 
-impl Drop for Servers {
-    fn drop(&mut self) {
-        for server in [&mut self.broker, &mut self.database] {
-            if let Err(error) = self.runtime.block_on(server.remove()) {
-                complain(&format!("a container was not removed: {error}"));
-            }
-        }
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "the tests' own output")]
-fn complain(message: &str) {
-    eprintln!("{message}");
+/// Starts a process that removes the containers when this process has ended: a pipe to it closes then.
+/// It is in a process group of its own, which the signals of a terminal do not reach.
+fn remove_at_end(containers: [&str; 2]) -> anyhow::Result<Child> {
+    const REMOVE: &str = r#"read -r _; exec docker rm --force --volumes "$@""#;
+    Command::new("sh")
+        .args(["-c", REMOVE, "sh"])
+        .args(containers)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .context("starting the process that removes the containers")
 }
 
 /// A setting of the tests, which are none of the pipeline's.

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,8 +16,9 @@ use process::{Ask, ProcessConfig, ProcessContext};
 use settings::{Value, load};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
+use tokio::time::{sleep, timeout};
 
 use crate::broker::Broker;
 use crate::client_service::ClientService;
@@ -25,7 +28,10 @@ use crate::server::host_of;
 use crate::servers::Servers;
 use crate::wait::{BOUND, eventually};
 
-/// The world of one test.
+/// How long one test may take.
+const TEST_BOUND: Duration = Duration::from_mins(3);
+
+/// The world of one test. It is removed when it is dropped, within a runtime of several threads.
 pub struct World {
     /// Address of the broker.
     pub amqp_url: String,
@@ -52,7 +58,16 @@ pub struct Running {
 }
 
 impl World {
-    /// Creates a database and picks a queue prefix.
+    /// The world of the test that calls this, which must end in time from now on.
+    pub async fn new() -> Self {
+        let servers = block_in_place(Servers::shared).unwrap();
+        end_run_if_late();
+        let mut world = Self::create(servers).await;
+        world.spool = folder_in_memory();
+        world
+    }
+
+    /// Creates a database and picks a queue prefix. The spools are on the disk, as in production.
     pub async fn create(servers: &Servers) -> Self {
         let name = unique_name();
         let database = Database::create(&servers.database_url, &name).await;
@@ -71,15 +86,8 @@ impl World {
         }
     }
 
-    /// The same with spools that no disk slows down, for those who do not measure.
-    #[must_use]
-    pub fn with_spool_in_memory(mut self) -> Self {
-        self.spool = folder_in_memory();
-        self
-    }
-
     /// Stops what runs and removes the database, the queues and the exchange.
-    pub async fn destroy(mut self) {
+    async fn remove(&mut self) {
         for running in &mut self.running {
             running.kill().await;
         }
@@ -227,6 +235,36 @@ impl World {
     pub fn running(&mut self, started: usize) -> &mut Running {
         &mut self.running[started]
     }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let remove = || Handle::current().block_on(timeout(BOUND, self.remove()));
+        let removed = catch_unwind(AssertUnwindSafe(|| block_in_place(remove).unwrap()));
+        // The test's own panic goes first: a second one would end the whole run.
+        if let Err(panic) = removed
+            && !std::thread::panicking()
+        {
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// Ends the run when the test of this thread takes too long. Its waits are bounded, so that it hangs
+/// in another way, and nothing else would end it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test that hangs leaves no orderly way"
+)]
+fn end_run_if_late() {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    tokio::spawn(async move {
+        sleep(TEST_BOUND).await;
+        // Directly, because the harness shows the output of a test only when the test has failed.
+        let late = format!("{test} is not done after {TEST_BOUND:?}\n");
+        std::io::stderr().write_all(late.as_bytes()).ok();
+        std::process::exit(101);
+    });
 }
 
 /// A folder that is in memory, where the system has a place for such: a disk that is busy with what a

@@ -103,9 +103,7 @@ async fn round(servers: &Servers, duration: Duration) -> Round {
 async fn bare_confirms(servers: &Servers, in_flight: usize, duration: Duration) -> Confirmed {
     let world = World::create(servers).await;
     world.broker.declare().await;
-    let confirmed = confirms(&world, in_flight, duration).await;
-    world.destroy().await;
-    confirmed
+    confirms(&world, in_flight, duration).await
 }
 
 /// Callbacks to an `ingest` with these settings, and what it took for them.
@@ -122,7 +120,5 @@ pub(crate) async fn post_to_ingest(
     let accepted = post(address, connections, duration).await;
     let ids = accepted.latency.len() as f64 * f64::from(CALLBACK);
     let used = Used::since(before, &process, ids);
-    drop(process);
-    world.destroy().await;
     (accepted, used)
 }

@@ -29,10 +29,8 @@ pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report)
         let mut other = World::create(servers).await;
         stage::queue(&other, counted, |_| Traces::default()).await;
         empty.push(fetch(&mut other, counted, &[]).await);
-        other.destroy().await;
     }
     let after = memory().await;
-    world.destroy().await;
     let rate = median(full.iter().map(|drained| drained.rate));
     let of_empty = median(empty.iter().map(|drained| drained.rate));
     let ratios = full

@@ -88,9 +88,7 @@ fn add(rounds: &[Round], report: &mut Report) {
 async fn drain(servers: &Servers, ids: u32) -> Drained {
     let mut world = World::create(servers).await;
     stage::queue(&world, ids, |_| Traces::default()).await;
-    let drained = fetch(&mut world, ids, &[]).await;
-    world.destroy().await;
-    drained
+    fetch(&mut world, ids, &[]).await
 }
 
 /// Starts a fetcher, and measures until it has stored `ids` of what is in the queue.
@@ -138,7 +136,6 @@ async fn bare_upserts(servers: &Servers, ids: u32) -> Upserts {
     let store = async || upserts(&world.database.url, ids, BATCH, STATEMENTS).await;
     let (new, again) = (store().await, store().await);
     let in_place = in_place(&world).await;
-    world.destroy().await;
     Upserts {
         new,
         again,

@@ -99,14 +99,12 @@ async fn run(servers: &Servers, offered: u32, duration: Duration) -> Run {
         row.saturating_duration_since(*answered)
     });
     let ids = answered.len() as f64 * f64::from(CALLBACK);
-    let run = Run {
+    Run {
         offered,
         to_row: to_row.collect(),
         tail: last_row.saturating_duration_since(begun + duration),
         used: used(&pipeline, before, ids),
-    };
-    pipeline.destroy().await;
-    run
+    }
 }
 
 fn processes(pipeline: &Pipeline) -> [(&'static str, &Process); 3] {

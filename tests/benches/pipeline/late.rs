@@ -77,6 +77,5 @@ async fn run(servers: &Servers, rate: u32, form: &Form) -> Lateness {
         "{rate} deletions/s: p50 {:.1} ms, p99 {:.1} ms",
         late.p50, late.p99
     );
-    pipeline.destroy().await;
     late
 }

@@ -93,7 +93,7 @@ fn main() -> ExitCode {
         runtime.block_on(bare::serve(part));
         return ExitCode::SUCCESS;
     }
-    let servers = match Servers::find_or_start() {
+    let servers = match Servers::shared() {
         Ok(servers) => servers,
         Err(error) => {
             println!("the benchmark cannot run: {error:#}");
@@ -115,7 +115,7 @@ fn main() -> ExitCode {
     for measurement in chosen {
         let name = measurement.to_possible_value().unwrap();
         println!("\n== {}", name.get_name());
-        let work = measure(measurement, &servers, &form, &mut report);
+        let work = measure(measurement, servers, &form, &mut report);
         runtime.block_on(work);
         // At once, for what follows may fail.
         report.write();

@@ -81,7 +81,6 @@ async fn rates(servers: &Servers, form: &Form, telemetry: Telemetry) -> Rates {
     let mut world = World::create(servers).await;
     stage::queue(&world, form.drained, |number| traces(telemetry, number)).await;
     let drained = drain::fetch(&mut world, form.drained, &flags).await;
-    world.destroy().await;
     Rates {
         telemetry,
         accept: accepted.rate,

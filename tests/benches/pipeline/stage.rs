@@ -111,13 +111,14 @@ pub(crate) fn fetcher(
 
 /// All of the pipeline, with a client service that answers at once.
 pub(crate) struct Pipeline {
-    pub(crate) world: World,
     pub(crate) ingest: Process,
     pub(crate) fetcher: Process,
     pub(crate) janitor: Process,
     /// Where callbacks are posted to.
     pub(crate) address: SocketAddr,
     _objects: Bare,
+    /// The last field, because fields are dropped in this order: the processes end first.
+    pub(crate) world: World,
 }
 
 impl Pipeline {
@@ -132,19 +133,13 @@ impl Pipeline {
         let janitor = start(&world, "janitor", "janitor", world.flags(), &[]);
         eventually("the table", async || has_table(&world).await.then_some(())).await;
         Self {
-            world,
             ingest,
             fetcher,
             janitor,
             address,
             _objects: objects,
+            world,
         }
-    }
-
-    /// Kills it, and removes what it used.
-    pub(crate) async fn destroy(self) {
-        drop((self.ingest, self.fetcher, self.janitor));
-        self.world.destroy().await;
     }
 }
 

@@ -8,28 +8,18 @@ use serde_json::Value;
 use tests::binaries::Started;
 use tests::client_service::{ClientService, Reply};
 use tests::http_client::post_ids;
-use tests::prometheus::{Job, Prometheus, program};
+use tests::programs::{is_missing, may_skip};
+use tests::prometheus::{Job, Prometheus};
 use tests::proxy::{Network, Proxy};
 use tests::servers::variable;
 use tests::wait::eventually;
 use tests::world::{World, configure};
 
-tests::tests![
-    every_panel_has_something_to_show,
-    no_alert_fires_while_all_is_well_and_each_fault_makes_its_own_fire,
-];
-
-/// The tests of this module, listed as ignored where there is no Prometheus, or none of the broker's
-/// metrics, which CI does not put up with.
-pub(crate) fn possible_tests() -> Vec<tests::run::Test> {
+/// Whether there is no Prometheus, or none of the broker's metrics.
+fn cannot_watch() -> bool {
     let is_given = variable("TEST_AMQP_URL").is_some();
     let has_metrics = !is_given || variable("TEST_BROKER_METRICS_ADDRESS").is_some();
-    let is_possible = program().is_some() && has_metrics;
-    let is_ci = variable("CI").as_deref() == Some("true");
-    let tests = tests().into_iter();
-    tests
-        .map(|test| test.ignored_where(|_| !is_possible && !is_ci))
-        .collect()
+    is_missing("prometheus") || !has_metrics && may_skip("there are no metrics of the broker")
 }
 
 /// How long rows live here.
@@ -151,7 +141,12 @@ fn broker_jobs(world: &World) -> [Job; 2] {
 /// Grafana's own variables in the expressions of the dashboard.
 const VARIABLES: [(&str, &str); 2] = [("$__rate_interval", "5m"), ("$__range", "5m")];
 
-async fn every_panel_has_something_to_show(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn every_panel_has_something_to_show() {
+    if cannot_watch() {
+        return;
+    }
+    let world = &mut World::new().await;
     let watched = Watched::start(world).await;
     post_ids(watched.callbacks, &[2, 4, 6]).await;
     watched.until_well(3.0).await;
@@ -176,7 +171,12 @@ async fn every_panel_has_something_to_show(world: &mut World) {
     }
 }
 
-async fn no_alert_fires_while_all_is_well_and_each_fault_makes_its_own_fire(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn no_alert_fires_while_all_is_well_and_each_fault_makes_its_own_fire() {
+    if cannot_watch() {
+        return;
+    }
+    let world = &mut World::new().await;
     let watched = Watched::start(world).await;
     let prometheus = &watched.prometheus;
     post_ids(watched.callbacks, &[2, 4, 6]).await;

@@ -6,19 +6,6 @@ use settings::Spec;
 use tests::binaries::{Started, exit_code_with_full_log, output};
 use tests::world::World;
 
-tests::tests![
-    every_binary_stops_on_sigterm_and_on_sigint_with_exit_code_0,
-    every_binary_stops_also_while_nothing_is_reachable,
-    every_binary_stops_also_while_nothing_answers,
-    wrong_settings_are_all_named_and_the_exit_code_is_not_0,
-    help_lists_every_setting,
-    secrets_are_masked_in_the_start_up_log,
-    a_running_instance_can_be_asked_whether_it_is_ready,
-    logs_for_machines_are_one_json_object_a_line,
-    an_address_in_use_is_a_clear_error,
-    a_log_that_cannot_be_written_ends_no_binary,
-];
-
 pub(crate) fn binaries() -> [(&'static str, Vec<Spec>); 4] {
     use settings::Settings;
     [
@@ -59,7 +46,9 @@ pub(crate) async fn started(world: &mut World, binary: &str, more: &[&str]) -> S
     started
 }
 
-async fn every_binary_stops_on_sigterm_and_on_sigint_with_exit_code_0(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn every_binary_stops_on_sigterm_and_on_sigint_with_exit_code_0() {
+    let world = &mut World::new().await;
     for (binary, _) in binaries() {
         for signal in ["TERM", "INT"] {
             let mut process = started(world, binary, &[]).await;
@@ -81,7 +70,9 @@ async fn assert_stops(mut process: Started, signal: &str) {
     assert_eq!(code, Some(0), "on {signal}: {:#?}", process.lines);
 }
 
-async fn every_binary_stops_also_while_nothing_is_reachable(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn every_binary_stops_also_while_nothing_is_reachable() {
+    let world = &mut World::new().await;
     for (binary, _) in binaries() {
         let mut process =
             Started::new(binary, &replaced(flags(world, binary), &nowhere(binary, 1)));
@@ -95,7 +86,9 @@ async fn every_binary_stops_also_while_nothing_is_reachable(world: &mut World) {
 }
 
 /// As when a host is paused: connections are taken, and nothing is ever answered.
-async fn every_binary_stops_also_while_nothing_answers(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn every_binary_stops_also_while_nothing_answers() {
+    let world = &mut World::new().await;
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
     let mut connections = Vec::new();
@@ -132,7 +125,8 @@ pub(crate) fn replaced(flags: Vec<String>, more: &[String]) -> Vec<String> {
     kept.chain(more.iter().cloned()).collect()
 }
 
-async fn wrong_settings_are_all_named_and_the_exit_code_is_not_0(_: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_settings_are_all_named_and_the_exit_code_is_not_0() {
     let wrong = [
         ("ADMIN_ADDRESS", "nowhere"),
         ("SHUTDOWN_TIMEOUT", "soon"),
@@ -162,7 +156,8 @@ async fn wrong_settings_are_all_named_and_the_exit_code_is_not_0(_: &mut World) 
     }
 }
 
-async fn help_lists_every_setting(_: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn help_lists_every_setting() {
     for (binary, specs) in binaries() {
         let output = output(binary, &["--help".to_owned()], &[]).await;
         let help = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -177,7 +172,9 @@ async fn help_lists_every_setting(_: &mut World) {
     }
 }
 
-async fn secrets_are_masked_in_the_start_up_log(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_masked_in_the_start_up_log() {
+    let world = &mut World::new().await;
     let secrets = [
         "--amqp-url=amqp://user:hidden-word@127.0.0.1:1/%2f",
         "--database-url=postgres://user@127.0.0.1:1/none?password=hidden-word",
@@ -198,7 +195,9 @@ async fn secrets_are_masked_in_the_start_up_log(world: &mut World) {
     );
 }
 
-async fn a_running_instance_can_be_asked_whether_it_is_ready(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_instance_can_be_asked_whether_it_is_ready() {
+    let world = &mut World::new().await;
     let mut process = started(world, "janitor", &["--log-format=json"]).await;
     let start: Value = serde_json::from_str(&process.lines[0]).unwrap();
     let address = format!(
@@ -231,7 +230,9 @@ async fn a_running_instance_can_be_asked_whether_it_is_ready(world: &mut World) 
     assert_eq!(ask("/livez").await.0, Some(1));
 }
 
-async fn logs_for_machines_are_one_json_object_a_line(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_for_machines_are_one_json_object_a_line() {
+    let world = &mut World::new().await;
     for (binary, _) in binaries() {
         let mut process = started(world, binary, &["--log-format=json"]).await;
         process.signal("TERM").await;
@@ -248,7 +249,8 @@ async fn logs_for_machines_are_one_json_object_a_line(world: &mut World) {
     }
 }
 
-async fn an_address_in_use_is_a_clear_error(_: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_in_use_is_a_clear_error() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
     for (binary, _) in binaries() {
@@ -262,7 +264,8 @@ async fn an_address_in_use_is_a_clear_error(_: &mut World) {
     }
 }
 
-async fn a_log_that_cannot_be_written_ends_no_binary(_: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_ends_no_binary() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
     for (binary, _) in binaries() {

@@ -17,18 +17,6 @@ use trace::Traces;
 
 use super::binaries::flags;
 
-tests::tests![
-    a_broker_that_accepts_and_says_nothing_costs_no_threads_and_no_sockets,
-    a_broker_far_away_is_connected_to,
-    a_broker_that_confirms_late_gets_callbacks_once,
-    a_kept_queue_of_an_earlier_version_is_used_as_it_is,
-    work_on_a_queue_that_is_deleted_is_finished,
-    work_that_cannot_be_finished_returns_to_a_queue_that_was_deleted,
-    a_message_of_too_many_ids_is_refused,
-    an_exchange_without_its_bindings_has_them_again,
-    small_callbacks_do_not_wait_behind_huge_ones,
-];
-
 /// Accepts connections and says nothing on them, for ever. Returns its address, and how many it has
 /// accepted.
 async fn mute_broker() -> (String, Arc<AtomicUsize>) {
@@ -46,7 +34,9 @@ async fn mute_broker() -> (String, Arc<AtomicUsize>) {
     (url, accepted)
 }
 
-async fn a_broker_that_accepts_and_says_nothing_costs_no_threads_and_no_sockets(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_accepts_and_says_nothing_costs_no_threads_and_no_sockets() {
+    let world = &mut World::new().await;
     let (url, accepted) = mute_broker().await;
     for binary in ["ingest", "janitor"] {
         let mut flags = flags(world, binary);
@@ -76,7 +66,9 @@ async fn a_broker_that_accepts_and_says_nothing_costs_no_threads_and_no_sockets(
 }
 
 /// A round trip takes 300 ms, and to declare the topology takes two dozen of them.
-async fn a_broker_far_away_is_connected_to(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_far_away_is_connected_to() {
+    let world = &mut World::new().await;
     let (proxy, amqp_url) = world.broker_proxy().await;
     proxy.set(Network::Slow(Duration::from_millis(150)));
     let flags = [amqp_url.as_str(), "--broker-timeout=3s"];
@@ -86,8 +78,10 @@ async fn a_broker_far_away_is_connected_to(world: &mut World) {
 }
 
 /// Confirms come after 0.8 s, which is longer than a callback waits.
-async fn a_broker_that_confirms_late_gets_callbacks_once(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_confirms_late_gets_callbacks_once() {
     const CALLBACKS: u32 = 100;
+    let world = &mut World::new().await;
     let (proxy, amqp_url) = world.broker_proxy().await;
     let flags = [amqp_url.as_str(), "--publish-timeout=500ms"];
     let ingest = world.ingest(&flags).await;
@@ -106,7 +100,9 @@ async fn a_broker_that_confirms_late_gets_callbacks_once(world: &mut World) {
     assert!(published <= CALLBACKS + 10, "{published}");
 }
 
-async fn a_kept_queue_of_an_earlier_version_is_used_as_it_is(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_queue_of_an_earlier_version_is_used_as_it_is() {
+    let world = &mut World::new().await;
     world.broker.declare_without_overflow(Queue::Dead).await;
     let mut process = Started::new("ingest", &flags(world, "ingest"));
     let line = process.until_logged("it is used as it is").await;
@@ -131,7 +127,9 @@ fn first_try() -> Headers {
     }
 }
 
-async fn work_on_a_queue_that_is_deleted_is_finished(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn work_on_a_queue_that_is_deleted_is_finished() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     client.hold();
     let ingest = world.ingest(&["--chunk-size=1", "--ids-limit=100"]).await;
@@ -148,7 +146,9 @@ async fn work_on_a_queue_that_is_deleted_is_finished(world: &mut World) {
     world.database.until_ids(&(0..20).collect::<Vec<_>>()).await;
 }
 
-async fn work_that_cannot_be_finished_returns_to_a_queue_that_was_deleted(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_cannot_be_finished_returns_to_a_queue_that_was_deleted() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     client.hold();
     let ingest = world.ingest(&["--chunk-size=1", "--ids-limit=100"]).await;
@@ -171,7 +171,9 @@ async fn work_that_cannot_be_finished_returns_to_a_queue_that_was_deleted(world:
     world.database.until_ids(&[1, 2, 3]).await;
 }
 
-async fn a_message_of_too_many_ids_is_refused(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_too_many_ids_is_refused() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     world.fetcher(&client, &[]).await;
     for count in [10_001, 600_000] {
@@ -194,7 +196,9 @@ async fn a_message_of_too_many_ids_is_refused(world: &mut World) {
 }
 
 /// What finds no queue tells of it.
-async fn an_exchange_without_its_bindings_has_them_again(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_without_its_bindings_has_them_again() {
+    let world = &mut World::new().await;
     let ingest = world.ingest(&[]).await;
     world.broker.unbind(Queue::Fetch).await;
     post_ids(ingest, &[1]).await;
@@ -208,8 +212,10 @@ async fn an_exchange_without_its_bindings_has_them_again(world: &mut World) {
 }
 
 /// The huge one needs 500 rounds of look-ups.
-async fn small_callbacks_do_not_wait_behind_huge_ones(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn small_callbacks_do_not_wait_behind_huge_ones() {
     const HUGE: i64 = 10_000;
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     client.hold();
     let ingest = world.ingest(&["--bulk-ids=1000"]).await;

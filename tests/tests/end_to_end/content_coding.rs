@@ -12,14 +12,6 @@ use tests::http_client::{Answer, exchange};
 use tests::versions::{VERSIONS, ask};
 use tests::world::World;
 
-tests::tests![
-    a_compressed_callback_is_accepted,
-    the_limit_is_that_of_the_decoded_body_and_a_bomb_is_refused,
-    a_coding_that_is_not_understood_is_named_with_those_that_are,
-    a_body_that_does_not_decode_is_refused,
-    a_transfer_coding_other_than_chunked_is_refused_and_ends_the_connection,
-];
-
 const CALLBACK: &[u8] = br#"{"object_ids":[1,2,3]}"#;
 
 fn gzip(body: &[u8]) -> Vec<u8> {
@@ -52,7 +44,9 @@ async fn post(version: Version, address: SocketAddr, coding: &str, body: Vec<u8>
     ask(version, address, &headers, Method::POST, "/callback", body).await
 }
 
-async fn a_compressed_callback_is_accepted(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_callback_is_accepted() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     for version in VERSIONS {
         for (coding, body) in [
@@ -93,8 +87,10 @@ async fn a_compressed_callback_is_accepted(world: &mut World) {
     }
 }
 
-async fn the_limit_is_that_of_the_decoded_body_and_a_bomb_is_refused(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_is_that_of_the_decoded_body_and_a_bomb_is_refused() {
     const LIMIT: usize = 64 << 10;
+    let world = &mut World::new().await;
     let limit = format!("--body-limit={LIMIT}");
     let address = world
         .ingest(&[&limit, &format!("--body-memory={LIMIT}")])
@@ -133,7 +129,9 @@ async fn the_limit_is_that_of_the_decoded_body_and_a_bomb_is_refused(world: &mut
     }
 }
 
-async fn a_coding_that_is_not_understood_is_named_with_those_that_are(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coding_that_is_not_understood_is_named_with_those_that_are() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     for version in VERSIONS {
         for coding in [
@@ -159,7 +157,9 @@ async fn a_coding_that_is_not_understood_is_named_with_those_that_are(world: &mu
     assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
 }
 
-async fn a_body_that_does_not_decode_is_refused(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_decode_is_refused() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     let changed = |mut body: Vec<u8>, from_the_end: usize| {
         let at = body.len() - from_the_end;
@@ -211,9 +211,9 @@ async fn a_body_that_does_not_decode_is_refused(world: &mut World) {
     assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
 }
 
-async fn a_transfer_coding_other_than_chunked_is_refused_and_ends_the_connection(
-    world: &mut World,
-) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_coding_other_than_chunked_is_refused_and_ends_the_connection() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     let chunks = |body: &[u8]| {
         let size = format!("{:x}\r\n", body.len());

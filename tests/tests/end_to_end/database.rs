@@ -2,7 +2,6 @@
 //! given up.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,44 +10,13 @@ use messages::{FetchChunk, ObjectId};
 use tempfile::TempDir;
 use tests::client_service::{ClientService, Reply};
 use tests::http_client::post_ids;
+use tests::programs;
 use tests::proxy::{Network, Proxy};
-use tests::run::Test;
-use tests::servers::variable;
 use tests::wait::eventually;
 use tests::world::{World, proxied};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::process::{Child, Command};
-
-tests::tests![
-    the_pipeline_works_behind_pgbouncer,
-    a_connection_is_made_over_a_slow_network,
-    a_host_that_hangs_is_passed_over,
-    a_database_that_is_silent_at_the_start_is_waited_for,
-    a_database_that_restarts_is_waited_for,
-    a_database_that_can_only_be_read_is_waited_for,
-    a_statement_that_is_given_up_is_cancelled_at_the_server,
-    a_statement_that_arrives_after_it_was_given_up_does_nothing,
-];
-
-/// The tests of this module, the one behind a pooler listed as ignored where that is not installed,
-/// which CI does not put up with.
-pub(crate) fn possible_tests() -> Vec<Test> {
-    let is_ci = variable("CI").as_deref() == Some("true");
-    let is_missing = pgbouncer().is_none();
-    let tests = tests().into_iter();
-    tests
-        .map(|test| test.ignored_where(|name| name.ends_with("pgbouncer") && is_missing && !is_ci))
-        .collect()
-}
-
-/// Debian keeps it where only root looks for programs.
-fn pgbouncer() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-    let mut programs = folders.map(|folder| folder.join("pgbouncer"));
-    programs.find(|program| program.is_file())
-}
 
 /// A pooler in transaction mode, with two connections to the server for all of its clients. It is killed
 /// when dropped.
@@ -76,7 +44,7 @@ impl Pooler {
         let file = folder.path().join("pgbouncer.ini");
         std::fs::write(&file, configuration).unwrap();
         open_to_all(folder.path());
-        let child = Command::new(pgbouncer().expect("pgbouncer is installed"))
+        let child = Command::new(programs::find("pgbouncer").expect("pgbouncer is installed"))
             .arg(file)
             .stdin(Stdio::null())
             .stderr(Stdio::null())
@@ -133,7 +101,12 @@ fn place(url: &str) -> &str {
     url.split_once('@').unwrap().1.split('/').next().unwrap()
 }
 
-async fn the_pipeline_works_behind_pgbouncer(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pipeline_works_behind_pgbouncer() {
+    if programs::is_missing("pgbouncer") {
+        return;
+    }
+    let world = &mut World::new().await;
     let pooler = Pooler::start(&world.database.url).await;
     let flag = format!("--database-url={}", pooler.url(&world.database.url));
     let client = ClientService::start(|_, _| Reply::Online).await;
@@ -159,7 +132,9 @@ async fn the_pipeline_works_behind_pgbouncer(world: &mut World) {
 }
 
 /// A connection takes several round trips, which take longer together than a statement may.
-async fn a_connection_is_made_over_a_slow_network(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_made_over_a_slow_network() {
+    let world = &mut World::new().await;
     let (proxy, url) = proxied(&world.database.url).await;
     proxy.set(Network::Slow(Duration::from_millis(150)));
     let flag = format!("--database-url={url}");
@@ -167,7 +142,9 @@ async fn a_connection_is_made_over_a_slow_network(world: &mut World) {
 }
 
 /// It takes connections, as a process does that is stopped, and says nothing.
-async fn a_host_that_hangs_is_passed_over(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_hangs_is_passed_over() {
+    let world = &mut World::new().await;
     let url = world.database.url.clone();
     let (first, _) = proxied(&url).await;
     first.set(Network::Hang);
@@ -188,7 +165,9 @@ async fn a_host_that_hangs_is_passed_over(world: &mut World) {
     world.database.until_ids(&[1, 2]).await;
 }
 
-async fn a_database_that_is_silent_at_the_start_is_waited_for(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_silent_at_the_start_is_waited_for() {
+    let world = &mut World::new().await;
     let (proxy, url) = proxied(&world.database.url).await;
     proxy.set(Network::Hang);
     let flag = format!("--database-url={url}");
@@ -231,7 +210,9 @@ async fn starting_up() -> SocketAddr {
     address
 }
 
-async fn a_database_that_restarts_is_waited_for(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_restarts_is_waited_for() {
+    let world = &mut World::new().await;
     let proxy = Proxy::start(starting_up().await).await;
     let url = world.database.url.clone();
     let janitor = world.start_janitor(&[&at(&url, &proxy.address.to_string())]);
@@ -256,7 +237,9 @@ async fn set_read_only(world: &World, setting: &str) {
     world.database.client.batch_execute(&alter).await.unwrap();
 }
 
-async fn a_database_that_can_only_be_read_is_waited_for(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_can_only_be_read_is_waited_for() {
+    let world = &mut World::new().await;
     set_read_only(world, "on").await;
     let janitor = world.start_janitor(&[]);
     world
@@ -267,7 +250,9 @@ async fn a_database_that_can_only_be_read_is_waited_for(world: &mut World) {
     world.running(janitor).ready().await;
 }
 
-async fn a_statement_that_is_given_up_is_cancelled_at_the_server(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_is_given_up_is_cancelled_at_the_server() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     let flags = ["--database-timeout=300ms", "--write-concurrency=1"];
     let fetcher = world.fetcher(&client, &flags).await;
@@ -299,7 +284,9 @@ async fn a_statement_that_is_given_up_is_cancelled_at_the_server(world: &mut Wor
     world.running(fetcher).ready().await;
 }
 
-async fn a_statement_that_arrives_after_it_was_given_up_does_nothing(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_arrives_after_it_was_given_up_does_nothing() {
+    let world = &mut World::new().await;
     let url = world.database.url.clone();
     let (first, _) = proxied(&url).await;
     let hosts = format!("{},{}", first.address, place(&url));

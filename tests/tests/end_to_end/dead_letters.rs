@@ -16,24 +16,6 @@ use tests::wait::eventually;
 use tests::world::World;
 use time::OffsetDateTime;
 
-tests::tests![
-    a_list_counts_by_reason_and_leaves_everything_as_it_was,
-    a_list_for_people_has_the_same_and_nothing_that_moves_the_cursor,
-    what_the_broker_dead_lettered_has_its_reason,
-    a_replay_of_everything_makes_rows,
-    a_replay_by_reason_leaves_the_others,
-    a_replay_by_id_takes_the_messages_with_that_id_whole,
-    a_replay_takes_no_more_than_its_limit,
-    a_replayed_poison_message_is_parked_again_and_the_replay_ends,
-    a_message_of_an_unknown_kind_stays_and_is_reported,
-    what_was_unroutable_goes_on_as_it_was,
-    a_replay_that_is_killed_loses_nothing,
-    a_purge_deletes_what_was_chosen_and_asks_for_a_yes,
-    a_long_queue_is_listed_and_purged_to_the_message,
-    wrong_arguments_and_settings_are_named,
-    a_broker_that_cannot_be_reached_is_a_clear_error,
-];
-
 async fn dead_letters(world: &World, arguments: &[&str]) -> Output {
     let arguments = arguments.iter().map(|argument| (*argument).to_owned());
     let all: Vec<String> = world.broker_flags().into_iter().chain(arguments).collect();
@@ -80,7 +62,9 @@ async fn fill(world: &World) {
     world.broker.publish_many(Queue::Dead, &batches).await;
 }
 
-async fn a_list_counts_by_reason_and_leaves_everything_as_it_was(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_counts_by_reason_and_leaves_everything_as_it_was() {
+    let world = &mut World::new().await;
     fill(world).await;
     for _ in 0..2 {
         let listing = answer(world, &["list"]).await;
@@ -108,7 +92,9 @@ async fn a_list_counts_by_reason_and_leaves_everything_as_it_was(world: &mut Wor
     }
 }
 
-async fn a_list_for_people_has_the_same_and_nothing_that_moves_the_cursor(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_for_people_has_the_same_and_nothing_that_moves_the_cursor() {
+    let world = &mut World::new().await;
     fill(world).await;
     let many: Vec<i64> = (100..150).collect();
     let odd = [(chunk(&many), died(2, "odd \u{1b}[2J"))];
@@ -127,7 +113,9 @@ async fn a_list_for_people_has_the_same_and_nothing_that_moves_the_cursor(world:
     assert!(!shown.contains('\u{1b}'), "{shown:?}");
 }
 
-async fn what_the_broker_dead_lettered_has_its_reason(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_dead_lettered_has_its_reason() {
+    let world = &mut World::new().await;
     world.broker.declare().await;
     world
         .broker
@@ -147,7 +135,9 @@ async fn what_the_broker_dead_lettered_has_its_reason(world: &mut World) {
     assert_eq!(headers(&message), Headers::default());
 }
 
-async fn a_replay_of_everything_makes_rows(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_of_everything_makes_rows() {
+    let world = &mut World::new().await;
     fill(world).await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     world.fetcher(&client, &[]).await;
@@ -159,7 +149,9 @@ async fn a_replay_of_everything_makes_rows(world: &mut World) {
     assert_eq!(world.broker.ready(Queue::Dead).await, 0);
 }
 
-async fn a_replay_by_reason_leaves_the_others(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_by_reason_leaves_the_others() {
+    let world = &mut World::new().await;
     fill(world).await;
     let replayed = answer(world, &["replay", "--reason=500"]).await;
     assert_eq!(replayed["replayed"], 2);
@@ -173,7 +165,9 @@ async fn a_replay_by_reason_leaves_the_others(world: &mut World) {
     assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
 }
 
-async fn a_replay_by_id_takes_the_messages_with_that_id_whole(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_by_id_takes_the_messages_with_that_id_whole() {
+    let world = &mut World::new().await;
     fill(world).await;
     let negative = [(chunk(&[-7]), died(5, "status 500"))];
     world.broker.publish_many(Queue::Dead, &negative).await;
@@ -184,14 +178,18 @@ async fn a_replay_by_id_takes_the_messages_with_that_id_whole(world: &mut World)
     world.broker.until_ready(Queue::Dead, 3).await;
 }
 
-async fn a_replay_takes_no_more_than_its_limit(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_takes_no_more_than_its_limit() {
+    let world = &mut World::new().await;
     fill(world).await;
     assert_eq!(answer(world, &["replay", "--limit=1"]).await["replayed"], 1);
     world.broker.until_ready(Queue::Dead, 3).await;
     world.broker.until_ready(Queue::Fetch, 1).await;
 }
 
-async fn a_replayed_poison_message_is_parked_again_and_the_replay_ends(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replayed_poison_message_is_parked_again_and_the_replay_ends() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     world.fetcher(&client, &[]).await;
     for body in [&b"not json"[..], b"{}"] {
@@ -210,7 +208,9 @@ async fn a_replayed_poison_message_is_parked_again_and_the_replay_ends(world: &m
     assert!(listing["chosen"]["oldest"].is_string(), "{listing}");
 }
 
-async fn a_message_of_an_unknown_kind_stays_and_is_reported(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_an_unknown_kind_stays_and_is_reported() {
+    let world = &mut World::new().await;
     fill(world).await;
     world
         .broker
@@ -233,7 +233,9 @@ async fn a_message_of_an_unknown_kind_stays_and_is_reported(world: &mut World) {
     world.broker.until_ready(Queue::Dead, 0).await;
 }
 
-async fn what_was_unroutable_goes_on_as_it_was(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_unroutable_goes_on_as_it_was() {
+    let world = &mut World::new().await;
     world.broker.declare().await;
     let hour = Queue::Retry(<Delay as settings::Value>::parse("1h").unwrap());
     world.will_use(&world.broker.topology.clone().with([hour]));
@@ -267,8 +269,10 @@ async fn what_was_unroutable_goes_on_as_it_was(world: &mut World) {
     assert_eq!(world.broker.ready(Queue::Unroutable).await, 0);
 }
 
-async fn a_replay_that_is_killed_loses_nothing(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_is_killed_loses_nothing() {
     const COUNT: i64 = 1_500;
+    let world = &mut World::new().await;
     world.broker.declare().await;
     let messages: Vec<_> = (0..COUNT)
         .map(|id| (chunk(&[id]), died(5, "status 500")))
@@ -307,7 +311,9 @@ async fn a_replay_that_is_killed_loses_nothing(world: &mut World) {
     assert_eq!(replayed["left"], 0);
 }
 
-async fn a_purge_deletes_what_was_chosen_and_asks_for_a_yes(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_deletes_what_was_chosen_and_asks_for_a_yes() {
+    let world = &mut World::new().await;
     fill(world).await;
     let refused = dead_letters(world, &["purge", "--reason=500"]).await;
     assert_eq!(refused.status.code(), Some(2));
@@ -322,8 +328,10 @@ async fn a_purge_deletes_what_was_chosen_and_asks_for_a_yes(world: &mut World) {
     assert!(!listing.to_string().contains("status 500"), "{listing}");
 }
 
-async fn a_long_queue_is_listed_and_purged_to_the_message(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_queue_is_listed_and_purged_to_the_message() {
     const COUNT: i64 = 5_000;
+    let world = &mut World::new().await;
     world.broker.declare().await;
     let messages: Vec<_> = (0..COUNT)
         .map(|id| {
@@ -359,7 +367,9 @@ async fn a_long_queue_is_listed_and_purged_to_the_message(world: &mut World) {
     assert_eq!(listing["reasons"][0]["reason"], "even");
 }
 
-async fn wrong_arguments_and_settings_are_named(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_arguments_and_settings_are_named() {
+    let world = &mut World::new().await;
     for (arguments, named) in [
         (&["lists"][..], "list"),
         (&[], "<ACTION>"),
@@ -376,7 +386,9 @@ async fn wrong_arguments_and_settings_are_named(world: &mut World) {
     }
 }
 
-async fn a_broker_that_cannot_be_reached_is_a_clear_error(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_cannot_be_reached_is_a_clear_error() {
+    let world = &mut World::new().await;
     let nowhere = ["list", "--amqp-url=amqp://nobody:hidden@127.0.0.1:1/%2f"];
     let output = dead_letters(world, &nowhere).await;
     let shown = String::from_utf8_lossy(&output.stderr).into_owned();

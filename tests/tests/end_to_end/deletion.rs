@@ -17,27 +17,6 @@ use tokio::time::Instant;
 
 use crate::binaries::started;
 
-tests::tests![
-    rows_vanish_when_they_expire_and_never_early,
-    an_object_seen_again_before_it_expires_stays,
-    a_stale_a_reordered_and_a_repeated_message_change_nothing,
-    a_message_is_held_until_its_rows_expire,
-    a_message_that_does_not_say_when_its_rows_expire_waits_for_them,
-    messages_whose_rows_expire_much_later_are_not_held,
-    the_time_of_the_database_is_told_and_never_ahead_of_it,
-    a_janitor_that_was_away_catches_up,
-    the_sweep_deletes_what_no_message_covers,
-    rows_without_a_message_are_deleted_soon_after_they_expire,
-    a_sweep_reads_overdue_rows_only,
-    a_sweep_that_fails_says_so,
-    two_janitors_share_a_backlog_and_messages_do_not_wait_for_it,
-    rows_stored_while_the_clock_was_ahead_are_right_when_it_is_back,
-    a_row_that_has_expired_is_hidden_from_readers_before_it_is_deleted,
-    an_unreadable_delete_message_goes_to_the_dead,
-    each_row_is_late_by_its_own_expiry,
-    a_statement_that_comes_early_tells_when_the_first_row_expires,
-];
-
 fn ids(range: std::ops::Range<i64>) -> Vec<ObjectId> {
     range.map(ObjectId).collect()
 }
@@ -104,8 +83,10 @@ async fn publish_batch(
         .await;
 }
 
-async fn rows_vanish_when_they_expire_and_never_early(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_vanish_when_they_expire_and_never_early() {
     const ROWS: i64 = 1_000;
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     world.janitor(&["--sweep-interval=1h"]).await;
     world.database.record_deletions().await;
@@ -130,7 +111,9 @@ async fn rows_vanish_when_they_expire_and_never_early(world: &mut World) {
     assert!(p99 < 5.0, "p99 of the lateness is {p99} s");
 }
 
-async fn an_object_seen_again_before_it_expires_stays(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_seen_again_before_it_expires_stays() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     world.janitor(&["--sweep-interval=1h"]).await;
     world.database.record_deletions().await;
@@ -169,7 +152,9 @@ async fn an_object_seen_again_before_it_expires_stays(world: &mut World) {
     assert!(now >= second);
 }
 
-async fn a_stale_a_reordered_and_a_repeated_message_change_nothing(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_a_reordered_and_a_repeated_message_change_nothing() {
+    let world = &mut World::new().await;
     let janitor = world.janitor(&["--sweep-interval=1h"]).await;
     let last_seen = insert(world, 0..5, "0.001 s").await;
     // These have expired too, but were seen again since their message was armed: another message
@@ -189,7 +174,9 @@ async fn a_stale_a_reordered_and_a_repeated_message_change_nothing(world: &mut W
     assert_eq!(world.database.ids().await, [5, 6, 7, 8, 9]);
 }
 
-async fn a_message_is_held_until_its_rows_expire(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_held_until_its_rows_expire() {
+    let world = &mut World::new().await;
     let janitor = world.janitor(&["--sweep-interval=1h"]).await;
     world.database.record_deletions().await;
     let last_seen = insert(world, 0..3, "1 s").await;
@@ -202,7 +189,9 @@ async fn a_message_is_held_until_its_rows_expire(world: &mut World) {
 }
 
 /// As when it comes from the version before and the broker's clock runs ahead of the database's.
-async fn a_message_that_does_not_say_when_its_rows_expire_waits_for_them(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_does_not_say_when_its_rows_expire_waits_for_them() {
+    let world = &mut World::new().await;
     let janitor = world.janitor(&["--sweep-interval=1h"]).await;
     world.database.record_deletions().await;
     let last_seen = insert(world, 0..3, "1 s").await;
@@ -220,8 +209,10 @@ async fn a_message_that_does_not_say_when_its_rows_expire_waits_for_them(world: 
 }
 
 /// Such as were stored while the database's clock was ahead. The rows are left to the sweep.
-async fn messages_whose_rows_expire_much_later_are_not_held(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_whose_rows_expire_much_later_are_not_held() {
     const PREFETCH: i64 = 3;
+    let world = &mut World::new().await;
     let flags = ["--sweep-interval=1h", "--delete-prefetch=3"];
     let janitor = world.janitor(&flags).await;
     let far = datetime!(9999-12-31 23:59:59 UTC);
@@ -242,7 +233,9 @@ async fn messages_whose_rows_expire_much_later_are_not_held(world: &mut World) {
     assert_eq!(world.broker.ready(Queue::Dead).await, 0);
 }
 
-async fn the_time_of_the_database_is_told_and_never_ahead_of_it(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_of_the_database_is_told_and_never_ahead_of_it() {
+    let world = &mut World::new().await;
     let store = store(world);
     let (mut clock, time) = Clock::new();
     let shown = async || -> OffsetDateTime {
@@ -266,7 +259,9 @@ fn store(world: &World) -> Store {
     Store::new("test", &config.database, dependency).unwrap()
 }
 
-async fn a_janitor_that_was_away_catches_up(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_janitor_that_was_away_catches_up() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     world
         .fetcher(&client, &["--object-ttl=100ms", "--write-batch=10"])
@@ -283,7 +278,9 @@ async fn a_janitor_that_was_away_catches_up(world: &mut World) {
     world.broker.until_ready(Queue::Delete, 0).await;
 }
 
-async fn the_sweep_deletes_what_no_message_covers(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sweep_deletes_what_no_message_covers() {
+    let world = &mut World::new().await;
     let flags = [
         "--sweep-interval=50ms",
         "--sweep-grace=300ms",
@@ -312,7 +309,9 @@ async fn lateness(world: &World) -> [f64; 3] {
     lateness.try_into().unwrap()
 }
 
-async fn rows_without_a_message_are_deleted_soon_after_they_expire(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_a_message_are_deleted_soon_after_they_expire() {
+    let world = &mut World::new().await;
     world.janitor(&[]).await;
     world.database.record_deletions().await;
     let insert = "
@@ -327,7 +326,9 @@ async fn rows_without_a_message_are_deleted_soon_after_they_expire(world: &mut W
 }
 
 /// However many rows live. Those that were set right before the sweep are the last ones of the index.
-async fn a_sweep_reads_overdue_rows_only(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_reads_overdue_rows_only() {
+    let world = &mut World::new().await;
     let client = &world.database.client;
     store(world).ensure_schema().await.unwrap();
     let rows = "
@@ -354,7 +355,9 @@ async fn a_sweep_reads_overdue_rows_only(world: &mut World) {
     }
 }
 
-async fn a_sweep_that_fails_says_so(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_that_fails_says_so() {
+    let world = &mut World::new().await;
     store(world).ensure_schema().await.unwrap();
     let lock = "begin; lock table objects";
     world.database.client.batch_execute(lock).await.unwrap();
@@ -366,8 +369,10 @@ async fn a_sweep_that_fails_says_so(world: &mut World) {
 }
 
 /// As after an outage.
-async fn two_janitors_share_a_backlog_and_messages_do_not_wait_for_it(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn two_janitors_share_a_backlog_and_messages_do_not_wait_for_it() {
     const WITH_MESSAGE: i64 = 20;
+    let world = &mut World::new().await;
     store(world).ensure_schema().await.unwrap();
     let overdue = "
         insert into objects select id, now() - interval '2 h', now() - interval '1 h'
@@ -389,7 +394,9 @@ async fn two_janitors_share_a_backlog_and_messages_do_not_wait_for_it(world: &mu
     assert!(least >= 0.0 && p50 < 1.0, "p50 of the lateness is {p50} s");
 }
 
-async fn rows_stored_while_the_clock_was_ahead_are_right_when_it_is_back(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_stored_while_the_clock_was_ahead_are_right_when_it_is_back() {
+    let world = &mut World::new().await;
     store(world).ensure_schema().await.unwrap();
     let client = ClientService::start(|_, _| Reply::Online).await;
     replace_clock(&world.database.client).await;
@@ -416,7 +423,9 @@ async fn rows_stored_while_the_clock_was_ahead_are_right_when_it_is_back(world: 
     assert!(stored.elapsed() >= Duration::from_secs(3));
 }
 
-async fn a_row_that_has_expired_is_hidden_from_readers_before_it_is_deleted(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_has_expired_is_hidden_from_readers_before_it_is_deleted() {
+    let world = &mut World::new().await;
     world.janitor(&["--sweep-interval=1h"]).await;
     insert(world, 0..3, "0.01 s").await;
     insert(world, 3..5, "1 h").await;
@@ -431,7 +440,9 @@ async fn a_row_that_has_expired_is_hidden_from_readers_before_it_is_deleted(worl
     );
 }
 
-async fn an_unreadable_delete_message_goes_to_the_dead(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_delete_message_goes_to_the_dead() {
+    let world = &mut World::new().await;
     world.janitor(&["--sweep-interval=1h"]).await;
     let body = br#"{"version":1,"last_seen":"yesterday","object_ids":[]}"#;
     world
@@ -447,7 +458,9 @@ async fn an_unreadable_delete_message_goes_to_the_dead(world: &mut World) {
     );
 }
 
-async fn each_row_is_late_by_its_own_expiry(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn each_row_is_late_by_its_own_expiry() {
+    let world = &mut World::new().await;
     let store = store(world);
     store.ensure_schema().await.unwrap();
     let first = insert(world, 0..3, "0.001 s").await;
@@ -468,7 +481,9 @@ async fn each_row_is_late_by_its_own_expiry(world: &mut World) {
     assert!((apart - expected).abs() < 1e-5, "{apart} s, {expected} s");
 }
 
-async fn a_statement_that_comes_early_tells_when_the_first_row_expires(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_comes_early_tells_when_the_first_row_expires() {
+    let world = &mut World::new().await;
     let store = store(world);
     store.ensure_schema().await.unwrap();
     let soon = insert(world, 0..3, "1 h").await;

@@ -1,36 +1,17 @@
 //! The service is what its `OpenAPI` description says, asked by a client that is made from nothing but
 //! the description.
 
-use std::env::var_os;
-use std::ffi::OsString;
-
 use http::{Method, StatusCode};
 use serde_json::Value;
 use tests::http_client::send;
+use tests::programs::say_skipped;
+use tests::servers::variable;
 use tests::world::World;
 use tokio::process::Command;
 
-tests::tests![
-    the_description_is_published,
-    a_client_made_from_the_description_finds_nothing_else,
-];
-
-/// The program that makes the client, which `scripts/test` installs.
-pub(crate) fn schemathesis() -> Option<OsString> {
-    var_os("SCHEMATHESIS").filter(|program| !program.is_empty())
-}
-
-/// The tests of this module; without the program, the one that needs it is listed as ignored.
-pub(crate) fn possible_tests() -> Vec<tests::run::Test> {
-    let needed = "a_client_made_from_the_description_finds_nothing_else";
-    let is_missing = schemathesis().is_none();
-    tests()
-        .into_iter()
-        .map(|test| test.ignored_where(|name| is_missing && name.ends_with(needed)))
-        .collect()
-}
-
-async fn the_description_is_published(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_description_is_published() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     let answer = send(address, Method::GET, "/openapi.json", "").await;
     assert_eq!(answer.status, StatusCode::OK);
@@ -46,9 +27,15 @@ async fn the_description_is_published(world: &mut World) {
 /// Corrects what the client cannot know.
 const HOOKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/schemathesis_hooks.py");
 
-async fn a_client_made_from_the_description_finds_nothing_else(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_made_from_the_description_finds_nothing_else() {
+    let Some(schemathesis) = variable("SCHEMATHESIS") else {
+        say_skipped("schemathesis is not installed");
+        return;
+    };
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
-    let output = Command::new(schemathesis().unwrap())
+    let output = Command::new(schemathesis)
         .arg("run")
         .arg(format!("http://{address}/openapi.json"))
         // All checks, with data that the description allows and data that it does not.

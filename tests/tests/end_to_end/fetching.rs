@@ -14,32 +14,6 @@ use tests::world::World;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-tests::tests![
-    only_online_objects_are_stored_whatever_their_id,
-    a_row_expires_its_ttl_after_it_was_last_seen,
-    the_deletion_is_armed_for_exactly_the_stored_rows,
-    objects_that_are_gone_are_neither_stored_nor_asked_for_again,
-    every_other_object_can_be_gone_and_is_asked_for_once,
-    answers_that_do_not_count_are_asked_for_again_until_they_do,
-    a_look_up_without_an_answer_is_given_up_and_tried_again,
-    an_id_that_keeps_failing_ends_among_the_dead_with_its_reason,
-    a_refused_id_goes_to_the_dead_at_once_and_holds_up_no_other,
-    a_client_service_that_asks_for_rest_is_left_alone,
-    an_object_that_comes_online_during_its_look_up_is_found_for_the_next_callback,
-    callbacks_that_come_during_a_look_up_share_one_more,
-    a_look_up_that_meets_the_end_of_its_connection_is_sent_again_at_once,
-    look_ups_begin_with_a_modest_number_in_flight,
-    look_ups_in_flight_are_bounded,
-    an_unreadable_message_goes_to_the_dead_and_the_next_is_worked_on,
-    a_message_that_comes_twice_changes_nothing,
-    a_message_is_acked_only_when_its_rows_are_stored,
-    a_killed_fetcher_loses_nothing,
-    a_stopping_fetcher_returns_what_it_cannot_finish,
-    two_fetchers_on_overlapping_ids_do_not_deadlock,
-    a_deleted_queue_is_declared_again,
-    a_deleted_delay_queue_is_declared_again,
-];
-
 /// Delays so short that a test does not wait for them.
 const FAST: &str = "--retry-delays=20ms,40ms";
 
@@ -68,7 +42,9 @@ async fn until_worked_off(world: &World) {
     world.broker.until_ready(Queue::Fetch, 0).await;
 }
 
-async fn only_online_objects_are_stored_whatever_their_id(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn only_online_objects_are_stored_whatever_their_id() {
+    let world = &mut World::new().await;
     let client = ClientService::start(even_is_online).await;
     world.fetcher(&client, &[]).await;
     publish(world, &[0, 1, -1, -2, i64::MIN, i64::MAX]).await;
@@ -76,7 +52,9 @@ async fn only_online_objects_are_stored_whatever_their_id(world: &mut World) {
     eventually("all look-ups", async || (client.total() == 6).then_some(())).await;
 }
 
-async fn a_row_expires_its_ttl_after_it_was_last_seen(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_expires_its_ttl_after_it_was_last_seen() {
+    let world = &mut World::new().await;
     let client = ClientService::start(even_is_online).await;
     world.fetcher(&client, &["--object-ttl=90s"]).await;
     publish(world, &[2, 4, 6]).await;
@@ -94,7 +72,9 @@ async fn a_row_expires_its_ttl_after_it_was_last_seen(world: &mut World) {
     );
 }
 
-async fn the_deletion_is_armed_for_exactly_the_stored_rows(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_deletion_is_armed_for_exactly_the_stored_rows() {
+    let world = &mut World::new().await;
     let client = ClientService::start(even_is_online).await;
     // Without a janitor the messages stay where they are dead-lettered to.
     world
@@ -117,7 +97,9 @@ async fn the_deletion_is_armed_for_exactly_the_stored_rows(world: &mut World) {
     assert_eq!(rows, 2);
 }
 
-async fn objects_that_are_gone_are_neither_stored_nor_asked_for_again(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_that_are_gone_are_neither_stored_nor_asked_for_again() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, _| match id {
         1 => Reply::Status(404, None),
         2 => Reply::Status(410, None),
@@ -136,7 +118,9 @@ async fn objects_that_are_gone_are_neither_stored_nor_asked_for_again(world: &mu
     assert_eq!(world.broker.ready(Queue::Dead).await, 0);
 }
 
-async fn every_other_object_can_be_gone_and_is_asked_for_once(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn every_other_object_can_be_gone_and_is_asked_for_once() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, _| {
         if id % 2 == 0 {
             Reply::Online
@@ -161,7 +145,9 @@ async fn every_other_object_can_be_gone_and_is_asked_for_once(world: &mut World)
     assert_eq!(world.broker.ready(Queue::Dead).await, 0);
 }
 
-async fn answers_that_do_not_count_are_asked_for_again_until_they_do(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_do_not_count_are_asked_for_again_until_they_do() {
+    let world = &mut World::new().await;
     let oversized = format!(
         r#"{{"id":7,"online":true,"more":"{}"}}"#,
         "x".repeat(20_000)
@@ -191,7 +177,9 @@ async fn answers_that_do_not_count_are_asked_for_again_until_they_do(world: &mut
     assert_eq!(world.broker.ready(Queue::Dead).await, 0);
 }
 
-async fn a_look_up_without_an_answer_is_given_up_and_tried_again(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_without_an_answer_is_given_up_and_tried_again() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, n| match (id, n) {
         (1, 1) => Reply::Silence,
         _ => Reply::Online,
@@ -204,7 +192,9 @@ async fn a_look_up_without_an_answer_is_given_up_and_tried_again(world: &mut Wor
     assert!(client.look_ups(1).len() >= 2);
 }
 
-async fn an_id_that_keeps_failing_ends_among_the_dead_with_its_reason(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_keeps_failing_ends_among_the_dead_with_its_reason() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, _| {
         if id == 1 {
             Reply::Status(500, None)
@@ -226,7 +216,9 @@ async fn an_id_that_keeps_failing_ends_among_the_dead_with_its_reason(world: &mu
     world.broker.until_ready(hour, 1).await;
 }
 
-async fn a_refused_id_goes_to_the_dead_at_once_and_holds_up_no_other(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_id_goes_to_the_dead_at_once_and_holds_up_no_other() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, _| {
         if id == 1 {
             Reply::Status(403, None)
@@ -244,7 +236,9 @@ async fn a_refused_id_goes_to_the_dead_at_once_and_holds_up_no_other(world: &mut
     assert_eq!(client.look_ups(1).len(), 1);
 }
 
-async fn a_client_service_that_asks_for_rest_is_left_alone(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_service_that_asks_for_rest_is_left_alone() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, n| {
         if n == 1 {
             Reply::Status(429, Some("1"))
@@ -276,9 +270,9 @@ fn comes_online(_: i64, n: usize) -> Reply {
     }
 }
 
-async fn an_object_that_comes_online_during_its_look_up_is_found_for_the_next_callback(
-    world: &mut World,
-) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_comes_online_during_its_look_up_is_found_for_the_next_callback() {
+    let world = &mut World::new().await;
     let client = ClientService::start(comes_online).await;
     world.fetcher(&client, &[]).await;
     client.hold();
@@ -291,7 +285,9 @@ async fn an_object_that_comes_online_during_its_look_up_is_found_for_the_next_ca
     until_worked_off(world).await;
 }
 
-async fn callbacks_that_come_during_a_look_up_share_one_more(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn callbacks_that_come_during_a_look_up_share_one_more() {
+    let world = &mut World::new().await;
     let client = ClientService::start(comes_online).await;
     let fetcher = world.fetcher(&client, &[]).await;
     client.hold();
@@ -336,7 +332,9 @@ async fn pass_one(mut downstream: TcpStream, upstream: String, with_reset: bool)
     }
 }
 
-async fn a_look_up_that_meets_the_end_of_its_connection_is_sent_again_at_once(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_that_meets_the_end_of_its_connection_is_sent_again_at_once() {
+    let world = &mut World::new().await;
     let mut client = ClientService::start(|_, _| Reply::Online).await;
     let upstream = client.url.replace("http://", "");
     client.url = closing_at_the_second_request(upstream).await;
@@ -350,8 +348,10 @@ async fn a_look_up_that_meets_the_end_of_its_connection_is_sent_again_at_once(wo
 }
 
 /// Thousands of connections at once are refused by many a server.
-async fn look_ups_begin_with_a_modest_number_in_flight(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn look_ups_begin_with_a_modest_number_in_flight() {
     const BEGIN: usize = 512;
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     client.hold();
     world
@@ -372,7 +372,9 @@ async fn look_ups_begin_with_a_modest_number_in_flight(world: &mut World) {
     world.database.until_ids(&ids).await;
 }
 
-async fn look_ups_in_flight_are_bounded(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn look_ups_in_flight_are_bounded() {
+    let world = &mut World::new().await;
     let client = ClientService::start(even_is_online).await;
     world.fetcher(&client, &["--fetch-concurrency=3"]).await;
     client.hold();
@@ -386,7 +388,9 @@ async fn look_ups_in_flight_are_bounded(world: &mut World) {
     assert_eq!(client.most_in_flight(), 3);
 }
 
-async fn an_unreadable_message_goes_to_the_dead_and_the_next_is_worked_on(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_message_goes_to_the_dead_and_the_next_is_worked_on() {
+    let world = &mut World::new().await;
     let client = ClientService::start(even_is_online).await;
     world.fetcher(&client, &[]).await;
     for body in [
@@ -405,7 +409,9 @@ async fn an_unreadable_message_goes_to_the_dead_and_the_next_is_worked_on(world:
     world.database.until_ids(&[2]).await;
 }
 
-async fn a_message_that_comes_twice_changes_nothing(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_comes_twice_changes_nothing() {
+    let world = &mut World::new().await;
     let client = ClientService::start(even_is_online).await;
     let fetcher = world.fetcher(&client, &[]).await;
     for _ in 0..2 {
@@ -418,7 +424,9 @@ async fn a_message_that_comes_twice_changes_nothing(world: &mut World) {
     assert_eq!(world.broker.ready(Queue::Dead).await, 0);
 }
 
-async fn a_message_is_acked_only_when_its_rows_are_stored(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_acked_only_when_its_rows_are_stored() {
+    let world = &mut World::new().await;
     let client = ClientService::start(even_is_online).await;
     let fetcher = world.fetcher(&client, &["--database-timeout=1s"]).await;
     let lock = "begin; lock table objects in access exclusive mode";
@@ -441,7 +449,9 @@ async fn a_message_is_acked_only_when_its_rows_are_stored(world: &mut World) {
         .unwrap();
 }
 
-async fn a_killed_fetcher_loses_nothing(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_fetcher_loses_nothing() {
+    let world = &mut World::new().await;
     let client = ClientService::start(even_is_online).await;
     let first = world.fetcher(&client, &[]).await;
     client.hold();
@@ -460,7 +470,9 @@ async fn a_killed_fetcher_loses_nothing(world: &mut World) {
     until_worked_off(world).await;
 }
 
-async fn a_stopping_fetcher_returns_what_it_cannot_finish(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_fetcher_returns_what_it_cannot_finish() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, _| {
         if id == 1 {
             Reply::Silence
@@ -480,9 +492,11 @@ async fn a_stopping_fetcher_returns_what_it_cannot_finish(world: &mut World) {
     );
 }
 
-async fn two_fetchers_on_overlapping_ids_do_not_deadlock(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn two_fetchers_on_overlapping_ids_do_not_deadlock() {
     const ROUNDS: u64 = 60;
     const IDS: u64 = 200;
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     let flags = ["--write-linger=20ms", "--object-ttl=1h"];
     let fetchers = [
@@ -511,7 +525,9 @@ async fn two_fetchers_on_overlapping_ids_do_not_deadlock(world: &mut World) {
     assert_eq!(world.database.number(deadlocks).await, 0);
 }
 
-async fn a_deleted_queue_is_declared_again(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_queue_is_declared_again() {
+    let world = &mut World::new().await;
     let client = ClientService::start(even_is_online).await;
     world.fetcher(&client, &[]).await;
     delete_queue(world, Queue::Fetch).await;
@@ -523,7 +539,9 @@ async fn a_deleted_queue_is_declared_again(world: &mut World) {
 }
 
 /// Nobody consumes it, so nobody is told that it is gone.
-async fn a_deleted_delay_queue_is_declared_again(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_delay_queue_is_declared_again() {
+    let world = &mut World::new().await;
     let client = ClientService::start(even_is_online).await;
     world.fetcher(&client, &["--object-ttl=1h"]).await;
     let hour = delay_queue(<Delay as Value>::parse("1h").unwrap());

@@ -9,13 +9,6 @@ use tests::versions::{VERSIONS, ask};
 use tests::wait::eventually;
 use tests::world::World;
 
-tests::tests![
-    every_usual_check_is_answered,
-    checks_succeed_while_the_spool_alone_takes_callbacks,
-    checks_fail_while_nothing_takes_callbacks_and_say_nothing_of_the_inside,
-    the_methods_of_a_path_can_be_asked_for,
-];
-
 const NO_BROKER: &str = "--amqp-url=amqp://nobody:secret@127.0.0.1:1/%2f";
 
 /// Those that tell whether callbacks are accepted.
@@ -66,7 +59,9 @@ async fn lives(address: SocketAddr, version: Version) {
     }
 }
 
-async fn every_usual_check_is_answered(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn every_usual_check_is_answered() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     readiness_is(address, StatusCode::OK, &json!({ "status": "ok" })).await;
     for version in VERSIONS {
@@ -83,7 +78,9 @@ async fn every_usual_check_is_answered(world: &mut World) {
     }
 }
 
-async fn checks_succeed_while_the_spool_alone_takes_callbacks(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_succeed_while_the_spool_alone_takes_callbacks() {
+    let world = &mut World::new().await;
     let (address, _) = world.start_ingest(&[NO_BROKER]).await;
     let degraded = json!({ "status": "degraded", "degraded": ["broker"] });
     eventually("the spool to be ready", async || {
@@ -97,9 +94,9 @@ async fn checks_succeed_while_the_spool_alone_takes_callbacks(world: &mut World)
     readiness_is(address, StatusCode::OK, &degraded).await;
 }
 
-async fn checks_fail_while_nothing_takes_callbacks_and_say_nothing_of_the_inside(
-    world: &mut World,
-) {
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_fail_while_nothing_takes_callbacks_and_say_nothing_of_the_inside() {
+    let world = &mut World::new().await;
     let (address, _) = world.start_ingest(&[NO_BROKER, "--spool-limit=0"]).await;
     // The spool is known to be full from then on.
     let answer = post(address, r#"{"object_ids":[1]}"#).await;
@@ -116,7 +113,9 @@ async fn checks_fail_while_nothing_takes_callbacks_and_say_nothing_of_the_inside
     }
 }
 
-async fn the_methods_of_a_path_can_be_asked_for(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_methods_of_a_path_can_be_asked_for() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     for version in VERSIONS {
         for (path, status, allow) in [

@@ -17,22 +17,9 @@ use tests::world::World;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-tests::tests![
-    a_callback_is_answered_with_its_number_of_distinct_ids,
-    an_accepted_callback_is_in_the_queue_in_persistent_chunks,
-    bodies_that_are_no_callback_are_refused_with_code_and_position,
-    paths_and_methods_that_do_not_exist_are_refused,
-    arbitrary_bodies_are_refused_and_never_an_error_of_the_server,
-    without_broker_and_spool_the_client_is_asked_to_come_back_within_a_second,
-    the_root_says_whether_the_service_works,
-    one_connection_serves_many_requests_also_when_pipelined,
-    a_client_may_speak_http2_without_tls,
-    a_length_together_with_chunks_ends_the_connection,
-    a_callback_is_published_also_when_its_client_hangs_up,
-    what_cannot_be_routed_is_kept,
-];
-
-async fn a_callback_is_answered_with_its_number_of_distinct_ids(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_is_answered_with_its_number_of_distinct_ids() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     for (body, accepted) in [
         (r#"{"object_ids":[1,2,3]}"#, 3),
@@ -53,7 +40,9 @@ async fn a_callback_is_answered_with_its_number_of_distinct_ids(world: &mut Worl
     }
 }
 
-async fn an_accepted_callback_is_in_the_queue_in_persistent_chunks(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_callback_is_in_the_queue_in_persistent_chunks() {
+    let world = &mut World::new().await;
     let address = world.ingest(&["--chunk-size=2", "--ids-limit=1000"]).await;
     post_ids(address, &[0, i64::MIN, i64::MAX, 0, 5]).await;
     let mut ids = BTreeSet::new();
@@ -68,7 +57,9 @@ async fn an_accepted_callback_is_in_the_queue_in_persistent_chunks(world: &mut W
     assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
 }
 
-async fn bodies_that_are_no_callback_are_refused_with_code_and_position(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_no_callback_are_refused_with_code_and_position() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     for (body, code, message) in [
         ("", "invalid_json", ""),
@@ -109,7 +100,9 @@ async fn bodies_that_are_no_callback_are_refused_with_code_and_position(world: &
     assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
 }
 
-async fn paths_and_methods_that_do_not_exist_are_refused(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_and_methods_that_do_not_exist_are_refused() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     for (method, path) in [
         (Method::POST, "/"),
@@ -141,8 +134,10 @@ async fn paths_and_methods_that_do_not_exist_are_refused(world: &mut World) {
     assert_eq!(post(address, "{").await.status, StatusCode::BAD_REQUEST);
 }
 
-async fn arbitrary_bodies_are_refused_and_never_an_error_of_the_server(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn arbitrary_bodies_are_refused_and_never_an_error_of_the_server() {
     const BODIES: usize = 300;
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     let mut runner = TestRunner::default();
     let noise = proptest::collection::vec(proptest::num::u8::ANY, 0..200);
@@ -166,9 +161,9 @@ async fn arbitrary_bodies_are_refused_and_never_an_error_of_the_server(world: &m
     }
 }
 
-async fn without_broker_and_spool_the_client_is_asked_to_come_back_within_a_second(
-    world: &mut World,
-) {
+#[tokio::test(flavor = "multi_thread")]
+async fn without_broker_and_spool_the_client_is_asked_to_come_back_within_a_second() {
+    let world = &mut World::new().await;
     let (address, _) = world
         .start_ingest(&[
             "--amqp-url=amqp://nobody:secret@127.0.0.1:1/%2f",
@@ -192,7 +187,9 @@ async fn without_broker_and_spool_the_client_is_asked_to_come_back_within_a_seco
     assert!(!answer.message().contains("secret"), "{answer:?}");
 }
 
-async fn the_root_says_whether_the_service_works(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_root_says_whether_the_service_works() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     let answer = send(address, Method::GET, "/?x=1", "").await;
     assert_eq!(
@@ -205,7 +202,9 @@ async fn the_root_says_whether_the_service_works(world: &mut World) {
     );
 }
 
-async fn one_connection_serves_many_requests_also_when_pipelined(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_serves_many_requests_also_when_pipelined() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     let body = r#"{"object_ids":[1]}"#;
     let request = |close: &str| {
@@ -219,7 +218,9 @@ async fn one_connection_serves_many_requests_also_when_pipelined(world: &mut Wor
     assert_eq!(answers.matches("HTTP/1.1 202").count(), 3, "{answers}");
 }
 
-async fn a_client_may_speak_http2_without_tls(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_may_speak_http2_without_tls() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) =
@@ -243,7 +244,9 @@ async fn a_client_may_speak_http2_without_tls(world: &mut World) {
 }
 
 /// A proxy in front may have taken the length for true: nothing may follow on the connection.
-async fn a_length_together_with_chunks_ends_the_connection(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_together_with_chunks_ends_the_connection() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     let body = r#"{"object_ids":[]}"#;
     let request = format!(
@@ -259,7 +262,9 @@ async fn a_length_together_with_chunks_ends_the_connection(world: &mut World) {
     );
 }
 
-async fn a_callback_is_published_also_when_its_client_hangs_up(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_is_published_also_when_its_client_hangs_up() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     let body = r#"{"object_ids":[1]}"#;
     let request = format!(
@@ -272,7 +277,9 @@ async fn a_callback_is_published_also_when_its_client_hangs_up(world: &mut World
     world.broker.until_ready(Queue::Fetch, 1).await;
 }
 
-async fn what_cannot_be_routed_is_kept(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_routed_is_kept() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     let fetch = world.broker.topology.name(Queue::Fetch);
     // It is declared again every few seconds, perhaps between these two.

@@ -18,18 +18,11 @@ use tokio::net::TcpStream;
 
 use super::overload::ingest_process;
 
-tests::tests![
-    a_head_that_cannot_be_read_is_answered,
-    a_request_names_its_host,
-    a_client_that_reads_no_answers_takes_little_memory,
-    a_client_that_opens_no_window_takes_little_memory,
-    bodies_that_do_not_come_keep_only_their_own_clients_waiting,
-    the_default_address_is_reached_by_both_versions_of_ip,
-];
-
 const CALLBACK: &str = r#"{"object_ids":[1]}"#;
 
-async fn a_head_that_cannot_be_read_is_answered(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_cannot_be_read_is_answered() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     let with =
         |lines: &str| format!("POST /callback HTTP/1.1\r\nhost: x\r\n{lines}\r\n\r\n{CALLBACK}");
@@ -75,7 +68,9 @@ async fn a_head_that_cannot_be_read_is_answered(world: &mut World) {
     assert_eq!(post(address, CALLBACK).await.status, StatusCode::ACCEPTED);
 }
 
-async fn a_request_names_its_host(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_names_its_host() {
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     for (version, hosts, expected) in [
         ("1.1", "", 400),
@@ -110,8 +105,10 @@ fn assert_grown_little(process: &Started, before: usize) {
     assert!(grown <= MEMORY_KIB, "grown by {grown} KiB");
 }
 
-async fn a_client_that_reads_no_answers_takes_little_memory(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_no_answers_takes_little_memory() {
     const REQUEST: &str = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n";
+    let world = &mut World::new().await;
     let (process, address) = ingest_process(world, &[]).await;
     let mut other = HttpClient::connect(address).await;
     // What the process takes in any case.
@@ -154,8 +151,10 @@ async fn http2(address: SocketAddr, window: u32) -> SendRequest<Body> {
     sender
 }
 
-async fn a_client_that_opens_no_window_takes_little_memory(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_opens_no_window_takes_little_memory() {
     const ROUNDS: usize = 50;
+    let world = &mut World::new().await;
     let (process, address) = ingest_process(world, &[]).await;
     let get = || {
         let request = Request::get(format!("http://{address}/openapi.json"));
@@ -181,7 +180,9 @@ fn callback(address: SocketAddr, body: Body) -> Request<Body> {
     request.body(body).unwrap()
 }
 
-async fn bodies_that_do_not_come_keep_only_their_own_clients_waiting(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_do_not_come_keep_only_their_own_clients_waiting() {
+    let world = &mut World::new().await;
     let (_process, address) =
         ingest_process(world, &["--connections-limit=50", "--body-timeout=5m"]).await;
     let mut silent = Vec::new();
@@ -222,7 +223,9 @@ async fn bodies_that_do_not_come_keep_only_their_own_clients_waiting(world: &mut
     .await;
 }
 
-async fn the_default_address_is_reached_by_both_versions_of_ip(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_default_address_is_reached_by_both_versions_of_ip() {
+    let world = &mut World::new().await;
     let (_process, address) = ingest_process(world, &["--listen-address=[::]:0"]).await;
     let v4 = SocketAddr::from(([127, 0, 0, 1], address.port()));
     let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, address.port()));

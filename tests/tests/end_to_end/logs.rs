@@ -6,13 +6,9 @@ use tests::world::World;
 
 use crate::binaries::{binaries, flags, started};
 
-tests::tests![
-    every_binary_stops_also_while_nobody_reads_its_log,
-    a_start_that_fails_ends_also_while_nobody_reads_its_log,
-    a_log_that_nobody_reads_holds_up_no_callback_and_says_what_was_dropped,
-];
-
-async fn every_binary_stops_also_while_nobody_reads_its_log(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn every_binary_stops_also_while_nobody_reads_its_log() {
+    let world = &mut World::new().await;
     for (binary, _) in binaries() {
         if binary == "fetcher" {
             let config = tests::world::configure::<fetcher::Config>(world.flags(), &[]);
@@ -25,7 +21,8 @@ async fn every_binary_stops_also_while_nobody_reads_its_log(world: &mut World) {
     }
 }
 
-async fn a_start_that_fails_ends_also_while_nobody_reads_its_log(_: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_ends_also_while_nobody_reads_its_log() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("--admin-address={}", taken.local_addr().unwrap());
     for (binary, _) in binaries() {
@@ -37,7 +34,9 @@ async fn a_start_that_fails_ends_also_while_nobody_reads_its_log(_: &mut World) 
 }
 
 /// Callbacks whose lines are more than a pipe and the queue in front of it hold.
-async fn a_log_that_nobody_reads_holds_up_no_callback_and_says_what_was_dropped(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_holds_up_no_callback_and_says_what_was_dropped() {
+    let world = &mut World::new().await;
     let mut process = started(world, "ingest", &["--log=trace,lapin=off"]).await;
     let admin = address_in(&process.lines[process.lines.len() - 1]);
     let address = address_in(&process.until_logged("accepting callbacks").await);

@@ -1,8 +1,6 @@
 //! What the binaries show on `/metrics` is what the catalogue says, by Prometheus' conventions.
 
-use std::env::{split_paths, var_os};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Stdio;
 
 use http::StatusCode;
@@ -12,6 +10,7 @@ use serde_json::Value;
 use tests::binaries::Started;
 use tests::exposition::{Exposition, Family};
 use tests::http_client::{post, post_ids};
+use tests::programs;
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::io::AsyncWriteExt;
@@ -19,31 +18,8 @@ use tokio::process::Command;
 
 use crate::binaries::started;
 
-tests::tests![
-    every_binary_shows_the_metrics_of_the_catalogue_and_no_others,
-    promtool_finds_nothing_to_complain_about,
-    without_metrics_there_are_none,
-];
-
 /// An even id, which is online, that no number among the metrics can be taken for.
 const ID: i64 = 7_654_321_234_567_890;
-
-/// Prometheus' own program, where it is installed.
-fn promtool() -> Option<PathBuf> {
-    let path = var_os("PATH")?;
-    let mut programs = split_paths(&path).map(|folder| folder.join("promtool"));
-    programs.find(|program| program.is_file())
-}
-
-/// The tests of this module; without promtool, the one that needs it is listed as ignored.
-pub(crate) fn possible_tests() -> Vec<tests::run::Test> {
-    let needed = "promtool_finds_nothing_to_complain_about";
-    let is_missing = promtool().is_none();
-    tests()
-        .into_iter()
-        .map(|test| test.ignored_where(|name| is_missing && name.ends_with(needed)))
-        .collect()
-}
 
 /// All four binaries, connected to each other.
 struct Pipeline {
@@ -156,7 +132,9 @@ fn catalogue(binary: &str) -> Vec<Description> {
     parts.concat()
 }
 
-async fn every_binary_shows_the_metrics_of_the_catalogue_and_no_others(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn every_binary_shows_the_metrics_of_the_catalogue_and_no_others() {
+    let world = &mut World::new().await;
     let pipeline = Pipeline::start(world).await;
     pipeline.drive().await;
     for (binary, _) in &pipeline.binaries {
@@ -212,12 +190,17 @@ fn shows_all(family: &Family, listed: &Description) -> bool {
     }
 }
 
-async fn promtool_finds_nothing_to_complain_about(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn promtool_finds_nothing_to_complain_about() {
+    if programs::is_missing("promtool") {
+        return;
+    }
+    let world = &mut World::new().await;
     let pipeline = Pipeline::start(world).await;
     pipeline.drive().await;
     for (binary, _) in &pipeline.binaries {
         let text = pipeline.scrape(binary).await;
-        let mut promtool = Command::new(promtool().unwrap())
+        let mut promtool = Command::new(programs::find("promtool").unwrap())
             .args(["check", "metrics"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -243,7 +226,9 @@ async fn promtool_finds_nothing_to_complain_about(world: &mut World) {
     }
 }
 
-async fn without_metrics_there_are_none(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn without_metrics_there_are_none() {
+    let world = &mut World::new().await;
     let flags = ["--metrics=false", "--log-format=json"];
     let janitor = started(world, "janitor", &flags).await;
     let admin = address(&janitor.lines[0], "admin_address");

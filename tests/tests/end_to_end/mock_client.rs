@@ -7,12 +7,6 @@ use tests::http_client::send;
 use tests::wait::eventually;
 use tests::world::World;
 
-tests::tests![
-    look_ups_are_answered_by_parity_and_refused_for_what_is_no_id,
-    errors_come_at_the_ratio_asked_for,
-    callbacks_arrive_at_ingest,
-];
-
 /// No callbacks, and answers without delay.
 const QUIET: [&str; 4] = [
     "--callback-interval=1h",
@@ -21,7 +15,9 @@ const QUIET: [&str; 4] = [
     "--latency-max=1ms",
 ];
 
-async fn look_ups_are_answered_by_parity_and_refused_for_what_is_no_id(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn look_ups_are_answered_by_parity_and_refused_for_what_is_no_id() {
+    let world = &mut World::new().await;
     let address = world.mock_client(&QUIET).await;
     for (id, online) in [
         (0, true),
@@ -50,7 +46,9 @@ async fn look_ups_are_answered_by_parity_and_refused_for_what_is_no_id(world: &m
     );
 }
 
-async fn errors_come_at_the_ratio_asked_for(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_come_at_the_ratio_asked_for() {
+    let world = &mut World::new().await;
     let mut flags = QUIET.to_vec();
     flags.extend(["--error-ratio=0.5", "--seed=7"]);
     let address = world.mock_client(&flags).await;
@@ -62,7 +60,9 @@ async fn errors_come_at_the_ratio_asked_for(world: &mut World) {
     assert!((25..=75).contains(&errors), "{errors} of 100");
 }
 
-async fn callbacks_arrive_at_ingest(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn callbacks_arrive_at_ingest() {
+    let world = &mut World::new().await;
     let ingest = world.ingest(&[]).await;
     let url = format!("--callback-url=http://{ingest}/callback");
     world

@@ -18,41 +18,6 @@ use tokio::time::Instant;
 
 use super::binaries::started;
 
-tests::tests![
-    an_outage_with_errors_costs_no_attempts,
-    an_outage_with_silence_costs_no_attempts,
-    an_outage_with_lies_costs_no_attempts,
-    an_outage_with_refused_connections_costs_no_attempts,
-    an_outage_that_only_asks_for_rest_costs_no_attempts,
-    a_gateway_that_finds_nothing_makes_no_object_gone,
-    a_gateway_to_which_everything_is_gone_makes_no_object_gone,
-    a_gateway_that_forbids_everything_kills_no_id,
-    a_gateway_that_wants_a_password_kills_no_id,
-    a_gateway_with_a_legal_obstacle_kills_no_id,
-    answers_without_content_cost_no_attempts,
-    a_page_in_place_of_every_object_costs_no_attempts,
-    being_led_to_a_login_page_costs_no_attempts,
-    objects_that_were_known_and_are_not_found_together_are_not_gone,
-    a_gap_of_a_moment_makes_no_object_gone,
-    the_only_object_there_is_can_be_gone,
-    the_only_object_that_was_known_can_be_gone,
-    the_only_id_there_is_can_be_refused,
-    a_good_id_is_found_behind_many_that_are_unknown,
-    a_service_that_asks_for_an_hour_is_found_well_within_seconds,
-    a_long_rest_gives_messages_back,
-    after_an_outage_look_ups_ramp_up,
-    one_bad_id_among_many_holds_up_no_other,
-    the_only_id_there_is_can_be_the_bad_one,
-    an_id_that_brings_the_client_service_down_is_given_up,
-    a_good_id_that_turned_bad_does_not_keep_the_breaker_open,
-    a_breaker_that_knows_no_good_id_closes_by_those_that_wait,
-    while_rest_is_asked_for_no_id_is_looked_up,
-    an_id_that_always_asks_for_rest_keeps_its_tries,
-    in_a_long_outage_messages_are_given_back_once_and_taken_again_after_it,
-    a_fetcher_that_holds_back_consumption_can_be_stopped,
-    a_fetcher_that_is_stopped_in_an_outage_returns_its_messages,
-];
-
 /// Without the breaker, an id would be among the dead after some hundredths of a second.
 const FAST: &str = "--retry-delays=20ms,40ms";
 
@@ -133,19 +98,27 @@ async fn recovered(world: &World, ids: &[i64]) {
     world.broker.until_ready(Queue::Fetch, 0).await;
 }
 
-async fn an_outage_with_errors_costs_no_attempts(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_with_errors_costs_no_attempts() {
+    let world = &mut World::new().await;
     outage(world, Reply::Status(500, None)).await;
 }
 
-async fn an_outage_with_silence_costs_no_attempts(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_with_silence_costs_no_attempts() {
+    let world = &mut World::new().await;
     outage(world, Reply::Silence).await;
 }
 
-async fn an_outage_with_lies_costs_no_attempts(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_with_lies_costs_no_attempts() {
+    let world = &mut World::new().await;
     outage(world, Reply::Body("all is well".to_owned())).await;
 }
 
-async fn an_outage_with_refused_connections_costs_no_attempts(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_with_refused_connections_costs_no_attempts() {
+    let world = &mut World::new().await;
     let mut client = ClientService::refuse(all_but_one_are_online);
     let fetcher = world.fetcher(&client, &[FAST, PROBE]).await;
     publish(world, &[1, 2, 3, REFUSED]).await;
@@ -154,7 +127,9 @@ async fn an_outage_with_refused_connections_costs_no_attempts(world: &mut World)
     recovered(world, &[1, 2, 3]).await;
 }
 
-async fn an_outage_that_only_asks_for_rest_costs_no_attempts(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_that_only_asks_for_rest_costs_no_attempts() {
+    let world = &mut World::new().await;
     let client = ClientService::start(all_but_one_are_online).await;
     client.fail(Reply::Status(429, None));
     let flags = [FAST, PROBE, "--fetch-concurrency=2"];
@@ -185,40 +160,58 @@ async fn gateway(world: &mut World, reply: Reply) {
     assert_eq!(world.broker.ready(Queue::Dead).await, 0);
 }
 
-async fn a_gateway_that_finds_nothing_makes_no_object_gone(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_finds_nothing_makes_no_object_gone() {
+    let world = &mut World::new().await;
     gateway(world, Reply::Page(404)).await;
 }
 
-async fn a_gateway_to_which_everything_is_gone_makes_no_object_gone(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_to_which_everything_is_gone_makes_no_object_gone() {
+    let world = &mut World::new().await;
     gateway(world, Reply::Status(410, None)).await;
 }
 
-async fn a_gateway_that_forbids_everything_kills_no_id(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_forbids_everything_kills_no_id() {
+    let world = &mut World::new().await;
     gateway(world, Reply::Page(403)).await;
 }
 
-async fn a_gateway_that_wants_a_password_kills_no_id(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_wants_a_password_kills_no_id() {
+    let world = &mut World::new().await;
     gateway(world, Reply::Status(401, None)).await;
 }
 
-async fn a_gateway_with_a_legal_obstacle_kills_no_id(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_with_a_legal_obstacle_kills_no_id() {
+    let world = &mut World::new().await;
     gateway(world, Reply::Page(451)).await;
 }
 
-async fn answers_without_content_cost_no_attempts(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_without_content_cost_no_attempts() {
+    let world = &mut World::new().await;
     gateway(world, Reply::Status(204, None)).await;
 }
 
-async fn a_page_in_place_of_every_object_costs_no_attempts(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_in_place_of_every_object_costs_no_attempts() {
+    let world = &mut World::new().await;
     gateway(world, Reply::Page(200)).await;
 }
 
-async fn being_led_to_a_login_page_costs_no_attempts(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn being_led_to_a_login_page_costs_no_attempts() {
+    let world = &mut World::new().await;
     gateway(world, Reply::Page(302)).await;
 }
 
 /// Few ids, so that it has to be known that they were answered before.
-async fn objects_that_were_known_and_are_not_found_together_are_not_gone(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_that_were_known_and_are_not_found_together_are_not_gone() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     let flags = [FAST, "--probe-interval=100ms", "--object-ttl=1h"];
     let fetcher = world.fetcher(&client, &flags).await;
@@ -246,7 +239,9 @@ async fn until_worked_off(world: &World) {
 
 /// Too short, and too few ids, for an outage: an object that is known and not found for a moment tells of
 /// it.
-async fn a_gap_of_a_moment_makes_no_object_gone(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_of_a_moment_makes_no_object_gone() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     let flags = ["--retry-delays=1h", "--probe-interval=3s"];
     world.fetcher(&client, &flags).await;
@@ -298,7 +293,9 @@ async fn ends_with_nothing_left(world: &World, mut fetcher: Started) {
 }
 
 /// No other id is answered, which would show whose fault it is.
-async fn the_only_object_there_is_can_be_gone(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_object_there_is_can_be_gone() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Status(404, None)).await;
     let (fetcher, admin) = fetcher_alone(world, &client, &[FAST, PROBE]).await;
     publish(world, &[50]).await;
@@ -307,7 +304,9 @@ async fn the_only_object_there_is_can_be_gone(world: &mut World) {
     assert_eq!(client.look_ups(50).len(), 3);
 }
 
-async fn the_only_object_that_was_known_can_be_gone(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_object_that_was_known_can_be_gone() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, n| match (id, n) {
         (50, 1) => Reply::Online,
         _ => Reply::Status(404, None),
@@ -321,7 +320,9 @@ async fn the_only_object_that_was_known_can_be_gone(world: &mut World) {
     ends_with_nothing_left(world, fetcher).await;
 }
 
-async fn the_only_id_there_is_can_be_refused(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_id_there_is_can_be_refused() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Status(403, None)).await;
     let fetcher = world.fetcher(&client, &[FAST, PROBE]).await;
     publish(world, &[50]).await;
@@ -332,7 +333,9 @@ async fn the_only_id_there_is_can_be_refused(world: &mut World) {
 }
 
 /// Nothing but what is in the queue can show that the client service works.
-async fn a_good_id_is_found_behind_many_that_are_unknown(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_id_is_found_behind_many_that_are_unknown() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, _| match id {
         500 => Reply::Online,
         _ => Reply::Status(404, None),
@@ -349,7 +352,9 @@ async fn a_good_id_is_found_behind_many_that_are_unknown(world: &mut World) {
     ends_with_nothing_left(world, fetcher).await;
 }
 
-async fn a_service_that_asks_for_an_hour_is_found_well_within_seconds(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_asks_for_an_hour_is_found_well_within_seconds() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     client.fail(Reply::Status(503, Some("3600")));
     let fetcher = world.fetcher(&client, &[FAST, PROBE]).await;
@@ -362,7 +367,9 @@ async fn a_service_that_asks_for_an_hour_is_found_well_within_seconds(world: &mu
     assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
-async fn a_long_rest_gives_messages_back(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_rest_gives_messages_back() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     client.fail(Reply::Status(429, Some("300")));
     let flags = [FAST, PROBE, "--outage-patience=500ms"];
@@ -375,7 +382,9 @@ async fn a_long_rest_gives_messages_back(world: &mut World) {
     assert!(client.total() <= 3, "{}", client.total());
 }
 
-async fn after_an_outage_look_ups_ramp_up(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_outage_look_ups_ramp_up() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     client.fail(Reply::Status(500, None));
     client.hold();
@@ -401,7 +410,9 @@ async fn after_an_outage_look_ups_ramp_up(world: &mut World) {
     world.database.until_ids(&ids).await;
 }
 
-async fn one_bad_id_among_many_holds_up_no_other(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_id_among_many_holds_up_no_other() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, _| match id {
         1 => Reply::Silence,
         _ => Reply::Online,
@@ -423,7 +434,9 @@ async fn one_bad_id_among_many_holds_up_no_other(world: &mut World) {
     assert_eq!(client.look_ups(1).len(), 3);
 }
 
-async fn the_only_id_there_is_can_be_the_bad_one(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_id_there_is_can_be_the_bad_one() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, _| match id {
         7 => Reply::Status(503, Some("0")),
         _ => Reply::Status(404, None),
@@ -436,7 +449,9 @@ async fn the_only_id_there_is_can_be_the_bad_one(world: &mut World) {
     assert!(world.running(fetcher).down().is_empty());
 }
 
-async fn an_id_that_brings_the_client_service_down_is_given_up(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_brings_the_client_service_down_is_given_up() {
+    let world = &mut World::new().await;
     let is_ill = AtomicBool::new(false);
     let client = ClientService::start(move |id, _| {
         let was_ill = is_ill.swap(id == 13, Ordering::Relaxed);
@@ -455,7 +470,9 @@ async fn an_id_that_brings_the_client_service_down_is_given_up(world: &mut World
     assert_eq!(client.look_ups(13).len(), 22);
 }
 
-async fn a_good_id_that_turned_bad_does_not_keep_the_breaker_open(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_id_that_turned_bad_does_not_keep_the_breaker_open() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, n| match (id, n) {
         (5, 1) => Reply::Online,
         (5 | 6, _) => Reply::Status(500, None),
@@ -481,7 +498,9 @@ async fn a_good_id_that_turned_bad_does_not_keep_the_breaker_open(world: &mut Wo
     );
 }
 
-async fn a_breaker_that_knows_no_good_id_closes_by_those_that_wait(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_that_knows_no_good_id_closes_by_those_that_wait() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, _| match id {
         100..110 => Reply::Online,
         _ => Reply::Status(500, None),
@@ -497,7 +516,9 @@ async fn a_breaker_that_knows_no_good_id_closes_by_those_that_wait(world: &mut W
     world.database.until_ids(&ids).await;
 }
 
-async fn while_rest_is_asked_for_no_id_is_looked_up(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn while_rest_is_asked_for_no_id_is_looked_up() {
+    let world = &mut World::new().await;
     let asked = AtomicUsize::new(0);
     let client = ClientService::start(move |_, _| match asked.fetch_add(1, Ordering::Relaxed) {
         3 => Reply::Status(429, Some("2")),
@@ -515,7 +536,9 @@ async fn while_rest_is_asked_for_no_id_is_looked_up(world: &mut World) {
     assert_eq!(world.broker.ready(Queue::Dead).await, 0);
 }
 
-async fn an_id_that_always_asks_for_rest_keeps_its_tries(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_always_asks_for_rest_keeps_its_tries() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, _| match id {
         1 => Reply::Status(429, None),
         _ => Reply::Online,
@@ -547,7 +570,9 @@ async fn until_given_back(world: &mut World, fetcher: usize, messages: u32) {
     .await;
 }
 
-async fn in_a_long_outage_messages_are_given_back_once_and_taken_again_after_it(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_long_outage_messages_are_given_back_once_and_taken_again_after_it() {
+    let world = &mut World::new().await;
     let client = ClientService::start(all_but_one_are_online).await;
     client.fail(Reply::Status(500, None));
     let flags = [FAST, PROBE, "--outage-patience=500ms"];
@@ -583,7 +608,9 @@ async fn stop_at_once(world: &mut World, fetcher: usize) {
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
-async fn a_fetcher_that_holds_back_consumption_can_be_stopped(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetcher_that_holds_back_consumption_can_be_stopped() {
+    let world = &mut World::new().await;
     let client = ClientService::refuse(all_but_one_are_online);
     let flags = [PROBE, "--outage-patience=100ms"];
     let fetcher = world.fetcher(&client, &flags).await;
@@ -593,7 +620,9 @@ async fn a_fetcher_that_holds_back_consumption_can_be_stopped(world: &mut World)
     world.broker.until_ready(Queue::Fetch, 1).await;
 }
 
-async fn a_fetcher_that_is_stopped_in_an_outage_returns_its_messages(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetcher_that_is_stopped_in_an_outage_returns_its_messages() {
+    let world = &mut World::new().await;
     let client = ClientService::start(all_but_one_are_online).await;
     client.fail(Reply::Status(500, None));
     let fetcher = world.fetcher(&client, &[FAST, PROBE]).await;

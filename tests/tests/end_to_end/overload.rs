@@ -13,19 +13,6 @@ use tests::world::World;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-tests::tests![
-    a_body_above_the_limit_is_refused_whether_its_length_is_told_or_not,
-    more_ids_than_allowed_are_refused_and_none_is_published,
-    a_body_that_does_not_arrive_is_answered_408,
-    a_header_that_does_not_arrive_ends_the_connection,
-    nesting_without_end_is_refused_at_once,
-    requests_above_the_limit_are_shed_at_once,
-    connections_above_the_limit_are_shed_at_once,
-    large_bodies_that_stall_shed_other_large_ones_and_no_small_ones,
-    slow_senders_keep_nobody_waiting,
-    ten_thousand_stalled_connections_take_little_memory_and_keep_nobody_out,
-];
-
 /// How soon an answer counts as given at once. Far more than it takes on a busy machine, and less than
 /// anything that it could have waited for.
 const AT_ONCE: Duration = Duration::from_secs(30);
@@ -39,7 +26,9 @@ const PATIENCE: [&str; 3] = [
 
 const CALLBACK: &str = r#"{"object_ids":[1]}"#;
 
-async fn a_body_above_the_limit_is_refused_whether_its_length_is_told_or_not(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_above_the_limit_is_refused_whether_its_length_is_told_or_not() {
+    let world = &mut World::new().await;
     let address = world.ingest(&["--body-limit=1KiB"]).await;
     let told = exchange(
         address,
@@ -62,7 +51,9 @@ async fn a_body_above_the_limit_is_refused_whether_its_length_is_told_or_not(wor
     assert_eq!(post(address, fits).await.status, StatusCode::ACCEPTED);
 }
 
-async fn more_ids_than_allowed_are_refused_and_none_is_published(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn more_ids_than_allowed_are_refused_and_none_is_published() {
+    let world = &mut World::new().await;
     let address = world.ingest(&["--ids-limit=3"]).await;
     let answer = post(address, r#"{"object_ids":[1,2,3,4]}"#).await;
     assert_eq!(
@@ -72,7 +63,9 @@ async fn more_ids_than_allowed_are_refused_and_none_is_published(world: &mut Wor
     assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
 }
 
-async fn a_body_that_does_not_arrive_is_answered_408(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_arrive_is_answered_408() {
+    let world = &mut World::new().await;
     let address = world.ingest(&["--body-timeout=200ms"]).await;
     let answer = exchange(
         address,
@@ -85,7 +78,9 @@ async fn a_body_that_does_not_arrive_is_answered_408(world: &mut World) {
     );
 }
 
-async fn a_header_that_does_not_arrive_ends_the_connection(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_does_not_arrive_ends_the_connection() {
+    let world = &mut World::new().await;
     let flags = ["--header-timeout=200ms", "--idle-timeout=200ms"];
     let address = world.ingest(&flags).await;
     for part in [
@@ -102,8 +97,10 @@ async fn a_header_that_does_not_arrive_ends_the_connection(world: &mut World) {
     }
 }
 
-async fn nesting_without_end_is_refused_at_once(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn nesting_without_end_is_refused_at_once() {
     const DEPTH: usize = 1_000_000;
+    let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     for (start, code) in [
         ("", "invalid_json"),
@@ -156,7 +153,9 @@ async fn relay(to: String, silence: Shutdown) -> SocketAddr {
     address
 }
 
-async fn requests_above_the_limit_are_shed_at_once(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_above_the_limit_are_shed_at_once() {
+    let world = &mut World::new().await;
     let address = ingest_at_work(world, "--requests-limit=1").await;
     let started = Instant::now();
     // One of them is let in, and so will not be answered.
@@ -176,7 +175,9 @@ fn assert_shed(answer: &Answer) {
     assert_eq!(answer.headers["retry-after"], "1");
 }
 
-async fn connections_above_the_limit_are_shed_at_once(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_above_the_limit_are_shed_at_once() {
+    let world = &mut World::new().await;
     let address = ingest_at_work(world, "--connections-limit=1").await;
     let started = Instant::now();
     let request = format!(
@@ -210,8 +211,10 @@ async fn stalled(address: SocketAddr, length: usize) -> TcpStream {
     stream
 }
 
-async fn large_bodies_that_stall_shed_other_large_ones_and_no_small_ones(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_that_stall_shed_other_large_ones_and_no_small_ones() {
     const LARGE: usize = 900 << 10;
+    let world = &mut World::new().await;
     let address = world
         .ingest(&["--body-memory=1MiB", "--body-timeout=60s"])
         .await;
@@ -284,7 +287,9 @@ async fn assert_answered_at_once(address: SocketAddr) {
     assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
 }
 
-async fn slow_senders_keep_nobody_waiting(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_senders_keep_nobody_waiting() {
+    let world = &mut World::new().await;
     let (_process, address) = ingest_process(world, &PATIENCE).await;
     // More half bodies than callbacks that may be at work.
     let _stalled = stall(address, 5_000).await;
@@ -296,10 +301,10 @@ async fn slow_senders_keep_nobody_waiting(world: &mut World) {
     }
 }
 
-async fn ten_thousand_stalled_connections_take_little_memory_and_keep_nobody_out(
-    world: &mut World,
-) {
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_stalled_connections_take_little_memory_and_keep_nobody_out() {
     const KIB_EACH: usize = 30;
+    let world = &mut World::new().await;
     let connections = tests::binaries::descriptors()
         .saturating_sub(2_000)
         .min(10_000);

@@ -14,8 +14,6 @@ use tests::wait::{BOUND, eventually};
 use tests::world::{World, configure};
 use tokio::time::timeout;
 
-tests::tests![a_message_whose_handler_panics_is_parked_and_the_next_ones_are_worked_on];
-
 /// Panics at one id, before there is anything to await. Counts the others.
 struct Superstitious(Arc<AtomicUsize>);
 
@@ -29,9 +27,9 @@ impl Handler for Superstitious {
     }
 }
 
-async fn a_message_whose_handler_panics_is_parked_and_the_next_ones_are_worked_on(
-    world: &mut World,
-) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_handler_panics_is_parked_and_the_next_ones_are_worked_on() {
+    let world = &mut World::new().await;
     let config = configure::<ingest::Config>(world.broker_flags(), &[]);
     let ProcessContext { health, shutdown } = ProcessContext::new(BOUND);
     let broker = Broker::new("test", &config.broker, world.broker.topology.clone());

@@ -6,12 +6,9 @@ use tests::http_client::post_ids;
 use tests::wait::eventually;
 use tests::world::World;
 
-tests::tests![
-    callbacks_become_rows_that_vanish,
-    several_fetchers_share_the_work
-];
-
-async fn callbacks_become_rows_that_vanish(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn callbacks_become_rows_that_vanish() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, _| {
         if id % 2 == 0 {
             Reply::Online
@@ -42,7 +39,9 @@ async fn callbacks_become_rows_that_vanish(world: &mut World) {
     }
 }
 
-async fn several_fetchers_share_the_work(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn several_fetchers_share_the_work() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     client.hold();
     for _ in 0..3 {

@@ -19,15 +19,6 @@ use tests::world::World;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-tests::tests![
-    a_cpu_profile_names_the_functions_at_work,
-    a_heap_profile_names_the_functions_that_allocated,
-    a_process_can_be_asked_for_its_profiles_on_the_command_line,
-    there_is_one_cpu_profile_at_a_time_and_it_ends_with_its_client,
-    a_cpu_profile_ends_with_the_process,
-    a_profile_that_cannot_be_is_refused_at_once,
-];
-
 const HEAP: &str = "/debug/pprof/heap";
 const CPU: &str = "/debug/pprof/profile?seconds=1";
 const LONG: &str = "/debug/pprof/profile?seconds=60";
@@ -142,7 +133,9 @@ async fn under<T>(load: impl Future<Output = Infallible>, work: impl Future<Outp
     }
 }
 
-async fn a_cpu_profile_names_the_functions_at_work(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cpu_profile_names_the_functions_at_work() {
+    let world = &mut World::new().await;
     let client = Running::mock_client().await;
     let profile = at_work(&client, "mock_client::");
     assert_cpu(&under(look_ups(client.address), profile).await);
@@ -173,7 +166,8 @@ fn assert_cpu(profile: &Profile) {
     assert!(names_a_function(profile, "tokio::"), "{profile:?}");
 }
 
-async fn a_heap_profile_names_the_functions_that_allocated(_: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heap_profile_names_the_functions_that_allocated() {
     let client = Running::mock_client().await;
     // Half a header each, some 15 MiB in all, of which a sample is noted every half a MiB.
     let mut waiting = Vec::new();
@@ -194,7 +188,8 @@ async fn a_heap_profile_names_the_functions_that_allocated(_: &mut World) {
     assert!(string(&profile, profile.drop_frames).starts_with("_rjem_"));
 }
 
-async fn a_process_can_be_asked_for_its_profiles_on_the_command_line(_: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_can_be_asked_for_its_profiles_on_the_command_line() {
     let client = Running::mock_client().await;
     let asked = async |path: &str| {
         let flags = [
@@ -218,7 +213,8 @@ async fn refused_and_taken(admin: SocketAddr) -> (Answer, BoxFuture<'static, Ans
     one_of_both
 }
 
-async fn there_is_one_cpu_profile_at_a_time_and_it_ends_with_its_client(_: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_one_cpu_profile_at_a_time_and_it_ends_with_its_client() {
     let client = Running::mock_client().await;
     let ((status, message), taken) = refused_and_taken(client.admin).await;
     let message = String::from_utf8_lossy(&message).into_owned();
@@ -235,7 +231,8 @@ async fn there_is_one_cpu_profile_at_a_time_and_it_ends_with_its_client(_: &mut 
     .await;
 }
 
-async fn a_cpu_profile_ends_with_the_process(_: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cpu_profile_ends_with_the_process() {
     let mut client = Running::mock_client().await;
     let (_, taken) = refused_and_taken(client.admin).await;
     client.process.signal("TERM").await;
@@ -243,7 +240,8 @@ async fn a_cpu_profile_ends_with_the_process(_: &mut World) {
     drop(taken);
 }
 
-async fn a_profile_that_cannot_be_is_refused_at_once(_: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_that_cannot_be_is_refused_at_once() {
     let client = Running::mock_client().await;
     for seconds in ["0", "61", "-1", "1.5", "x", "", "99999999999999999999"] {
         let path = format!("/debug/pprof/profile?seconds={seconds}");

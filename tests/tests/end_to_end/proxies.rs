@@ -1,40 +1,16 @@
 //! `ingest` behind nginx and `HAProxy`: what it answers arrives, and is not made a 502.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Stdio;
 
 use tempfile::TempDir;
-use tests::run::Test;
-use tests::servers::variable;
+use tests::programs;
 use tests::wait::{BOUND, eventually};
 use tests::world::World;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
-
-tests::tests![
-    refusals_of_heads_arrive_through_nginx,
-    refusals_of_heads_arrive_through_haproxy,
-    kept_connections_serve_many_callbacks_through_nginx,
-    kept_connections_serve_many_callbacks_through_haproxy,
-];
-
-/// The tests of this module, each listed as ignored where its proxy is not installed, which CI does
-/// not put up with.
-pub(crate) fn possible_tests() -> Vec<Test> {
-    let is_ci = variable("CI").as_deref() == Some("true");
-    let is_missing = |test: &str| {
-        let proxies = [Proxy::Nginx, Proxy::HaProxy].into_iter();
-        let mut needed = proxies.filter(|proxy| test.ends_with(proxy.name()));
-        needed.any(|proxy| proxy.program().is_none())
-    };
-    let tests = tests().into_iter();
-    tests
-        .map(|test| test.ignored_where(|name| !is_ci && is_missing(name)))
-        .collect()
-}
 
 /// A proxy that hands requests to `ingest` over connections that it keeps.
 #[derive(Clone, Copy)]
@@ -55,14 +31,6 @@ impl Proxy {
             Self::Nginx => "nginx",
             Self::HaProxy => "haproxy",
         }
-    }
-
-    /// Debian keeps them where only root looks for programs.
-    fn program(self) -> Option<PathBuf> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-        let mut programs = folders.map(|folder| folder.join(self.name()));
-        programs.find(|program| program.is_file())
     }
 
     /// It takes heads that are larger than those that `ingest` takes.
@@ -86,7 +54,7 @@ impl Proxy {
     }
 
     async fn start(self, ingest: SocketAddr) -> Running {
-        let program = self.program();
+        let program = programs::find(self.name());
         let program = program.unwrap_or_else(|| panic!("{} is not installed", self.name()));
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("proxy.conf"), self.configuration(ingest)).unwrap();
@@ -135,7 +103,11 @@ fn callback(more: &str) -> String {
     )
 }
 
-async fn refusals_of_heads_arrive(world: &mut World, proxy: Proxy) {
+async fn refusals_of_heads_arrive(proxy: Proxy) {
+    if programs::is_missing(proxy.name()) {
+        return;
+    }
+    let world = &mut World::new().await;
     let ingest = world.ingest(&[]).await;
     let proxy = proxy.start(ingest).await;
     let many = "x: y\r\n".repeat(101);
@@ -152,7 +124,11 @@ async fn refusals_of_heads_arrive(world: &mut World, proxy: Proxy) {
     }
 }
 
-async fn kept_connections_serve_many_callbacks(world: &mut World, proxy: Proxy) {
+async fn kept_connections_serve_many_callbacks(proxy: Proxy) {
+    if programs::is_missing(proxy.name()) {
+        return;
+    }
+    let world = &mut World::new().await;
     let ingest = world.ingest(&[]).await;
     let proxy = proxy.start(ingest).await;
     for _ in 0..50 {
@@ -164,18 +140,22 @@ async fn kept_connections_serve_many_callbacks(world: &mut World, proxy: Proxy) 
     }
 }
 
-async fn refusals_of_heads_arrive_through_nginx(world: &mut World) {
-    refusals_of_heads_arrive(world, Proxy::Nginx).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_of_heads_arrive_through_nginx() {
+    refusals_of_heads_arrive(Proxy::Nginx).await;
 }
 
-async fn refusals_of_heads_arrive_through_haproxy(world: &mut World) {
-    refusals_of_heads_arrive(world, Proxy::HaProxy).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_of_heads_arrive_through_haproxy() {
+    refusals_of_heads_arrive(Proxy::HaProxy).await;
 }
 
-async fn kept_connections_serve_many_callbacks_through_nginx(world: &mut World) {
-    kept_connections_serve_many_callbacks(world, Proxy::Nginx).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_connections_serve_many_callbacks_through_nginx() {
+    kept_connections_serve_many_callbacks(Proxy::Nginx).await;
 }
 
-async fn kept_connections_serve_many_callbacks_through_haproxy(world: &mut World) {
-    kept_connections_serve_many_callbacks(world, Proxy::HaProxy).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_connections_serve_many_callbacks_through_haproxy() {
+    kept_connections_serve_many_callbacks(Proxy::HaProxy).await;
 }

@@ -9,15 +9,6 @@ use tokio::net::TcpListener;
 
 use crate::binaries::{flags, replaced};
 
-tests::tests![
-    the_reason_of_a_failed_connection_to_the_database_is_said_in_full,
-    the_reason_of_a_failed_connection_to_the_broker_is_said_in_full,
-    what_is_no_database_is_told_by_its_first_bytes,
-    what_is_no_broker_is_told_by_its_first_bytes,
-    the_broker_can_have_an_address_of_ipv6,
-    plain_text_to_another_machine_is_warned_of_once,
-];
-
 /// A binary whose `setting` is this one says `reason`.
 async fn assert_said(world: &World, binary: &str, setting: &str, value: &str, reason: &str) {
     let flag = format!("--{setting}={value}");
@@ -36,7 +27,9 @@ async fn assert_said(world: &World, binary: &str, setting: &str, value: &str, re
     assert!(!log.contains("hidden-word"), "{log}");
 }
 
-async fn the_reason_of_a_failed_connection_to_the_database_is_said_in_full(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reason_of_a_failed_connection_to_the_database_is_said_in_full() {
+    let world = &mut World::new().await;
     let url = world.database.url.clone();
     let (server, _) = url.rsplit_once('/').unwrap();
     let (_, place) = server.rsplit_once('@').unwrap();
@@ -66,7 +59,9 @@ async fn the_reason_of_a_failed_connection_to_the_database_is_said_in_full(world
     }
 }
 
-async fn the_reason_of_a_failed_connection_to_the_broker_is_said_in_full(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reason_of_a_failed_connection_to_the_broker_is_said_in_full() {
+    let world = &mut World::new().await;
     let flags = world.broker_flags();
     let (_, url) = flags[0].split_once('=').unwrap();
     let (_, place) = url.rsplit_once('@').unwrap();
@@ -114,7 +109,9 @@ async fn stranger(answer: &'static [u8], waits_for_a_line: bool) -> u16 {
 const HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
 const TLS: &[u8] = b"\x15\x03\x01\x00\x02\x02\x46";
 
-async fn what_is_no_database_is_told_by_its_first_bytes(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_database_is_told_by_its_first_bytes() {
+    let world = &mut World::new().await;
     for (port, begin) in [
         (stranger(HTTP, true).await, r#"it began with "HTTP/1.1 400"#),
         (
@@ -130,7 +127,9 @@ async fn what_is_no_database_is_told_by_its_first_bytes(world: &mut World) {
     }
 }
 
-async fn what_is_no_broker_is_told_by_its_first_bytes(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_broker_is_told_by_its_first_bytes() {
+    let world = &mut World::new().await;
     for (port, begin) in [
         (stranger(HTTP, true).await, "it began with \"HTTP/1.1 400"),
         (stranger(HTTP, false).await, "it began with \"HTTP/1.1 400"),
@@ -146,7 +145,9 @@ async fn what_is_no_broker_is_told_by_its_first_bytes(world: &mut World) {
     }
 }
 
-async fn the_broker_can_have_an_address_of_ipv6(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_can_have_an_address_of_ipv6() {
+    let world = &mut World::new().await;
     let listener = TcpListener::bind("[::1]:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let flag = format!("--amqp-url=amqp://user:word@[::1]:{port}/%2f");
@@ -158,7 +159,9 @@ async fn the_broker_can_have_an_address_of_ipv6(world: &mut World) {
     assert_eq!(&hello, b"AMQP\x00\x00\x09\x01");
 }
 
-async fn plain_text_to_another_machine_is_warned_of_once(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_text_to_another_machine_is_warned_of_once() {
+    let world = &mut World::new().await;
     for (amqp, database, warnings) in [
         (
             "amqp://user@127.0.0.1:1",

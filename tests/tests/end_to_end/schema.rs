@@ -7,18 +7,6 @@ use tests::world::World;
 
 use crate::binaries::{flags, replaced};
 
-tests::tests![
-    a_newer_schema_is_worked_with,
-    the_history_of_another_program_is_left_alone,
-    what_was_laid_before_there_was_a_history_is_recognized,
-    a_role_that_may_only_change_rows_is_enough_once_the_schema_is_laid,
-    a_schema_that_is_missing_is_said_by_a_process_that_may_not_lay_it,
-    a_table_of_another_program_is_named_as_the_reason,
-    a_database_that_comes_back_empty_is_said_once_and_healed,
-    migrate_lays_the_schema_and_ends,
-    migrate_says_what_it_waits_for_and_what_it_may_not_do,
-];
-
 const MIGRATED: &str = "select max(version)::bigint from objects_schema";
 
 /// Lays the schema by another process, which ends.
@@ -38,7 +26,9 @@ async fn assert_stores(world: &mut World, url: &str) {
     world.database.until_ids(&[1]).await;
 }
 
-async fn a_newer_schema_is_worked_with(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_schema_is_worked_with() {
+    let world = &mut World::new().await;
     lay(world).await;
     let client = &world.database.client;
     let newer = "insert into objects_schema (version) values (99)";
@@ -48,7 +38,9 @@ async fn a_newer_schema_is_worked_with(world: &mut World) {
     assert_eq!(world.database.number(MIGRATED).await, 99);
 }
 
-async fn the_history_of_another_program_is_left_alone(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_of_another_program_is_left_alone() {
+    let world = &mut World::new().await;
     let client = &world.database.client;
     let history = "
         create table refinery_schema_history (
@@ -63,7 +55,9 @@ async fn the_history_of_another_program_is_left_alone(world: &mut World) {
     assert_eq!(world.database.number(others).await, 2);
 }
 
-async fn what_was_laid_before_there_was_a_history_is_recognized(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_laid_before_there_was_a_history_is_recognized() {
+    let world = &mut World::new().await;
     let first = include_str!("../../../shared/database/migrations/V1__objects.sql");
     world.database.client.batch_execute(first).await.unwrap();
     let row = "insert into objects values (7, now(), now() + interval '1 h')";
@@ -72,14 +66,18 @@ async fn what_was_laid_before_there_was_a_history_is_recognized(world: &mut Worl
     assert_eq!(world.database.ids().await, [7]);
 }
 
-async fn a_role_that_may_only_change_rows_is_enough_once_the_schema_is_laid(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_only_change_rows_is_enough_once_the_schema_is_laid() {
+    let world = &mut World::new().await;
     lay(world).await;
     let url = world.database.create_role().await;
     world.database.grant_rows().await;
     assert_stores(world, &url).await;
 }
 
-async fn a_schema_that_is_missing_is_said_by_a_process_that_may_not_lay_it(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_is_missing_is_said_by_a_process_that_may_not_lay_it() {
+    let world = &mut World::new().await;
     let url = world.database.create_role().await;
     let janitor = world.start_janitor(&[&format!("--database-url={url}")]);
     world
@@ -95,7 +93,9 @@ async fn a_schema_that_is_missing_is_said_by_a_process_that_may_not_lay_it(world
     world.running(janitor).ready().await;
 }
 
-async fn a_table_of_another_program_is_named_as_the_reason(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_another_program_is_named_as_the_reason() {
+    let world = &mut World::new().await;
     let client = &world.database.client;
     client
         .batch_execute("create table objects (name text)")
@@ -111,7 +111,9 @@ async fn a_table_of_another_program_is_named_as_the_reason(world: &mut World) {
     world.running(janitor).ready().await;
 }
 
-async fn a_database_that_comes_back_empty_is_said_once_and_healed(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_comes_back_empty_is_said_once_and_healed() {
+    let world = &mut World::new().await;
     let mut process = Started::new("janitor", &flags(world, "janitor"));
     process.until_logged(r#"up dependency="database""#).await;
     world.database.recreate().await;
@@ -143,7 +145,9 @@ async fn a_database_that_comes_back_empty_is_said_once_and_healed(world: &mut Wo
     assert_eq!(changes.count(), 3, "{:#?}", process.lines);
 }
 
-async fn migrate_lays_the_schema_and_ends(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn migrate_lays_the_schema_and_ends() {
+    let world = &mut World::new().await;
     let flag = format!("--database-url={}", world.database.url);
     for _ in 0..2 {
         let ended = output("migrate", std::slice::from_ref(&flag), &[]).await;
@@ -152,7 +156,9 @@ async fn migrate_lays_the_schema_and_ends(world: &mut World) {
     assert!(world.database.number(MIGRATED).await >= 1);
 }
 
-async fn migrate_says_what_it_waits_for_and_what_it_may_not_do(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn migrate_says_what_it_waits_for_and_what_it_may_not_do() {
+    let world = &mut World::new().await;
     let name = world.database.url.rsplit_once('/').unwrap().1;
     let admin = &world.database.client;
     let read_only = format!("alter database {name} set default_transaction_read_only = on");

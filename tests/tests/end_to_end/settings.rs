@@ -10,16 +10,6 @@ use tests::world::{World, configure};
 
 use crate::binaries::{binaries, flags};
 
-tests::tests![
-    each_number_and_duration_has_bounds,
-    an_extreme_value_is_refused_by_name_or_taken,
-    ingest_works_at_each_bound_of_its_settings,
-    fetcher_works_at_each_bound_of_its_settings,
-    janitor_works_at_each_bound_of_its_settings,
-    mock_client_works_at_each_bound_of_its_settings,
-    a_callback_of_too_many_messages_is_refused,
-];
-
 /// Ratios have theirs in their type, and of a seed any number is good.
 const UNBOUNDED: [&str; 7] = [
     "listen_address",
@@ -31,7 +21,8 @@ const UNBOUNDED: [&str; 7] = [
     "seed",
 ];
 
-async fn each_number_and_duration_has_bounds(_: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn each_number_and_duration_has_bounds() {
     for (binary, specs) in binaries() {
         for spec in specs {
             let is_number = spec.default.starts_with(|c: char| c.is_ascii_digit());
@@ -66,7 +57,8 @@ fn refusal(binary: &str, spec: &Spec, value: &str) -> Option<String> {
     refused.map(|error| error.to_string())
 }
 
-async fn an_extreme_value_is_refused_by_name_or_taken(_: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extreme_value_is_refused_by_name_or_taken() {
     for (binary, specs) in binaries() {
         for value in EXTREMES.into_iter().chain(["", " \t"]) {
             let mut refused = Vec::new();
@@ -137,7 +129,9 @@ async fn assert_works_at_bounds(world: &mut World, binary: &str, specs: Vec<Spec
     }
 }
 
-async fn ingest_works_at_each_bound_of_its_settings(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn ingest_works_at_each_bound_of_its_settings() {
+    let world = &mut World::new().await;
     let specs = <ingest::Config as settings::Settings>::specs();
     assert_works_at_bounds(
         world,
@@ -148,22 +142,29 @@ async fn ingest_works_at_each_bound_of_its_settings(world: &mut World) {
     .await;
 }
 
-async fn fetcher_works_at_each_bound_of_its_settings(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn fetcher_works_at_each_bound_of_its_settings() {
+    let world = &mut World::new().await;
     let specs = <fetcher::Config as settings::Settings>::specs();
     assert_works_at_bounds(world, fetcher::Config::NAME, specs, "broker (consuming)").await;
 }
 
-async fn janitor_works_at_each_bound_of_its_settings(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn janitor_works_at_each_bound_of_its_settings() {
+    let world = &mut World::new().await;
     let specs = <janitor::Config as settings::Settings>::specs();
     assert_works_at_bounds(world, janitor::Config::NAME, specs, "broker (consuming)").await;
 }
 
-async fn mock_client_works_at_each_bound_of_its_settings(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn mock_client_works_at_each_bound_of_its_settings() {
+    let world = &mut World::new().await;
     let specs = <mock_client::Config as settings::Settings>::specs();
     assert_works_at_bounds(world, mock_client::Config::NAME, specs, "starting").await;
 }
 
-async fn a_callback_of_too_many_messages_is_refused(_: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_of_too_many_messages_is_refused() {
     let refused = output("ingest", &["--chunk-size=1".to_owned()], &[]).await;
     let shown = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2));

@@ -16,21 +16,6 @@ use tests::http_client::{post, post_ids, send, until_ready};
 use tests::wait::eventually;
 use tests::world::World;
 
-tests::tests![
-    callbacks_are_accepted_without_a_broker_and_published_in_order_by_the_next_run,
-    a_killed_ingest_leaves_a_spool_that_the_next_one_drains,
-    a_write_that_was_cut_off_is_logged_and_costs_nothing_that_was_answered,
-    a_full_spool_asks_the_client_to_come_back,
-    ingest_is_ready_with_the_spool_alone_and_names_the_broker,
-    what_a_replica_left_that_is_gone_is_published_by_one_that_runs,
-    a_folder_behind_a_gap_is_found,
-    a_segment_that_could_not_be_read_is_read_again,
-    a_callback_that_rotted_is_set_aside_and_the_others_are_published,
-    without_a_disk_for_the_spool_callbacks_are_accepted_by_the_broker,
-    callbacks_are_accepted_at_once_beside_a_large_spool,
-    a_disk_that_hangs_holds_up_neither_callbacks_nor_the_end,
-];
-
 /// Nothing listens there.
 const NO_BROKER: &str = "--amqp-url=amqp://nobody:x@127.0.0.1:1/%2f";
 
@@ -39,9 +24,9 @@ async fn next_chunk(world: &World) -> Vec<i64> {
     chunk.object_ids.into_iter().map(|id| id.0).collect()
 }
 
-async fn callbacks_are_accepted_without_a_broker_and_published_in_order_by_the_next_run(
-    world: &mut World,
-) {
+#[tokio::test(flavor = "multi_thread")]
+async fn callbacks_are_accepted_without_a_broker_and_published_in_order_by_the_next_run() {
+    let world = &mut World::new().await;
     let (address, ingest) = world.start_ingest(&[NO_BROKER]).await;
     for n in 0..20 {
         post_ids(address, &[n, n + 100]).await;
@@ -55,7 +40,9 @@ async fn callbacks_are_accepted_without_a_broker_and_published_in_order_by_the_n
     assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
 }
 
-async fn a_killed_ingest_leaves_a_spool_that_the_next_one_drains(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_ingest_leaves_a_spool_that_the_next_one_drains() {
+    let world = &mut World::new().await;
     let (mut process, address) = started(world, &[NO_BROKER]).await;
     let ids: Vec<i64> = (0..1_000).collect();
     post_ids(address, &ids).await;
@@ -66,7 +53,9 @@ async fn a_killed_ingest_leaves_a_spool_that_the_next_one_drains(world: &mut Wor
     assert_eq!(next_chunk(world).await, ids);
 }
 
-async fn a_write_that_was_cut_off_is_logged_and_costs_nothing_that_was_answered(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_was_cut_off_is_logged_and_costs_nothing_that_was_answered() {
+    let world = &mut World::new().await;
     let (address, ingest) = world.start_ingest(&[NO_BROKER]).await;
     post_ids(address, &[1]).await;
     world.running(ingest).kill().await;
@@ -86,7 +75,9 @@ async fn a_write_that_was_cut_off_is_logged_and_costs_nothing_that_was_answered(
     assert_eq!(process.end().await, Some(0));
 }
 
-async fn a_full_spool_asks_the_client_to_come_back(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_spool_asks_the_client_to_come_back() {
+    let world = &mut World::new().await;
     let (address, ingest) = world.start_ingest(&[NO_BROKER, "--spool-limit=200"]).await;
     post_ids(address, &[1]).await;
     let many: Vec<i64> = (0..100).collect();
@@ -108,7 +99,9 @@ async fn a_full_spool_asks_the_client_to_come_back(world: &mut World) {
     assert_eq!(next_chunk(world).await, [2]);
 }
 
-async fn ingest_is_ready_with_the_spool_alone_and_names_the_broker(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn ingest_is_ready_with_the_spool_alone_and_names_the_broker() {
+    let world = &mut World::new().await;
     let (address, ingest) = world.start_ingest(&[NO_BROKER]).await;
     post_ids(address, &[1]).await;
     assert!(world.running(ingest).is_ready());
@@ -117,7 +110,9 @@ async fn ingest_is_ready_with_the_spool_alone_and_names_the_broker(world: &mut W
     assert_eq!((answer.status, answer.body), (StatusCode::OK, degraded));
 }
 
-async fn what_a_replica_left_that_is_gone_is_published_by_one_that_runs(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_replica_left_that_is_gone_is_published_by_one_that_runs() {
+    let world = &mut World::new().await;
     let (address, gone) = world.start_ingest(&[NO_BROKER]).await;
     post_ids(address, &[1]).await;
     world.ingest(&[]).await;
@@ -125,7 +120,9 @@ async fn what_a_replica_left_that_is_gone_is_published_by_one_that_runs(world: &
     assert_eq!(next_chunk(world).await, [1]);
 }
 
-async fn a_folder_behind_a_gap_is_found(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_behind_a_gap_is_found() {
+    let world = &mut World::new().await;
     spooled(world, &[1]).await;
     let folder = |number: &str| world.spool().join(number);
     std::fs::rename(folder("0"), folder("3")).unwrap();
@@ -134,7 +131,9 @@ async fn a_folder_behind_a_gap_is_found(world: &mut World) {
     assert_eq!(next_chunk(world).await, [1]);
 }
 
-async fn a_segment_that_could_not_be_read_is_read_again(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_could_not_be_read_is_read_again() {
+    let world = &mut World::new().await;
     spooled(world, &[1]).await;
     let (segment, elsewhere) = (segment(world.spool()), world.spool().join("moved"));
     std::fs::rename(&segment, &elsewhere).unwrap();
@@ -147,7 +146,9 @@ async fn a_segment_that_could_not_be_read_is_read_again(world: &mut World) {
     assert_eq!(next_chunk(world).await, [1]);
 }
 
-async fn a_callback_that_rotted_is_set_aside_and_the_others_are_published(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_that_rotted_is_set_aside_and_the_others_are_published() {
+    let world = &mut World::new().await;
     let (address, ingest) = world.start_ingest(&[NO_BROKER]).await;
     // The first ones may be in a segment of their own.
     for id in 1..=4 {
@@ -171,7 +172,9 @@ async fn a_callback_that_rotted_is_set_aside_and_the_others_are_published(world:
     assert_eq!(kept, content);
 }
 
-async fn without_a_disk_for_the_spool_callbacks_are_accepted_by_the_broker(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_disk_for_the_spool_callbacks_are_accepted_by_the_broker() {
+    let world = &mut World::new().await;
     let in_the_way = world.spool().join("file");
     std::fs::write(&in_the_way, "").unwrap();
     let directory = format!("--spool-directory={}/spool", in_the_way.display());
@@ -200,8 +203,10 @@ async fn without_a_disk_for_the_spool_callbacks_are_accepted_by_the_broker(world
 }
 
 /// A spool of 8 GiB: one segment of a MiB with many names, full of small callbacks.
-async fn callbacks_are_accepted_at_once_beside_a_large_spool(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn callbacks_are_accepted_at_once_beside_a_large_spool() {
     const SEGMENTS: usize = 8_000;
+    let world = &mut World::new().await;
     spooled(world, &[1]).await;
     let first = segment(world.spool());
     let written = std::fs::read(&first).unwrap();
@@ -220,7 +225,9 @@ async fn callbacks_are_accepted_at_once_beside_a_large_spool(world: &mut World) 
 }
 
 /// A pipe in the place of a file: to open it takes as long as nobody reads from it.
-async fn a_disk_that_hangs_holds_up_neither_callbacks_nor_the_end(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_holds_up_neither_callbacks_nor_the_end() {
+    let world = &mut World::new().await;
     let folder = world.spool().join("0");
     std::fs::create_dir(&folder).unwrap();
     let lock = folder.join("lock");

@@ -8,20 +8,17 @@ use tests::http_client::post_ids;
 use tests::wait::eventually;
 use tests::world::World;
 
-tests::tests![
-    the_topology_can_be_declared_twice,
-    processes_that_start_at_once_share_one_topology_and_one_schema,
-    a_changed_ttl_leaves_older_rows_their_own,
-    a_queue_that_exists_with_other_arguments_is_named_as_the_reason,
-];
-
-async fn the_topology_can_be_declared_twice(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_topology_can_be_declared_twice() {
+    let world = &mut World::new().await;
     world.broker.declare().await;
     world.broker.declare().await;
     assert_eq!(world.broker.ready(Queue::Fetch).await, 0);
 }
 
-async fn processes_that_start_at_once_share_one_topology_and_one_schema(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_start_at_once_share_one_topology_and_one_schema() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     let mut started = Vec::new();
     for _ in 0..2 {
@@ -36,7 +33,9 @@ async fn processes_that_start_at_once_share_one_topology_and_one_schema(world: &
     assert_eq!(world.database.number(laid_twice).await, 0);
 }
 
-async fn a_changed_ttl_leaves_older_rows_their_own(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_ttl_leaves_older_rows_their_own() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
     let ingest = world.ingest(&[]).await;
     world.janitor(&["--sweep-interval=1h"]).await;
@@ -58,7 +57,9 @@ async fn a_changed_ttl_leaves_older_rows_their_own(world: &mut World) {
     assert!(world.broker.ready(hour).await > 0);
 }
 
-async fn a_queue_that_exists_with_other_arguments_is_named_as_the_reason(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_exists_with_other_arguments_is_named_as_the_reason() {
+    let world = &mut World::new().await;
     world
         .broker
         .declare_classic(&world.broker.topology.name(Queue::Fetch))

@@ -11,20 +11,6 @@ use tests::traced::Pipeline;
 use tests::wait::eventually;
 use tests::world::{World, proxied};
 
-tests::tests![
-    a_callback_is_one_trace_from_its_request_to_the_deletion,
-    a_trace_that_a_request_comes_with_is_continued_to_the_client_service,
-    a_batch_is_in_the_trace_of_each_callback_and_links_them,
-    a_look_up_that_two_callbacks_share_is_linked_to_by_the_second,
-    a_failed_look_up_is_marked_and_its_retry_is_in_the_same_trace,
-    a_callback_that_waited_in_the_spool_keeps_its_trace,
-    an_outage_of_the_database_adds_one_failed_attempt_to_a_trace,
-    spans_are_sent_before_a_process_ends,
-    nothing_is_recorded_at_ratio_0_but_what_a_request_asks_for,
-    log_lines_name_the_trace,
-    a_collector_that_is_not_there_costs_a_log_line,
-];
-
 async fn even_ones_are_online() -> ClientService {
     ClientService::start(|id, _| {
         if id % 2 == 0 {
@@ -61,7 +47,9 @@ fn find<'a>(trace: &'a [Span], name: &str) -> &'a Span {
 
 const LAST: &str = "DELETE objects";
 
-async fn a_callback_is_one_trace_from_its_request_to_the_deletion(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_is_one_trace_from_its_request_to_the_deletion() {
+    let world = &mut World::new().await;
     let client = even_ones_are_online().await;
     let pipeline = Pipeline::start(world, &client, &[], &[]).await;
     post_ids(pipeline.address, &[2, 3]).await;
@@ -173,7 +161,9 @@ fn check_attributes(trace: &[Span], fetch: &str) {
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-async fn a_trace_that_a_request_comes_with_is_continued_to_the_client_service(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_that_a_request_comes_with_is_continued_to_the_client_service() {
+    let world = &mut World::new().await;
     let client = even_ones_are_online().await;
     let pipeline = Pipeline::start(world, &client, &[], &[]).await;
     let b3 = "4bf92f3577b34da6a3ce929d0e0e4799-00f067aa0ba902b7-1";
@@ -206,7 +196,9 @@ async fn a_trace_that_a_request_comes_with_is_continued_to_the_client_service(wo
     pipeline.stop().await;
 }
 
-async fn a_batch_is_in_the_trace_of_each_callback_and_links_them(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_in_the_trace_of_each_callback_and_links_them() {
+    let world = &mut World::new().await;
     let client = even_ones_are_online().await;
     let flags = ["--write-linger=20s", "--write-batch=3"];
     let pipeline = Pipeline::start(world, &client, &[], &flags).await;
@@ -239,7 +231,9 @@ async fn a_batch_is_in_the_trace_of_each_callback_and_links_them(world: &mut Wor
 }
 
 /// It waits for that of another id, so that it is not sent when the second callback comes.
-async fn a_look_up_that_two_callbacks_share_is_linked_to_by_the_second(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_that_two_callbacks_share_is_linked_to_by_the_second() {
+    let world = &mut World::new().await;
     let client = even_ones_are_online().await;
     let flags = ["--fetch-concurrency=1"];
     let pipeline = Pipeline::start(world, &client, &[], &flags).await;
@@ -275,7 +269,9 @@ async fn a_look_up_that_two_callbacks_share_is_linked_to_by_the_second(world: &m
     pipeline.stop().await;
 }
 
-async fn a_failed_look_up_is_marked_and_its_retry_is_in_the_same_trace(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_look_up_is_marked_and_its_retry_is_in_the_same_trace() {
+    let world = &mut World::new().await;
     let client = ClientService::start(|id, n| match (id, n) {
         (2, 1) => Reply::Status(500, None),
         (6, _) => Reply::Status(403, None),
@@ -313,7 +309,9 @@ async fn a_failed_look_up_is_marked_and_its_retry_is_in_the_same_trace(world: &m
     pipeline.stop().await;
 }
 
-async fn a_callback_that_waited_in_the_spool_keeps_its_trace(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_that_waited_in_the_spool_keeps_its_trace() {
+    let world = &mut World::new().await;
     let client = even_ones_are_online().await;
     let (proxy, flag) = world.broker_proxy().await;
     proxy.set(Network::Cut);
@@ -339,7 +337,9 @@ async fn a_callback_that_waited_in_the_spool_keeps_its_trace(world: &mut World) 
     pipeline.stop().await;
 }
 
-async fn an_outage_of_the_database_adds_one_failed_attempt_to_a_trace(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_the_database_adds_one_failed_attempt_to_a_trace() {
+    let world = &mut World::new().await;
     let client = even_ones_are_online().await;
     let mut pipeline = Pipeline::start(world, &client, &[], &[]).await;
     let (proxy, url) = proxied(&world.database.url).await;
@@ -372,7 +372,9 @@ async fn an_outage_of_the_database_adds_one_failed_attempt_to_a_trace(world: &mu
     pipeline.stop().await;
 }
 
-async fn spans_are_sent_before_a_process_ends(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_are_sent_before_a_process_ends() {
+    let world = &mut World::new().await;
     let client = even_ones_are_online().await;
     let mut pipeline = Pipeline::start(world, &client, &[], &[]).await;
     post_ids(pipeline.address, &[3]).await;
@@ -385,7 +387,9 @@ async fn spans_are_sent_before_a_process_ends(world: &mut World) {
     pipeline.stop().await;
 }
 
-async fn nothing_is_recorded_at_ratio_0_but_what_a_request_asks_for(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_recorded_at_ratio_0_but_what_a_request_asks_for() {
+    let world = &mut World::new().await;
     let client = even_ones_are_online().await;
     let pipeline = Pipeline::start(world, &client, &["--trace-ratio=0"], &[]).await;
     post_ids(pipeline.address, &[2]).await;
@@ -404,7 +408,9 @@ async fn nothing_is_recorded_at_ratio_0_but_what_a_request_asks_for(world: &mut 
     pipeline.stop().await;
 }
 
-async fn log_lines_name_the_trace(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn log_lines_name_the_trace() {
+    let world = &mut World::new().await;
     let client = even_ones_are_online().await;
     let pipeline = Pipeline::start(world, &client, &["--trace-ratio=0"], &[]).await;
     post_ids_with(pipeline.address, &[("traceparent", PARENT)], &[3]).await;
@@ -420,7 +426,9 @@ async fn log_lines_name_the_trace(world: &mut World) {
     pipeline.stop().await;
 }
 
-async fn a_collector_that_is_not_there_costs_a_log_line(world: &mut World) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_is_not_there_costs_a_log_line() {
+    let world = &mut World::new().await;
     let client = even_ones_are_online().await;
     let nobody = "--zipkin-url=http://127.0.0.1:1/api/v2/spans";
     let mut pipeline = Pipeline::start(world, &client, &[nobody], &[]).await;

@@ -8,7 +8,6 @@
 )]
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use libtest_mimic::Arguments;
 use tests::case::{Case, Table};
@@ -29,26 +28,21 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Cases kill the servers that all of them use.
     arguments.test_threads = Some(1);
-    drop(rustls::crypto::ring::default_provider().install_default());
-    http_server::raise_limit();
     let servers = if arguments.list {
         None
     } else {
-        tests::binaries::build();
         match servers() {
-            Ok(servers) => Some(Arc::new(servers)),
+            Ok(servers) => Some(servers),
             Err(error) => return refuse(&error),
         }
     };
     let table = Table::default();
     let cases = cases().into_iter().flatten();
     let trials = cases
-        .map(|case| case.trial(servers.clone(), table.clone()))
+        .map(|case| case.trial(servers, table.clone()))
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     table.print();
-    // The last one standing: this removes the containers.
-    drop(servers);
     conclusion.exit_code()
 }
 
@@ -67,8 +61,8 @@ fn cases() -> [Vec<Case>; 10] {
     ]
 }
 
-fn servers() -> anyhow::Result<Servers> {
-    let servers = Servers::find_or_start()?;
+fn servers() -> anyhow::Result<&'static Servers> {
+    let servers = Servers::shared()?;
     let killable = servers.broker.can_be_killed() && servers.database.can_be_killed();
     anyhow::ensure!(
         killable,
