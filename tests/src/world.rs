@@ -2,7 +2,6 @@
 //! processes that it starts there. Nothing of it is left behind, also when the test fails.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -11,22 +10,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use broker::{QueuePrefix, Topology};
-use lifecycle::{Health, Shutdown};
-use process::{Ask, ProcessConfig, ProcessContext};
-use settings::{Value, load};
+use process::{ProcessConfig, ProcessContext};
+use settings::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
 use tokio::time::{sleep, timeout};
 
-use crate::broker::Broker;
-use crate::client_service::ClientService;
-use crate::database::Database;
+use crate::client::ClientService;
+use crate::processes::{Instance, configure};
 use crate::proxy::Proxy;
-use crate::server::host_of;
 use crate::servers::Servers;
-use crate::wait::{BOUND, eventually};
+use crate::servers::broker::Broker;
+use crate::servers::database::Database;
+use crate::servers::server::host_of;
+use crate::wait::BOUND;
 
 /// How long one test may take.
 const TEST_BOUND: Duration = Duration::from_mins(3);
@@ -46,15 +45,7 @@ pub struct World {
     queues: BTreeSet<String>,
     /// Folder of the spools, removed with the world.
     spool: TempDir,
-    running: Vec<Running>,
-}
-
-/// A process that runs inside of the test, on a runtime of its own so that it can be killed whole.
-pub struct Running {
-    health: Health,
-    shutdown: Shutdown,
-    task: JoinHandle<anyhow::Result<()>>,
-    runtime: Option<Runtime>,
+    instances: Vec<Instance>,
 }
 
 impl World {
@@ -79,7 +70,7 @@ impl World {
             server_url: servers.database_url.clone(),
             queues: broker.topology.queue_names().into_iter().collect(),
             spool: TempDir::new().unwrap(),
-            running: Vec::new(),
+            instances: Vec::new(),
             name,
             database,
             broker,
@@ -88,8 +79,8 @@ impl World {
 
     /// Stops what runs and removes the database, the queues and the exchange.
     async fn remove(&mut self) {
-        for running in &mut self.running {
-            running.kill().await;
+        for instance in &mut self.instances {
+            instance.kill().await;
         }
         for queue in &self.queues {
             self.broker.delete(queue).await;
@@ -149,7 +140,7 @@ impl World {
     /// Starts `ingest` and waits until it is ready; returns its address.
     pub async fn ingest(&mut self, flags: &[&str]) -> SocketAddr {
         let (address, started) = self.start_ingest(flags).await;
-        self.running[started].ready().await;
+        self.instances[started].ready().await;
         address
     }
 
@@ -170,7 +161,7 @@ impl World {
     /// what runs.
     pub async fn fetcher(&mut self, client: &ClientService, flags: &[&str]) -> usize {
         let started = self.start_fetcher(client, flags);
-        self.running[started].ready().await;
+        self.instances[started].ready().await;
         started
     }
 
@@ -188,7 +179,7 @@ impl World {
     /// Starts `janitor` and waits until it is ready; returns its place among what runs.
     pub async fn janitor(&mut self, flags: &[&str]) -> usize {
         let started = self.start_janitor(flags);
-        self.running[started].ready().await;
+        self.instances[started].ready().await;
         started
     }
 
@@ -213,27 +204,14 @@ impl World {
         C: ProcessConfig + Clone,
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let context = ProcessContext::new(config.process().shutdown_timeout);
-        let (health, shutdown) = (context.health.clone(), context.shutdown.clone());
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let task = runtime.spawn(run(config.clone(), context));
-        self.running.push(Running {
-            health,
-            shutdown,
-            task,
-            runtime: Some(runtime),
-        });
-        self.running.len() - 1
+        self.instances.push(Instance::start(config, run));
+        self.instances.len() - 1
     }
 
-    /// What is at the `started`th place among what runs.
+    /// The instance at the `started`th place.
     #[must_use]
-    pub fn running(&mut self, started: usize) -> &mut Running {
-        &mut self.running[started]
+    pub fn running(&mut self, started: usize) -> &mut Instance {
+        &mut self.instances[started]
     }
 }
 
@@ -289,78 +267,6 @@ async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
-}
-
-impl Running {
-    /// Whether the process says that it can do its work.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.health.is_ready()
-    }
-
-    /// Waits until a dependency is down for a reason that has `reason` in it.
-    pub async fn until_down(&self, dependency: &str, reason: &str) {
-        eventually(reason, async || {
-            let down = self.down().into_iter();
-            let mut down = down.filter(|(name, why)| *name == dependency && why.contains(reason));
-            down.next().map(drop)
-        })
-        .await;
-    }
-
-    /// What the process depends on and is down, with the reasons.
-    #[must_use]
-    pub fn down(&self) -> Vec<(&'static str, String)> {
-        self.health.down()
-    }
-
-    /// Waits until everything that the process depends on is up.
-    pub async fn ready(&mut self) {
-        eventually("the process to be ready", async || {
-            assert!(
-                !self.task.is_finished(),
-                "the process ended: {}",
-                self.health.lines()
-            );
-            let lines = self.health.lines();
-            (!lines.is_empty() && self.health.down().is_empty()).then_some(())
-        })
-        .await;
-    }
-
-    /// Stops the process in order.
-    ///
-    /// # Panics
-    /// It fails, or does not end.
-    pub async fn stop(&mut self) {
-        self.shutdown.begin();
-        tokio::time::timeout(BOUND, &mut self.task)
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
-    }
-
-    /// Ends the process, if it has not ended, as a crash would: without a goodbye.
-    pub async fn kill(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            let killing = spawn_blocking(move || runtime.shutdown_timeout(BOUND));
-            killing.await.unwrap();
-        }
-    }
-}
-
-/// Settings as the process itself would read them.
-pub fn configure<C: ProcessConfig>(own: Vec<String>, flags: &[&str]) -> C {
-    // Long enough to finish all work on a busy machine; a test that is about less says so.
-    let own = own.into_iter().chain(["--shutdown-timeout=30s".to_owned()]);
-    let flags = own.chain(flags.iter().map(|flag| (*flag).to_owned()));
-    let arguments = std::iter::once(C::NAME.to_owned())
-        .chain(flags)
-        .map(OsString::from);
-    load::<C, Ask>(C::NAME, C::ABOUT, arguments, [])
-        .unwrap_or_else(|error| panic!("{error}"))
-        .settings
 }
 
 pub(crate) fn unique_name() -> String {

@@ -144,7 +144,9 @@ const FIRST_ID: u32 = 30_000_000;
 
 /// Publishes one message again and again, with so many confirms in flight.
 pub(crate) async fn confirms(world: &World, in_flight: usize, duration: Duration) -> Confirmed {
-    let connection = tests::broker::connect(&world.amqp_url).await.unwrap();
+    let connection = tests::servers::broker::connect(&world.amqp_url)
+        .await
+        .unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel
         .confirm_select(ConfirmSelectOptions::default())
@@ -249,7 +251,9 @@ pub(crate) async fn upserts(database_url: &str, ids: u32, batch: u32, concurrenc
     let next = Arc::new(AtomicUsize::new(0));
     let mut clients = Vec::new();
     for _ in 0..concurrency {
-        let client = tests::database::connect(database_url).await.unwrap();
+        let client = tests::servers::database::connect(database_url)
+            .await
+            .unwrap();
         let statement = client.prepare(fetcher::UPSERT.text).await.unwrap();
         clients.push((client, statement));
     }

@@ -9,7 +9,7 @@ use trace::Traces;
 use crate::bare::{Bare, Part, in_place, look_ups, upserts};
 use crate::form::Form;
 use crate::report::{Figure, Report, Used};
-use crate::stage::{self, FETCHERS, has_table};
+use crate::stage::{self, has_table};
 use crate::statistics::median;
 
 /// Look-ups at once and rows in a statement, as the fetcher has them by default.
@@ -104,7 +104,7 @@ pub(crate) async fn fetch(world: &mut World, ids: u32, flags: &[String]) -> Drai
         }
     };
     let before = rows(world).await;
-    let process = stage::fetcher(world, FETCHERS[0], &objects.url(), &settings);
+    let process = stage::fetcher(world, &objects.url(), &settings);
     let until_answered = async |count: u32| {
         eventually("look-ups", async || {
             let answered = objects.answered().await;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tests::process::Process;
+use tests::processes::Process;
 use tests::servers::Servers;
 use tests::world::World;
 use tokio::time::Instant;

@@ -2,7 +2,7 @@
 //! in turn.
 
 use tests::servers::Servers;
-use tests::span_collector::SpanCollector;
+use tests::servers::span_collector::SpanCollector;
 use tests::world::World;
 use trace::Traces;
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
-use tests::process::Process;
+use tests::processes::Process;
 
 use crate::form::memory_limit;
 use crate::stage::Trial;
@@ -162,7 +162,7 @@ impl Used {
         let spent = process.processor_time().saturating_sub(before);
         Self {
             processor_time: 1e6 * spent.as_secs_f64() / ids,
-            memory: process.peak_memory(),
+            memory: process.peak_kib() as f64 / 1_024.0,
         }
     }
 

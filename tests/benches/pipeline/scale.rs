@@ -1,7 +1,7 @@
 //! Replicas of the fetcher, where the client service takes 0.3 to 4.3 s for each look-up and so is
 //! the limit: twice the replicas look up twice as much.
 
-use tests::process::Process;
+use tests::processes::Process;
 use tests::servers::Servers;
 use tests::world::World;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -10,7 +10,7 @@ use trace::Traces;
 use crate::bare::{Bare, Part};
 use crate::form::Form;
 use crate::report::{Figure, Report};
-use crate::stage::{self, FETCHERS, Metrics};
+use crate::stage::{self, Metrics};
 
 /// Ids that wait for each replica, more than it looks up.
 const QUEUED: u32 = 40_000;
@@ -38,10 +38,8 @@ async fn run(servers: &Servers, replicas: usize, form: &Form) -> f64 {
     let ids = QUEUED * u32::try_from(replicas).unwrap();
     stage::queue(&world, ids, |_| Traces::default()).await;
     let objects = Bare::start(Part::SlowObjects).await;
-    let names = &FETCHERS[..replicas];
-    let fetchers: Vec<Process> = names
-        .iter()
-        .map(|name| stage::fetcher(&mut world, name, &objects.url(), &[]))
+    let fetchers: Vec<Process> = (0..replicas)
+        .map(|_| stage::fetcher(&mut world, &objects.url(), &[]))
         .collect();
     let mut pages = Vec::new();
     for fetcher in &fetchers {

@@ -9,29 +9,17 @@ use std::sync::OnceLock;
 use broker::{Headers, Queue};
 use messages::{FetchChunk, ObjectId};
 use status::exposition;
-use tests::http_client::until_ready;
-use tests::process::Process;
+use tests::client::until_ready;
+use tests::processes::{Process, configure};
 use tests::servers::Servers;
 use tests::wait::eventually;
-use tests::world::{World, configure};
+use tests::world::World;
 use trace::Traces;
 
 use crate::bare::{Bare, Part};
 
 /// Ids in each message of the queue, as `ingest` publishes them.
 pub(crate) const CHUNK: u32 = 50;
-
-/// Replicas need names of their own.
-pub(crate) const FETCHERS: [&str; 8] = [
-    "fetcher-1",
-    "fetcher-2",
-    "fetcher-3",
-    "fetcher-4",
-    "fetcher-5",
-    "fetcher-6",
-    "fetcher-7",
-    "fetcher-8",
-];
 
 /// A setting of a process that is to be tried with another value.
 #[derive(Clone, Debug)]
@@ -68,45 +56,32 @@ pub(crate) fn try_settings(trials: Vec<Trial>) {
     TRIALS.set(trials).unwrap();
 }
 
-fn start(
-    world: &World,
-    name: &'static str,
-    binary: &'static str,
-    mut flags: Vec<String>,
-    more: &[String],
-) -> Process {
+fn start(binary: &'static str, mut flags: Vec<String>, more: &[String]) -> Process {
     flags.push("--admin-address=127.0.0.1:0".to_owned());
     flags.extend_from_slice(more);
     let trials = TRIALS.get().into_iter().flatten();
     let trials = trials.filter(|trial| trial.binary == binary);
     flags.extend(trials.map(|trial| trial.flag.clone()));
-    let mut process = Process::new(name, binary, flags, world.spool());
-    process.start();
-    process
+    Process::started(binary, &flags)
 }
 
 /// Starts `ingest` and waits until it has the broker; returns its address.
 pub(crate) async fn ingest(world: &World, more: &[String]) -> (Process, SocketAddr) {
     let mut flags = world.ingest_flags();
     flags.push("--listen-address=127.0.0.1:0".to_owned());
-    let process = start(world, "ingest", "ingest", flags, more);
+    let process = start("ingest", flags, more);
     let address = process.address_in_log("accepting callbacks").await;
     until_ready(address).await;
     (process, address)
 }
 
 /// Starts a fetcher on the client service at `client_url`.
-pub(crate) fn fetcher(
-    world: &mut World,
-    name: &'static str,
-    client_url: &str,
-    more: &[String],
-) -> Process {
+pub(crate) fn fetcher(world: &mut World, client_url: &str, more: &[String]) -> Process {
     let mut flags = world.flags();
     flags.push(format!("--client-url={client_url}"));
     flags.extend_from_slice(more);
     world.will_use(&fetcher::topology(&configure(flags.clone(), &[])));
-    start(world, name, "fetcher", flags, &[])
+    start("fetcher", flags, &[])
 }
 
 /// All of the pipeline, with a client service that answers at once.
@@ -129,8 +104,8 @@ impl Pipeline {
         let objects = Bare::start(Part::Objects).await;
         let (ingest, address) = ingest(&world, &[]).await;
         let ttl = [format!("--object-ttl={ttl}")];
-        let fetcher = fetcher(&mut world, FETCHERS[0], &objects.url(), &ttl);
-        let janitor = start(&world, "janitor", "janitor", world.flags(), &[]);
+        let fetcher = fetcher(&mut world, &objects.url(), &ttl);
+        let janitor = start("janitor", world.flags(), &[]);
         eventually("the table", async || has_table(&world).await.then_some(())).await;
         Self {
             ingest,

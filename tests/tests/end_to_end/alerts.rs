@@ -5,15 +5,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::binaries::Started;
-use tests::client_service::{ClientService, Reply};
-use tests::http_client::post_ids;
-use tests::programs::{is_missing, may_skip};
-use tests::prometheus::{Job, Prometheus};
+use tests::client::{ClientService, Reply, post_ids};
+use tests::processes::{Process, configure};
 use tests::proxy::{Network, Proxy};
+use tests::servers::programs::{is_missing, may_skip};
+use tests::servers::prometheus::{Job, Prometheus};
 use tests::servers::variable;
 use tests::wait::eventually;
-use tests::world::{World, configure};
+use tests::world::World;
 
 /// Whether there is no Prometheus, or none of the broker's metrics.
 fn cannot_watch() -> bool {
@@ -30,9 +29,9 @@ const REFUSED: i64 = 403;
 
 /// The binaries, and a Prometheus that watches them.
 struct Watched {
-    _ingest: Started,
-    fetcher: Started,
-    janitor: Started,
+    _ingest: Process,
+    fetcher: Process,
+    janitor: Process,
     prometheus: Prometheus,
     /// Where callbacks are posted to.
     callbacks: SocketAddr,
@@ -94,13 +93,13 @@ impl Watched {
 }
 
 /// Starts a binary; returns it and its admin address.
-async fn start(binary: &str, mut flags: Vec<String>, more: &[String]) -> (Started, SocketAddr) {
+async fn start(binary: &str, mut flags: Vec<String>, more: &[String]) -> (Process, SocketAddr) {
     flags.extend_from_slice(more);
     flags.push("--admin-address=127.0.0.1:0".to_owned());
     if binary == "ingest" {
         flags.push("--listen-address=127.0.0.1:0".to_owned());
     }
-    let mut started = Started::new(binary, &flags);
+    let mut started = Process::started(binary, &flags);
     let starting = started.until_logged("starting").await;
     (started, address_in(&starting, "admin_address="))
 }

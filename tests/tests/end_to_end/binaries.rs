@@ -3,7 +3,7 @@
 use process::ProcessConfig;
 use serde_json::Value;
 use settings::Spec;
-use tests::binaries::{Started, exit_code_with_full_log, output};
+use tests::processes::{Process, exit_code_with_full_log, output};
 use tests::world::World;
 
 pub(crate) fn binaries() -> [(&'static str, Vec<Spec>); 4] {
@@ -34,14 +34,14 @@ pub(crate) fn flags(world: &World, binary: &str) -> Vec<String> {
 }
 
 /// Starts a binary, and reads its log up to its first line.
-pub(crate) async fn started(world: &mut World, binary: &str, more: &[&str]) -> Started {
+pub(crate) async fn started(world: &mut World, binary: &str, more: &[&str]) -> Process {
     if binary == "fetcher" {
-        let config = tests::world::configure::<fetcher::Config>(world.flags(), more);
+        let config = tests::processes::configure::<fetcher::Config>(world.flags(), more);
         world.will_use(&fetcher::topology(&config));
     }
     let mut flags = flags(world, binary);
     flags.extend(more.iter().map(|flag| (*flag).to_owned()));
-    let mut started = Started::new(binary, &flags);
+    let mut started = Process::started(binary, &flags);
     started.until_logged("starting").await;
     started
 }
@@ -64,7 +64,7 @@ async fn every_binary_stops_on_sigterm_and_on_sigint_with_exit_code_0() {
 }
 
 /// The log, whose first line names the process, tells which one did not.
-async fn assert_stops(mut process: Started, signal: &str) {
+async fn assert_stops(mut process: Process, signal: &str) {
     process.signal(signal).await;
     let code = process.end().await;
     assert_eq!(code, Some(0), "on {signal}: {:#?}", process.lines);
@@ -75,7 +75,7 @@ async fn every_binary_stops_also_while_nothing_is_reachable() {
     let world = &mut World::new().await;
     for (binary, _) in binaries() {
         let mut process =
-            Started::new(binary, &replaced(flags(world, binary), &nowhere(binary, 1)));
+            Process::started(binary, &replaced(flags(world, binary), &nowhere(binary, 1)));
         let waiting = match binary {
             "mock-client" => "callback failed",
             _ => "dependency is down",
@@ -95,7 +95,7 @@ async fn every_binary_stops_also_while_nothing_answers() {
     for (binary, _) in binaries() {
         let mut flags = replaced(flags(world, binary), &nowhere(binary, port));
         flags.push("--shutdown-timeout=2s".to_owned());
-        let mut process = Started::new(binary, &flags);
+        let mut process = Process::started(binary, &flags);
         process.until_logged("starting").await;
         if binary != "mock-client" {
             connections.push(silent.accept().await.unwrap());
@@ -180,7 +180,7 @@ async fn secrets_are_masked_in_the_start_up_log() {
         "--database-url=postgres://user@127.0.0.1:1/none?password=hidden-word",
     ];
     let flags = replaced(flags(world, "janitor"), &secrets.map(str::to_owned));
-    let mut process = Started::new("janitor", &flags);
+    let mut process = Process::started("janitor", &flags);
     let line = process.until_logged("starting").await;
     assert!(
         line.contains("AMQP_URL=amqp://user:***@127.0.0.1:1/%2f"),

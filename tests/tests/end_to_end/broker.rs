@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use broker::{Attempt, Headers, Queue};
 use messages::{FetchChunk, ObjectId};
-use tests::binaries::Started;
-use tests::client_service::{ClientService, Reply};
-use tests::http_client::{post_ids, until_ready};
+use tests::client::{ClientService, Reply, post_ids, until_ready};
+use tests::processes::Process;
 use tests::proxy::Network;
 use tests::wait::eventually;
 use tests::world::World;
@@ -44,7 +43,7 @@ async fn a_broker_that_accepts_and_says_nothing_costs_no_threads_and_no_sockets(
             "--broker-timeout=100ms".to_owned(),
             format!("--amqp-url={url}"),
         ]);
-        let process = Started::new(binary, &flags);
+        let process = Process::started(binary, &flags);
         let begin = accepted.load(Ordering::Relaxed);
         let until = async |count: usize| {
             let what = format!("{count} connections of {binary}");
@@ -104,7 +103,7 @@ async fn a_broker_that_confirms_late_gets_callbacks_once() {
 async fn a_kept_queue_of_an_earlier_version_is_used_as_it_is() {
     let world = &mut World::new().await;
     world.broker.declare_without_overflow(Queue::Dead).await;
-    let mut process = Started::new("ingest", &flags(world, "ingest"));
+    let mut process = Process::started("ingest", &flags(world, "ingest"));
     let line = process.until_logged("it is used as it is").await;
     assert!(
         line.contains("objects.dead") && line.contains("x-overflow"),
@@ -182,7 +181,7 @@ async fn a_message_of_too_many_ids_is_refused() {
             .publish(Queue::Fetch, &chunk(0..count), &first_try())
             .await;
         let refused = world.broker.take(Queue::Dead).await;
-        let reason = tests::broker::headers(&refused).reason.unwrap();
+        let reason = tests::servers::broker::headers(&refused).reason.unwrap();
         assert!(
             reason.contains("more than") || reason.contains("longer than"),
             "{reason}"

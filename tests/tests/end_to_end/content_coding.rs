@@ -8,8 +8,7 @@ use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use http::{Method, StatusCode, Version};
 use serde_json::json;
-use tests::http_client::{Answer, exchange};
-use tests::versions::{VERSIONS, ask};
+use tests::client::{Answer, VERSIONS, ask, exchange};
 use tests::world::World;
 
 const CALLBACK: &[u8] = br#"{"object_ids":[1,2,3]}"#;

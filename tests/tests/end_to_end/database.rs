@@ -8,10 +8,9 @@ use std::time::Duration;
 use broker::{Headers, Queue};
 use messages::{FetchChunk, ObjectId};
 use tempfile::TempDir;
-use tests::client_service::{ClientService, Reply};
-use tests::http_client::post_ids;
-use tests::programs;
+use tests::client::{ClientService, Reply, post_ids};
 use tests::proxy::{Network, Proxy};
+use tests::servers::programs;
 use tests::wait::eventually;
 use tests::world::{World, proxied};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -256,7 +255,9 @@ async fn a_statement_that_is_given_up_is_cancelled_at_the_server() {
     let client = ClientService::start(|_, _| Reply::Online).await;
     let flags = ["--database-timeout=300ms", "--write-concurrency=1"];
     let fetcher = world.fetcher(&client, &flags).await;
-    let mut admin = tests::database::connect(&world.database.url).await.unwrap();
+    let mut admin = tests::servers::database::connect(&world.database.url)
+        .await
+        .unwrap();
     let lock = admin.transaction().await.unwrap();
     lock.batch_execute("lock table objects").await.unwrap();
     publish(world, 1).await;

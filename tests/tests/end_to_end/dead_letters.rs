@@ -8,10 +8,10 @@ use std::time::Duration;
 use broker::{Attempt, Delay, Headers, Queue};
 use messages::{DeleteBatch, FetchChunk, ObjectId, decode};
 use serde_json::{Value, json};
-use tests::binaries::{Started, output};
-use tests::broker::headers;
-use tests::client_service::{ClientService, Reply};
+use tests::client::{ClientService, Reply};
+use tests::processes::{Process, output};
 use tests::proxy::Network;
+use tests::servers::broker::headers;
 use tests::wait::eventually;
 use tests::world::World;
 use time::OffsetDateTime;
@@ -283,7 +283,7 @@ async fn a_replay_that_is_killed_loses_nothing() {
     proxy.set(Network::Slow(Duration::from_millis(20)));
     let mut arguments = world.broker_flags();
     arguments.extend([by_way, "replay".to_owned()]);
-    let mut replay = Started::new("dead-letters", &arguments);
+    let mut replay = Process::started("dead-letters", &arguments);
     eventually("the first replayed message", async || {
         (world.broker.ready(Queue::Fetch).await > 0).then_some(())
     })

@@ -7,10 +7,11 @@ use database::Store;
 use janitor::{AHEAD, Clock, DueRows, OVERDUE, ask_time, delete};
 use lifecycle::Health;
 use messages::{DeleteBatch, FetchChunk, ObjectId};
-use tests::client_service::{ClientService, Reply};
-use tests::database::{replace_clock, set_clock_ahead};
+use tests::client::{ClientService, Reply};
+use tests::processes::configure;
+use tests::servers::database::{replace_clock, set_clock_ahead};
 use tests::wait::eventually;
-use tests::world::{World, configure};
+use tests::world::World;
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio::time::Instant;
@@ -451,7 +452,7 @@ async fn an_unreadable_delete_message_goes_to_the_dead() {
         .await;
     let dead = world.broker.take(Queue::Dead).await;
     assert!(
-        tests::broker::headers(&dead)
+        tests::servers::broker::headers(&dead)
             .reason
             .unwrap()
             .contains("delete_batch")

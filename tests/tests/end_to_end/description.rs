@@ -3,8 +3,8 @@
 
 use http::{Method, StatusCode};
 use serde_json::Value;
-use tests::http_client::send;
-use tests::programs::say_skipped;
+use tests::client::send;
+use tests::servers::programs::say_skipped;
 use tests::servers::variable;
 use tests::world::World;
 use tokio::process::Command;

@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 
 use http::{Method, StatusCode, Version};
 use serde_json::{Value, json};
-use tests::http_client::{exchange, post, send};
-use tests::versions::{VERSIONS, ask};
+use tests::client::{VERSIONS, ask, exchange, post, send};
 use tests::wait::eventually;
 use tests::world::World;
 

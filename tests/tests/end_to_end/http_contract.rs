@@ -11,7 +11,7 @@ use messages::{FetchChunk, decode};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use serde_json::json;
-use tests::http_client::{HttpClient, exchange, post, post_ids, send};
+use tests::client::{HttpClient, exchange, post, post_ids, send};
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::io::AsyncWriteExt;

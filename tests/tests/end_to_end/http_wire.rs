@@ -10,8 +10,8 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tests::binaries::Started;
-use tests::http_client::{HttpClient, exchange, post, send};
+use tests::client::{HttpClient, exchange, post, send};
+use tests::processes::Process;
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::net::TcpStream;
@@ -100,7 +100,7 @@ async fn a_request_names_its_host() {
 /// What one connection may make the process take.
 const MEMORY_KIB: usize = 8 << 10;
 
-fn assert_grown_little(process: &Started, before: usize) {
+fn assert_grown_little(process: &Process, before: usize) {
     let grown = process.resident_kib().saturating_sub(before);
     assert!(grown <= MEMORY_KIB, "grown by {grown} KiB");
 }

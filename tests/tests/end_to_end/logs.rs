@@ -1,7 +1,7 @@
 //! Logs harm nobody, whether they are read or not.
 
-use tests::binaries::{Started, address_in, exit_code_with_full_pipe};
-use tests::http_client::{exchange, post_ids, until_ready};
+use tests::client::{exchange, post_ids, until_ready};
+use tests::processes::{Process, address_in, exit_code_with_full_pipe};
 use tests::world::World;
 
 use crate::binaries::{binaries, flags, started};
@@ -11,11 +11,11 @@ async fn every_binary_stops_also_while_nobody_reads_its_log() {
     let world = &mut World::new().await;
     for (binary, _) in binaries() {
         if binary == "fetcher" {
-            let config = tests::world::configure::<fetcher::Config>(world.flags(), &[]);
+            let config = tests::processes::configure::<fetcher::Config>(world.flags(), &[]);
             world.will_use(&fetcher::topology(&config));
         }
         let flags = flags(world, binary);
-        let mut process = Started::with_full_log(binary, &flags, "starting").await;
+        let mut process = Process::with_full_log(binary, &flags, "starting").await;
         process.signal("TERM").await;
         assert_eq!(process.end_unread().await, Some(0), "{binary}");
     }
@@ -41,6 +41,7 @@ async fn a_log_that_nobody_reads_holds_up_no_callback_and_says_what_was_dropped(
     let admin = address_in(&process.lines[process.lines.len() - 1]);
     let address = address_in(&process.until_logged("accepting callbacks").await);
     until_ready(address).await;
+    process.stop_reading_log();
     let dropped = async || {
         let name = "log_lines_dropped_total ";
         let metrics = exchange(admin, b"GET /metrics HTTP/1.0\r\n\r\n").await;

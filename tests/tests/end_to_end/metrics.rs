@@ -7,10 +7,9 @@ use http::StatusCode;
 use metric_definitions::{Description, Kind};
 use process::{ProcessConfig, ask};
 use serde_json::Value;
-use tests::binaries::Started;
-use tests::exposition::{Exposition, Family};
-use tests::http_client::{post, post_ids};
-use tests::programs;
+use tests::client::{Exposition, Family, post, post_ids};
+use tests::processes::Process;
+use tests::servers::programs;
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::io::AsyncWriteExt;
@@ -26,7 +25,7 @@ struct Pipeline {
     ingest: SocketAddr,
     /// In the order of a callback, with their admin addresses.
     binaries: Vec<(&'static str, SocketAddr)>,
-    running: Vec<Started>,
+    running: Vec<Process>,
 }
 
 impl Pipeline {

@@ -3,7 +3,7 @@
 use broker::Queue;
 use http::{Method, StatusCode};
 use serde_json::json;
-use tests::http_client::send;
+use tests::client::send;
 use tests::wait::eventually;
 use tests::world::World;
 

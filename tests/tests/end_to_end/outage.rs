@@ -8,10 +8,9 @@ use broker::{Delay, Headers, Queue};
 use messages::{FetchChunk, ObjectId, decode};
 use process::ask;
 use settings::Value;
-use tests::binaries::{Started, address_in};
-use tests::broker::headers;
-use tests::client_service::{ClientService, Reply};
-use tests::exposition::Exposition;
+use tests::client::{ClientService, Exposition, Reply};
+use tests::processes::{Process, address_in};
+use tests::servers::broker::headers;
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::time::Instant;
@@ -275,7 +274,7 @@ async fn fetcher_alone(
     world: &mut World,
     client: &ClientService,
     flags: &[&str],
-) -> (Started, SocketAddr) {
+) -> (Process, SocketAddr) {
     let client_url = format!("--client-url={}", client.url);
     let flags: Vec<&str> = flags.iter().copied().chain([&*client_url]).collect();
     let fetcher = started(world, "fetcher", &flags).await;
@@ -285,7 +284,7 @@ async fn fetcher_alone(
 }
 
 /// Stops it; nothing is left to do, and nothing was given up.
-async fn ends_with_nothing_left(world: &World, mut fetcher: Started) {
+async fn ends_with_nothing_left(world: &World, mut fetcher: Process) {
     fetcher.signal("TERM").await;
     assert_eq!(fetcher.end().await, Some(0));
     assert_eq!(world.broker.ready(Queue::Fetch).await, 0);

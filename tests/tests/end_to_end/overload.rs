@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use broker::Queue;
 use http::{Method, StatusCode};
 use lifecycle::Shutdown;
-use tests::binaries::Started;
-use tests::http_client::{Answer, HttpClient, exchange, post, until_ready};
+use tests::client::{Answer, HttpClient, exchange, post, until_ready};
+use tests::processes::Process;
 use tests::wait::{BOUND, eventually};
 use tests::world::World;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
@@ -241,7 +241,7 @@ async fn large_bodies_that_stall_shed_other_large_ones_and_no_small_ones() {
 }
 
 /// Runs `ingest` as a process of its own, whose memory can be read.
-pub(super) async fn ingest_process(world: &World, more: &[&str]) -> (Started, SocketAddr) {
+pub(super) async fn ingest_process(world: &World, more: &[&str]) -> (Process, SocketAddr) {
     let mut flags = world.ingest_flags();
     flags.extend(
         [
@@ -254,7 +254,7 @@ pub(super) async fn ingest_process(world: &World, more: &[&str]) -> (Started, So
         .map(str::to_owned),
     );
     flags.extend(more.iter().copied().map(str::to_owned));
-    let mut process = Started::new("ingest", &flags);
+    let mut process = Process::started("ingest", &flags);
     let line = process.until_logged("accepting callbacks").await;
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     let address = line["address"].as_str().unwrap().parse().unwrap();
@@ -305,7 +305,7 @@ async fn slow_senders_keep_nobody_waiting() {
 async fn ten_thousand_stalled_connections_take_little_memory_and_keep_nobody_out() {
     const KIB_EACH: usize = 30;
     let world = &mut World::new().await;
-    let connections = tests::binaries::descriptors()
+    let connections = http_server::connections_within_limit(usize::MAX)
         .saturating_sub(2_000)
         .min(10_000);
     assert!(connections > 1_000, "raise the limit of file descriptors");

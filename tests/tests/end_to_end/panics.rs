@@ -9,9 +9,10 @@ use broker::{
 };
 use messages::{FetchChunk, ObjectId};
 use process::ProcessContext;
-use tests::broker::headers;
+use tests::processes::configure;
+use tests::servers::broker::headers;
 use tests::wait::{BOUND, eventually};
-use tests::world::{World, configure};
+use tests::world::World;
 use tokio::time::timeout;
 
 /// Panics at one id, before there is anything to await. Counts the others.

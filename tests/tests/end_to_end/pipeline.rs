@@ -1,8 +1,7 @@
 //! The whole way of a callback, from the client service's post to the row's deletion.
 
 use broker::Queue;
-use tests::client_service::{ClientService, Reply};
-use tests::http_client::post_ids;
+use tests::client::{ClientService, Reply, post_ids};
 use tests::wait::eventually;
 use tests::world::World;
 

@@ -12,8 +12,8 @@ use futures::future::{BoxFuture, Either, select};
 use http::{Method, StatusCode};
 use pprof::protos::{Message, Profile};
 use process::ask;
-use tests::binaries::{Started, output};
-use tests::http_client::{HttpClient, post, send};
+use tests::client::{HttpClient, post, send};
+use tests::processes::{Process, output};
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::io::AsyncWriteExt;
@@ -28,7 +28,7 @@ type Answer = (StatusCode, Bytes);
 
 /// A process with the addresses that it logged.
 struct Running {
-    process: Started,
+    process: Process,
     address: SocketAddr,
     admin: SocketAddr,
 }
@@ -46,7 +46,7 @@ impl Running {
             ]
             .map(str::to_owned),
         );
-        let mut process = Started::new(binary, &flags);
+        let mut process = Process::started(binary, &flags);
         let admin = address_in(&process.until_logged("starting").await, "admin_address");
         let address = address_in(&process.until_logged(listening).await, "address");
         Self {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 
 use tempfile::TempDir;
-use tests::programs;
+use tests::servers::programs;
 use tests::wait::{BOUND, eventually};
 use tests::world::World;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,7 +1,7 @@
 //! Why the broker or the database cannot be reached is said in full: in the log and by `/readyz`.
 
-use tests::binaries::{Started, address_in};
-use tests::http_client::exchange;
+use tests::client::exchange;
+use tests::processes::{Process, address_in};
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +12,7 @@ use crate::binaries::{flags, replaced};
 /// A binary whose `setting` is this one says `reason`.
 async fn assert_said(world: &World, binary: &str, setting: &str, value: &str, reason: &str) {
     let flag = format!("--{setting}={value}");
-    let mut process = Started::new(binary, &replaced(flags(world, binary), &[flag]));
+    let mut process = Process::started(binary, &replaced(flags(world, binary), &[flag]));
     let admin = address_in(&process.until_logged("admin_address=").await);
     let line = process.until_logged("dependency is down").await;
     eventually(reason, async || {
@@ -151,7 +151,7 @@ async fn the_broker_can_have_an_address_of_ipv6() {
     let listener = TcpListener::bind("[::1]:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let flag = format!("--amqp-url=amqp://user:word@[::1]:{port}/%2f");
-    let mut process = Started::new("ingest", &replaced(flags(world, "ingest"), &[flag]));
+    let mut process = Process::started("ingest", &replaced(flags(world, "ingest"), &[flag]));
     process.until_logged("starting").await;
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut hello = [0; 8];
@@ -183,7 +183,7 @@ async fn plain_text_to_another_machine_is_warned_of_once() {
                 "DATABASE_URL leads",
             ),
         ] {
-            let mut process = Started::new(binary, &replaced(flags(world, binary), &[flag]));
+            let mut process = Process::started(binary, &replaced(flags(world, binary), &[flag]));
             process.until_logged("dependency is down").await;
             process.signal("TERM").await;
             process.end().await;

@@ -1,8 +1,7 @@
 //! The schema of the database: who lays it, and what is said where it is missing.
 
-use tests::binaries::{Started, output};
-use tests::client_service::{ClientService, Reply};
-use tests::http_client::post_ids;
+use tests::client::{ClientService, Reply, post_ids};
+use tests::processes::{Process, output};
 use tests::world::World;
 
 use crate::binaries::{flags, replaced};
@@ -114,7 +113,7 @@ async fn a_table_of_another_program_is_named_as_the_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_comes_back_empty_is_said_once_and_healed() {
     let world = &mut World::new().await;
-    let mut process = Started::new("janitor", &flags(world, "janitor"));
+    let mut process = Process::started("janitor", &flags(world, "janitor"));
     process.until_logged(r#"up dependency="database""#).await;
     world.database.recreate().await;
     process.until_logged("laid the schema").await;
@@ -124,7 +123,7 @@ async fn a_database_that_comes_back_empty_is_said_once_and_healed() {
     let url = world.database.create_role().await;
     world.database.grant_rows().await;
     let flag = format!("--database-url={url}");
-    let mut process = Started::new("janitor", &replaced(flags(world, "janitor"), &[flag]));
+    let mut process = Process::started("janitor", &replaced(flags(world, "janitor"), &[flag]));
     process.until_logged(r#"up dependency="database""#).await;
     world
         .database

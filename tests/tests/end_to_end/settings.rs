@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use futures::future::join_all;
 use process::{Ask, ProcessConfig};
 use settings::{Spec, load};
-use tests::binaries::{Started, output};
-use tests::world::{World, configure};
+use tests::processes::{Process, configure, output};
+use tests::world::World;
 
 use crate::binaries::{binaries, flags};
 
@@ -116,7 +116,7 @@ async fn assert_works_at_bounds(world: &mut World, binary: &str, specs: Vec<Spec
     while !runs.is_empty() {
         let some = runs.split_off(runs.len().saturating_sub(AT_ONCE));
         join_all(some.into_iter().map(async |(flags, sign)| {
-            let mut process = Started::new(binary, &flags);
+            let mut process = Process::started(binary, &flags);
             process.until_logged(sign).await;
             process.signal("TERM").await;
             let code = process.end().await;

@@ -11,8 +11,8 @@ use broker::Queue;
 use http::{Method, StatusCode};
 use messages::{FetchChunk, decode};
 use serde_json::json;
-use tests::binaries::Started;
-use tests::http_client::{post, post_ids, send, until_ready};
+use tests::client::{post, post_ids, send, until_ready};
+use tests::processes::Process;
 use tests::wait::eventually;
 use tests::world::World;
 
@@ -260,12 +260,12 @@ async fn post_until_accepted(address: SocketAddr, id: i64) {
 }
 
 /// Starts the binary; returns the address that it listens on.
-async fn started(world: &World, more: &[&str]) -> (Started, SocketAddr) {
+async fn started(world: &World, more: &[&str]) -> (Process, SocketAddr) {
     let mut flags = world.ingest_flags();
     flags.push("--admin-address=127.0.0.1:0".to_owned());
     flags.push("--listen-address=127.0.0.1:0".to_owned());
     flags.extend(more.iter().map(|flag| (*flag).to_owned()));
-    let mut process = Started::new("ingest", &flags);
+    let mut process = Process::started("ingest", &flags);
     let line = process.until_logged("accepting callbacks").await;
     let (_, address) = line.split_once("address=").unwrap();
     (process, address.trim().parse().unwrap())

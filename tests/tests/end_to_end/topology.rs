@@ -3,8 +3,7 @@
 use broker::{Delay, Queue};
 use fetcher::delay_queue;
 use settings::Value;
-use tests::client_service::{ClientService, Reply};
-use tests::http_client::post_ids;
+use tests::client::{ClientService, Reply, post_ids};
 use tests::wait::eventually;
 use tests::world::World;
 

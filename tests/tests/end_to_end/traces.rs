@@ -2,12 +2,10 @@
 
 use broker::{Queue, Topology};
 use process::ask;
-use tests::client_service::{ClientService, Reply};
-use tests::exposition::Exposition;
-use tests::http_client::{exchange, post, post_ids, post_ids_with};
+use tests::client::{ClientService, Exposition, Reply, exchange, post, post_ids, post_ids_with};
+use tests::processes::Pipeline;
 use tests::proxy::Network;
-use tests::span_collector::{Kind, Span};
-use tests::traced::Pipeline;
+use tests::servers::span_collector::{Kind, Span};
 use tests::wait::eventually;
 use tests::world::{World, proxied};
 

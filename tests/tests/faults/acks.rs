@@ -1,8 +1,7 @@
 //! Messages that are held for longer than the broker waits for acks: it closes their channel, or, from RabbitMQ 4.3 on,
 //! cancels their consumer.
 
-use tests::fault_world::{ACK_TICK, ACK_TIMEOUT, FaultWorld};
-use tests::parts::Part;
+use tests::faults::{ACK_TICK, ACK_TIMEOUT, FaultWorld, Part};
 use tests::proxy::Network;
 use tests::wait::eventually;
 
@@ -18,7 +17,7 @@ async fn set_ack_timeout(world: &FaultWorld, timeout: u32, tick: u32) {
 async fn acks_that_take_too_long(world: &mut FaultWorld) {
     set_ack_timeout(world, 3_000, 500).await;
     world.back_at_work().await;
-    world.ways.to_client.set(Network::Hang);
+    world.network.to_client.set(Network::Hang);
     // What the fetcher logs of a closed channel, and of a cancelled consumer.
     let signs = ["delivery acknowledgement", "the broker ended the consumer"];
     let log_so_far = world.process(Part::Fetcher).log().len();
@@ -28,7 +27,7 @@ async fn acks_that_take_too_long(world: &mut FaultWorld) {
         signs.iter().any(|sign| news.contains(sign)).then_some(())
     })
     .await;
-    world.ways.to_client.set(Network::Pass);
+    world.network.to_client.set(Network::Pass);
     set_ack_timeout(world, ACK_TIMEOUT, ACK_TICK).await;
     world.back_at_work().await;
 }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use broker::Queue;
-use tests::fault_world::{FaultWorld, MEMORY_WATERMARK};
-use tests::parts::Part;
+use tests::faults::{FaultWorld, MEMORY_WATERMARK, Part};
 use tests::wait::eventually;
 use tokio::time::sleep;
 

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tests::database::{replace_clock, set_clock_ahead};
-use tests::fault_world::{FaultWorld, OBJECT_TTL};
-use tests::parts::Part;
+use tests::faults::{FaultWorld, OBJECT_TTL, Part};
+use tests::servers::database::{replace_clock, set_clock_ahead};
 use tokio::time::sleep;
 
 tests::cases![

@@ -4,8 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tests::fault_world::FaultWorld;
-use tests::parts::Part;
+use tests::faults::{FaultWorld, Part};
 use tests::proxy::{Network, Proxy};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
@@ -31,7 +30,7 @@ fn binary(part: Part) -> &'static str {
 /// Starts those who use the database again, with another URL, and waits until they are at work.
 async fn restart_with_url(world: &mut FaultWorld, url: impl Fn(&FaultWorld, SocketAddr) -> String) {
     for part in DATABASE_USERS {
-        let url = url(world, world.ways.to_database[binary(part)].address);
+        let url = url(world, world.network.to_database[binary(part)].address);
         world.stop(part).await;
         world.process(part).set_flag("database-url", &url);
         world.start(part).await;
@@ -72,10 +71,10 @@ async fn alter_system(admin: &Client, change: &str) {
 /// As a primary that was demoted: its connections live on, and are good for nothing.
 async fn a_database_that_turns_read_only(world: &mut FaultWorld) {
     let admin = world.database().await;
-    let before = world.ways.to_database["fetcher"].accepted();
+    let before = world.network.to_database["fetcher"].accepted();
     alter_system(&admin, "set default_transaction_read_only = on").await;
     sleep(Duration::from_secs(3)).await;
-    let after = world.ways.to_database["fetcher"].accepted();
+    let after = world.network.to_database["fetcher"].accepted();
     alter_system(&admin, "set default_transaction_read_only = off").await;
     world.back_at_work().await;
     assert!(after > before, "connections that cannot write were kept");
@@ -92,11 +91,11 @@ async fn failover_to_another_address(world: &mut FaultWorld) {
         format!("{login}@{place},{rest}?target_session_attrs=read-write")
     })
     .await;
-    world.ways.set_to_database(Network::Cut);
+    world.network.set_to_database(Network::Cut);
     second.set(Network::Pass);
     world.back_at_work().await;
     second.set(Network::Cut);
-    world.ways.set_to_database(Network::Pass);
+    world.network.set_to_database(Network::Pass);
     world.back_at_work().await;
 }
 

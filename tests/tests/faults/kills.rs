@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use tests::fault_world::FaultWorld;
-use tests::parts::Part;
+use tests::faults::{FaultWorld, Part};
 use tokio::time::sleep;
 
 tests::cases![

@@ -10,7 +10,7 @@
 use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
-use tests::case::{Case, Table};
+use tests::faults::{Case, Table};
 use tests::servers::Servers;
 
 mod acks;

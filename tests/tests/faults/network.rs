@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tests::fault_world::FaultWorld;
+use tests::faults::FaultWorld;
 use tests::proxy::Network;
 use tokio::time::sleep;
 
@@ -24,30 +24,30 @@ const NOTICED: Duration = Duration::from_secs(13);
 /// What was not answered is not accepted, whether it arrived or not.
 async fn callbacks_cut_in_the_middle(world: &mut FaultWorld) {
     let network = Network::Slow(Duration::from_millis(100));
-    world.way_of_callbacks().set(network);
+    world.proxy_of_ingest().set(network);
     for _ in 0..10 {
         sleep(Duration::from_millis(150)).await;
-        world.way_of_callbacks().reset();
+        world.proxy_of_ingest().reset();
     }
-    world.way_of_callbacks().set(Network::Pass);
+    world.proxy_of_ingest().set(Network::Pass);
     world.back_at_work().await;
     assert!(world.load.answers().refused > 0, "none was cut");
 }
 
 async fn the_broker_cut_off_from_each_binary(world: &mut FaultWorld) {
     for binary in ["ingest", "fetcher", "janitor"] {
-        world.ways.to_broker[binary].set(Network::Cut);
+        world.network.to_broker[binary].set(Network::Cut);
         sleep(Duration::from_secs(1)).await;
-        world.ways.to_broker[binary].set(Network::Pass);
+        world.network.to_broker[binary].set(Network::Pass);
         world.back_at_work().await;
     }
 }
 
 /// For longer than any step with the broker may take.
 async fn the_broker_in_a_black_hole(world: &mut FaultWorld) {
-    world.ways.set_to_broker(Network::Hang);
+    world.network.set_to_broker(Network::Hang);
     sleep(Duration::from_secs(8)).await;
-    world.ways.set_to_broker(Network::Pass);
+    world.network.set_to_broker(Network::Pass);
     world.back_at_work().await;
 }
 
@@ -56,7 +56,7 @@ async fn connections_to_the_broker_forgotten(world: &mut FaultWorld) {
     world
         .allowed
         .be_back_within(NOTICED, "it has to be noticed");
-    for way in world.ways.to_broker.values() {
+    for way in world.network.to_broker.values() {
         way.forget();
     }
     world.back_at_work().await;
@@ -67,23 +67,23 @@ async fn the_broker_behind_a_slow_network(world: &mut FaultWorld) {
         .ways
         .set_to_broker(Network::Slow(Duration::from_millis(30)));
     sleep(Duration::from_secs(3)).await;
-    world.ways.set_to_broker(Network::Pass);
+    world.network.set_to_broker(Network::Pass);
     world.back_at_work().await;
 }
 
 async fn the_database_cut_off_from_each_binary(world: &mut FaultWorld) {
     for binary in ["fetcher", "janitor"] {
-        world.ways.to_database[binary].set(Network::Cut);
+        world.network.to_database[binary].set(Network::Cut);
         sleep(Duration::from_secs(1)).await;
-        world.ways.to_database[binary].set(Network::Pass);
+        world.network.to_database[binary].set(Network::Pass);
         world.back_at_work().await;
     }
 }
 
 async fn the_database_in_a_black_hole(world: &mut FaultWorld) {
-    world.ways.set_to_database(Network::Hang);
+    world.network.set_to_database(Network::Hang);
     sleep(Duration::from_secs(7)).await;
-    world.ways.set_to_database(Network::Pass);
+    world.network.set_to_database(Network::Pass);
     world.back_at_work().await;
 }
 
@@ -92,7 +92,7 @@ async fn connections_to_the_database_forgotten(world: &mut FaultWorld) {
     world
         .allowed
         .be_back_within(NOTICED, "it has to be noticed");
-    for way in world.ways.to_database.values() {
+    for way in world.network.to_database.values() {
         way.forget();
     }
     world.back_at_work().await;

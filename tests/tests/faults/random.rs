@@ -7,9 +7,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use tests::case::duration;
-use tests::fault_world::{FaultWorld, MEMORY_WATERMARK};
-use tests::parts::Part;
+use tests::faults::{FaultWorld, MEMORY_WATERMARK, Part, duration};
 use tests::proxy::Network;
 use tests::servers::variable;
 use tokio::time::{Instant, sleep};
@@ -69,7 +67,7 @@ impl Fault {
                 }
             }
             Self::Alarm => world.set_memory_watermark("0").await,
-            Self::LateConfirms => world.ways.set_to_broker(LATE),
+            Self::LateConfirms => world.network.set_to_broker(LATE),
         }
     }
 
@@ -81,7 +79,7 @@ impl Fault {
                 }
             }
             Self::Alarm => world.set_memory_watermark(MEMORY_WATERMARK).await,
-            Self::LateConfirms => world.ways.set_to_broker(Network::Pass),
+            Self::LateConfirms => world.network.set_to_broker(Network::Pass),
         }
     }
 }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use tests::fault_world::{FaultWorld, OBJECT_TTL};
-use tests::parts::Part;
+use tests::faults::{FaultWorld, OBJECT_TTL, Part};
 use tests::wait::eventually;
 use tokio::time::sleep;
 

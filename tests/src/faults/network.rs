@@ -1,20 +1,19 @@
-//! The network of the fault suite: a proxy on each way between two parts, and the flags that lead the
-//! processes onto these ways.
+//! The network of the fault suite: a proxy between any two parts, and the flags that lead the processes
+//! to the proxies.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use broker::Topology;
 
-use crate::parts::Part;
-use crate::process::Process;
+use super::Part;
+use crate::processes::{Process, configure};
 use crate::proxy::{Network, Proxy};
-use crate::server::Server;
 use crate::servers::Servers;
-use crate::world::configure;
+use crate::servers::server::Server;
 
-/// The ways between the parts, with faults at will.
-pub struct Ways {
+/// The proxies between the parts, with faults at will.
+pub struct ProxiedNetwork {
     /// To `ingest`.
     pub to_ingest: Proxy,
     /// To the client service.
@@ -25,72 +24,74 @@ pub struct Ways {
     pub to_database: BTreeMap<&'static str, Proxy>,
 }
 
-impl Ways {
-    /// Opens the ways. That to `ingest` leads nowhere yet.
-    pub async fn open(servers: &Servers, client_url: &str) -> Self {
+impl ProxiedNetwork {
+    /// Starts the proxies. That to `ingest` leads nowhere yet.
+    pub async fn start(servers: &Servers, client_url: &str) -> Self {
         let nowhere = "127.0.0.1:1".parse().unwrap();
         let client = client_url.strip_prefix("http://").unwrap();
         Self {
             to_ingest: Proxy::start(nowhere).await,
             to_client: Proxy::start(client.parse().unwrap()).await,
-            to_broker: ways(&servers.broker, &["ingest", "fetcher", "janitor"]).await,
-            to_database: ways(&servers.database, &["fetcher", "janitor"]).await,
+            to_broker: proxies(&servers.broker, &["ingest", "fetcher", "janitor"]).await,
+            to_database: proxies(&servers.database, &["fetcher", "janitor"]).await,
         }
     }
 
-    /// Changes how all ways to the broker behave.
+    /// Changes how all proxies to the broker behave.
     pub fn set_to_broker(&self, network: Network) {
-        self.to_broker.values().for_each(|way| way.set(network));
+        self.to_broker.values().for_each(|proxy| proxy.set(network));
     }
 
-    /// Changes how all ways to the database behave.
+    /// Changes how all proxies to the database behave.
     pub fn set_to_database(&self, network: Network) {
-        self.to_database.values().for_each(|way| way.set(network));
+        self.to_database
+            .values()
+            .for_each(|proxy| proxy.set(network));
     }
 }
 
-async fn ways(server: &Server, binaries: &[&'static str]) -> BTreeMap<&'static str, Proxy> {
+async fn proxies(server: &Server, binaries: &[&'static str]) -> BTreeMap<&'static str, Proxy> {
     let address = server.address().await.unwrap();
-    let mut ways = BTreeMap::new();
+    let mut proxies = BTreeMap::new();
     for binary in binaries {
-        ways.insert(*binary, Proxy::start(address).await);
+        proxies.insert(*binary, Proxy::start(address).await);
     }
-    ways
+    proxies
 }
 
-/// What the processes are told about the world.
-pub struct Flags<'a> {
+/// The configuration of the processes.
+pub(crate) struct Configuration<'a> {
     /// Where the servers are, and how to log in.
-    pub servers: &'a Servers,
-    /// The ways there.
-    pub ways: &'a Ways,
-    /// Name of the database, and of what the queues' names begin with.
-    pub world: &'a str,
+    pub(crate) servers: &'a Servers,
+    /// The proxies in front of them.
+    pub(crate) network: &'a ProxiedNetwork,
+    /// Name of the database, with which the names of the queues begin.
+    pub(crate) world: &'a str,
 }
 
-impl Flags<'_> {
+impl Configuration<'_> {
     /// Every process of the pipeline, not started.
     #[must_use]
-    pub fn processes(&self, logs: &Path) -> BTreeMap<Part, Process> {
-        let process = |name, binary| Process::new(name, binary, self.of(binary, logs), logs);
+    pub(crate) fn processes(&self, spool: &Path) -> BTreeMap<Part, Process> {
+        let process = |binary| Process::new(binary, &self.of(binary, spool));
         BTreeMap::from([
-            (Part::Ingest, process("ingest", "ingest")),
-            (Part::Fetcher, process("fetcher-1", "fetcher")),
-            (Part::OtherFetcher, process("fetcher-2", "fetcher")),
-            (Part::Janitor, process("janitor", "janitor")),
+            (Part::Ingest, process("ingest")),
+            (Part::Fetcher, process("fetcher")),
+            (Part::OtherFetcher, process("fetcher")),
+            (Part::Janitor, process("janitor")),
         ])
     }
 
     /// Every queue.
     #[must_use]
-    pub fn topology(&self) -> Topology {
+    pub(crate) fn topology(&self) -> Topology {
         let topology = fetcher::topology(&configure(self.of("fetcher", Path::new("")), &[]));
         assert!(topology.queue_names()[0].starts_with(self.world));
         topology
     }
 
     /// Times are short, so that a case is.
-    fn of(&self, binary: &str, logs: &Path) -> Vec<String> {
+    fn of(&self, binary: &str, spool: &Path) -> Vec<String> {
         let mut flags = vec![
             "--admin-address=127.0.0.1:0".to_owned(),
             format!("--queue-prefix={}.", self.world),
@@ -98,7 +99,7 @@ impl Flags<'_> {
                 "--amqp-url={}",
                 self.servers
                     .broker
-                    .url_at(self.ways.to_broker[binary].address)
+                    .url_at(self.network.to_broker[binary].address)
             ),
         ];
         let own: &[&str] = match binary {
@@ -114,17 +115,14 @@ impl Flags<'_> {
         if binary == "fetcher" {
             flags.push(format!(
                 "--client-url=http://{}",
-                self.ways.to_client.address
+                self.network.to_client.address
             ));
         }
         if binary == "ingest" {
-            flags.push(format!(
-                "--spool-directory={}",
-                logs.join("spool").display()
-            ));
+            flags.push(format!("--spool-directory={}", spool.display()));
         }
-        if let Some(way) = self.ways.to_database.get(binary) {
-            let url = self.servers.database.url_at(way.address);
+        if let Some(proxy) = self.network.to_database.get(binary) {
+            let url = self.servers.database.url_at(proxy.address);
             flags.push(format!("--database-url={}", in_database(&url, self.world)));
         }
         flags
@@ -133,7 +131,7 @@ impl Flags<'_> {
 
 /// The URL of another database on the same server.
 #[must_use]
-pub fn in_database(url: &str, name: &str) -> String {
+pub(crate) fn in_database(url: &str, name: &str) -> String {
     let (server, _) = url.rsplit_once('/').unwrap();
     format!("{server}/{name}")
 }

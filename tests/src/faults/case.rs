@@ -10,9 +10,9 @@ use libtest_mimic::{Completion, Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-use crate::fault_world::FaultWorld;
-use crate::ledger::Verdict;
-use crate::load::Answers;
+use super::FaultWorld;
+use super::ledger::Verdict;
+use super::load::Answers;
 use crate::servers::{Servers, variable};
 
 /// How long a case may take, beside the time of random faults.
@@ -235,8 +235,8 @@ pub fn duration() -> Duration {
 macro_rules! cases {
     ($($name:ident),* $(,)?) => {
         /// The cases of this module.
-        pub fn cases() -> Vec<$crate::case::Case> {
-            vec![$($crate::case::Case::new(
+        pub fn cases() -> Vec<$crate::faults::Case> {
+            vec![$($crate::faults::Case::new(
                 concat!(module_path!(), "::", stringify!($name)),
                 |world| Box::pin($name(world)),
             )),*]

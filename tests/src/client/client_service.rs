@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::serving::start_serving;
+use crate::servers::http_server::start_serving;
 use crate::wait::eventually;
 
 /// How one look-up is answered.
@@ -57,7 +57,7 @@ impl Reply {
 }
 
 /// Chooses the reply to the `n`th look-up (from 1) of an id.
-pub type Script = dyn Fn(i64, usize) -> Reply + Send + Sync;
+type Script = dyn Fn(i64, usize) -> Reply + Send + Sync;
 
 #[derive(Default)]
 struct Record {

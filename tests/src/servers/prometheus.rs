@@ -11,8 +11,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::http_client::send;
-use crate::programs;
+use crate::client::send;
+use crate::servers::programs;
 use crate::wait::{BOUND, eventually};
 
 const ALERTS: &str = concat!(

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::sleep_until;
 
-use crate::fault_world::FaultWorld;
-use crate::process::Process;
+use super::FaultWorld;
+use crate::processes::Process;
 
 /// RabbitMQ writes half a second after a declaration which queues it has. Killed before, it finds a
 /// queue without a leader afterwards, which takes no message ever again (rabbitmq-server#15725).
@@ -58,9 +58,9 @@ impl FaultWorld {
 
     /// Starts a part again. A server lets clients in when this returns, a process may not be ready.
     pub async fn start(&mut self, part: Part) {
-        let ways = match part {
-            Part::Broker => &self.ways.to_broker,
-            Part::Database => &self.ways.to_database,
+        let proxies = match part {
+            Part::Broker => &self.network.to_broker,
+            Part::Database => &self.network.to_database,
             process => {
                 self.process(process).start();
                 if process == Part::Ingest {
@@ -68,7 +68,7 @@ impl FaultWorld {
                         .process(process)
                         .address_in_log("accepting callbacks")
                         .await;
-                    self.ways.to_ingest.lead_to(address);
+                    self.network.to_ingest.lead_to(address);
                 }
                 return;
             }
@@ -79,8 +79,8 @@ impl FaultWorld {
         };
         server.start().await.unwrap();
         let address = server.address().await.unwrap();
-        for way in ways.values() {
-            way.lead_to(address);
+        for proxy in proxies.values() {
+            proxy.lead_to(address);
         }
     }
 }

@@ -12,18 +12,17 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
-use crate::broker::Broker;
-use crate::case::Allowed;
-use crate::database::{self, Database};
-use crate::fate::{self, Mood};
-use crate::ledger::{self, Ledger, Told, Verdict};
-use crate::load::Load;
-use crate::parts::Part;
-use crate::process::Process;
+use super::client_service;
+use super::ledger::{self, AnswerRecord, Ledger, Verdict};
+use super::load::Load;
+use super::network::{Configuration, ProxiedNetwork, in_database};
+use super::{Allowed, Mood, Part};
+use crate::processes::Process;
 use crate::proxy::Proxy;
 use crate::servers::Servers;
+use crate::servers::broker::Broker;
+use crate::servers::database::{self, Database};
 use crate::wait::{BOUND, eventually};
-use crate::ways::{Flags, Ways, in_database};
 use crate::world::{folder_in_memory, unique_name};
 
 /// How long a row lives here.
@@ -40,6 +39,9 @@ pub const ACK_TICK: u32 = 60_000;
 /// The sweep takes rows so late that it cannot pass for a janitor that is back in time.
 const SWEEP_GRACE: &str = "12s";
 
+/// The folder of the spool, in that of the world: a case moves it away.
+const SPOOL: &str = "spool";
+
 /// How long it may take after the last fault until nothing is under way any more.
 const SETTLE_BOUND: Duration = Duration::from_secs(90);
 
@@ -47,8 +49,8 @@ const SETTLE_BOUND: Duration = Duration::from_secs(90);
 pub struct FaultWorld {
     /// The servers of the run.
     pub servers: &'static Servers,
-    /// The ways between the parts.
-    pub ways: Ways,
+    /// The proxies between the parts.
+    pub network: ProxiedNetwork,
     /// How the client service answers.
     pub mood: watch::Sender<Mood>,
     /// The callbacks that come in.
@@ -69,8 +71,8 @@ pub struct FaultWorld {
     /// When the queues were declared.
     pub(crate) declared: Instant,
     name: String,
-    told: Told,
-    logs: TempDir,
+    answers: AnswerRecord,
+    folder: TempDir,
 }
 
 impl FaultWorld {
@@ -78,21 +80,21 @@ impl FaultWorld {
     pub async fn create(servers: &'static Servers) -> Self {
         let name = unique_name();
         let database = Database::create(&servers.database.url().await.unwrap(), &name).await;
-        let (mood, told) = (watch::Sender::new(Mood::Honest), Told::default());
-        let client_service = fate::start(mood.subscribe(), told.clone()).await;
-        let ways = Ways::open(servers, &client_service.url).await;
-        let logs = folder_in_memory();
-        let flags = Flags {
+        let (mood, answers) = (watch::Sender::new(Mood::Honest), AnswerRecord::default());
+        let client = client_service::start(mood.subscribe(), answers.clone()).await;
+        let network = ProxiedNetwork::start(servers, &client.url).await;
+        let folder = folder_in_memory();
+        let configuration = Configuration {
             servers,
-            ways: &ways,
+            network: &network,
             world: &name,
         };
         let mut world = Self {
-            processes: flags.processes(logs.path()),
-            topology: flags.topology(),
-            load: Load::new(ways.to_ingest.address),
+            processes: configuration.processes(&folder.path().join(SPOOL)),
+            topology: configuration.topology(),
+            load: Load::new(network.to_ingest.address),
             servers,
-            ways,
+            network,
             mood,
             back_after: None,
             allowed: Allowed::default(),
@@ -101,8 +103,8 @@ impl FaultWorld {
             ledger: Ledger::default(),
             declared: Instant::now(),
             name,
-            told,
-            logs,
+            answers,
+            folder,
         };
         world.start_processes(&database.client).await;
         world
@@ -165,16 +167,16 @@ impl FaultWorld {
         Broker::new(&url, self.topology.clone()).await
     }
 
-    /// The way to `ingest`, for a case that cuts it.
-    pub fn way_of_callbacks(&mut self) -> &Proxy {
+    /// The proxy in front of `ingest`, for a case that cuts it.
+    pub fn proxy_of_ingest(&mut self) -> &Proxy {
         self.allowed.refuse();
-        &self.ways.to_ingest
+        &self.network.to_ingest
     }
 
     /// Folder of the spool.
     #[must_use]
     pub fn spool(&self) -> PathBuf {
-        self.logs.path().join("spool")
+        self.folder.path().join(SPOOL)
     }
 
     /// Whether `ingest` was killed or stopped, which is how each change to its process begins.
@@ -272,7 +274,7 @@ impl FaultWorld {
         let (broker, client) = (self.broker().await, self.database().await);
         self.ledger.look(&broker, &client).await;
         let accepted = self.load.answers().accepted;
-        self.ledger.verdict(&accepted, &self.told)
+        self.ledger.verdict(&accepted, &self.answers)
     }
 
     /// Ends the load and, when nothing is under way any more, the processes.
@@ -289,16 +291,16 @@ impl FaultWorld {
     /// The last lines of each process, but for what went well.
     #[must_use]
     pub fn logs(&self) -> String {
-        let last_lines = |process: &Process| {
+        let last_lines = |(part, process): (&Part, &Process)| {
             let log = process.log();
             let lines: Vec<&str> = log
                 .lines()
                 .filter(|line| !line.contains("status=202"))
                 .collect();
             let last = lines[lines.len().saturating_sub(25)..].join("\n");
-            format!("--- {}\n{last}\n", process.name())
+            format!("--- {part:?}\n{last}\n")
         };
-        self.processes.values().map(last_lines).collect()
+        self.processes.iter().map(last_lines).collect()
     }
 
     /// Sets the share of the memory beyond which the broker blocks whoever publishes.
@@ -352,6 +354,6 @@ impl FaultWorld {
         let role = format!("drop role if exists {}", self.name);
         let admin = database::connect(&server_url).await.unwrap();
         admin.batch_execute(&role).await.unwrap();
-        self.logs.close().unwrap();
+        self.folder.close().unwrap();
     }
 }

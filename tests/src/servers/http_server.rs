@@ -9,7 +9,7 @@ use lifecycle::Shutdown;
 use tokio::net::TcpListener;
 
 /// Serves until the test's runtime ends, within limits that no test reaches.
-pub fn start_serving(listener: TcpListener, service: Arc<impl Service>) {
+pub(crate) fn start_serving(listener: TcpListener, service: Arc<impl Service>) {
     let limits = ServerLimits {
         connections: 10_000,
         header_timeout: Duration::from_mins(1),

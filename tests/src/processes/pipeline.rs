@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::client_service::ClientService;
-use crate::http_client::until_ready;
-use crate::process::Process;
-use crate::span_collector::SpanCollector;
-use crate::world::{World, configure};
+use crate::client::{ClientService, until_ready};
+use crate::processes::{Process, configure};
+use crate::servers::span_collector::SpanCollector;
+use crate::world::World;
 
 /// One `ingest`, one `fetcher` and one `janitor`, killed when dropped. Rows live for a second.
 pub struct Pipeline {
@@ -41,9 +40,7 @@ impl Pipeline {
             let given = usual.iter().chain(flags).chain(more);
             let given = given.map(|flag| (*flag).to_owned());
             let flags = own.into_iter().chain(given).chain(to_collector.clone());
-            let mut process = Process::new(binary, binary, flags.collect(), world.spool());
-            process.start();
-            process
+            Process::started(binary, &flags.collect::<Vec<_>>())
         };
         let client_url = format!("--client-url={}", client.url);
         let usual = [

@@ -1,13 +1,13 @@
-//! The client service of the fault suite: what it has to say about an id, the id itself tells.
+//! The client service of the fault suite: its answer about an id follows from the id.
 
 use tokio::sync::watch;
 
-use crate::client_service::{ClientService, Reply};
-use crate::ledger::Told;
+use super::ledger::AnswerRecord;
+use crate::client::{ClientService, Reply};
 
 /// What becomes of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// It is online.
     Online,
     /// It is online, but the first look-up fails.
@@ -23,7 +23,7 @@ pub enum Fate {
 impl Fate {
     /// The fate of an id. Negative ids are those of probes, all of them online.
     #[must_use]
-    pub fn of(id: i64) -> Self {
+    pub(crate) fn of(id: i64) -> Self {
         match id {
             ..0 => Self::Online,
             _ => match id % 50 {
@@ -38,13 +38,13 @@ impl Fate {
 
     /// Whether a row is to be stored.
     #[must_use]
-    pub fn is_online(self) -> bool {
+    pub(crate) fn is_online(self) -> bool {
         matches!(self, Self::Online | Self::OnlineAtTheSecondTry)
     }
 
     /// The answer to the `n`th look-up (from 1).
     #[must_use]
-    pub fn reply(self, n: usize) -> Reply {
+    pub(crate) fn reply(self, n: usize) -> Reply {
         match self {
             Self::OnlineAtTheSecondTry if n == 1 => Reply::Status(500, None),
             Self::Online | Self::OnlineAtTheSecondTry => Reply::Online,
@@ -60,22 +60,22 @@ impl Fate {
 pub enum Mood {
     /// As the ids' fates say.
     Honest,
-    /// Not at all, for as long as anybody would wait.
+    /// Not at all.
     Slow,
-    /// The first answer about an id is none that may be believed, later ones are true.
+    /// The first answer about an id is not to be believed, later ones are true.
     Lying,
-    /// This, whatever is asked.
+    /// With this status, whatever is asked.
     Failing(u16),
 }
 
-/// Starts a client service in the mood of the moment, which notes what it truly told.
-pub async fn start(mood: watch::Receiver<Mood>, told: Told) -> ClientService {
+/// Starts a client service in the mood of the moment, which records its true answers.
+pub(crate) async fn start(mood: watch::Receiver<Mood>, answers: AnswerRecord) -> ClientService {
     ClientService::start(move |id, n| match *mood.borrow() {
         Mood::Slow => Reply::Silence,
         Mood::Failing(status) => Reply::Page(status),
         Mood::Lying if n == 1 => lie(id),
         Mood::Honest | Mood::Lying => {
-            told.note(id, Fate::of(id));
+            answers.note(id, Fate::of(id));
             Fate::of(id).reply(n)
         }
     })

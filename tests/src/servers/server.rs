@@ -11,7 +11,7 @@ use testcontainers::{ContainerAsync, GenericImage};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-use crate::{broker, database};
+use crate::servers::{broker, database};
 
 /// How long a server may take to start or to stop.
 pub const SERVER_BOUND: Duration = Duration::from_mins(2);

@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::http_client::{Answer, HttpClient, request};
+use crate::client::{Answer, HttpClient, request};
 use crate::wait::BOUND;
 
 /// Every version that is served.

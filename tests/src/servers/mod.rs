@@ -4,6 +4,14 @@
 //! The containers are removed when the process ends, in whatever way it does. No count of users could
 //! say when that is: between two tests there may be none.
 
+pub mod broker;
+pub mod database;
+pub(crate) mod http_server;
+pub mod programs;
+pub mod prometheus;
+pub mod server;
+pub mod span_collector;
+
 use std::env::var_os;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -18,8 +26,8 @@ use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
 use tokio::runtime::Runtime;
 
-use crate::binaries;
-use crate::server::{Keeper, Program, SERVER_BOUND, Server};
+use crate::processes;
+use crate::servers::server::{Keeper, Program, SERVER_BOUND, Server};
 
 const HINT: &str = "run scripts/test, which brings up what is missing";
 const PASSWORD: &str = "test";
@@ -53,10 +61,10 @@ impl Servers {
         static SERVERS: OnceLock<anyhow::Result<Servers>> = OnceLock::new();
         let servers = SERVERS.get_or_init(|| {
             // Thousands of connections are among the tests.
-            http_server::raise_limit();
+            ::http_server::raise_limit();
             // The processes under test run in this process too, and find their TLS provider installed.
             drop(rustls::crypto::ring::default_provider().install_default());
-            binaries::build();
+            processes::build();
             Self::find_or_start()
         });
         servers.as_ref().map_err(|error| anyhow!("{error:#}"))

@@ -8,8 +8,8 @@ use broker::Queue;
 use messages::{FetchChunk, decode};
 use tokio_postgres::Client;
 
-use crate::broker::{Broker, headers};
-use crate::fate::Fate;
+use super::client_service::Fate;
+use crate::servers::broker::{Broker, headers};
 
 /// Each storing and each deletion of a row, written at its commit, by the database's clock.
 const RECORD: &str = "
@@ -31,23 +31,23 @@ const RECORD: &str = "
     deferrable initially deferred for each row execute function record_deletion();";
 
 /// Has the database record what happens to rows. The table of the objects is there.
-pub async fn record(client: &Client) {
+pub(crate) async fn record(client: &Client) {
     client.batch_execute(RECORD).await.unwrap();
 }
 
 /// What became of the probes of one wait.
-pub struct Probes {
+pub(crate) struct Probes {
     /// Whether one has a row.
-    pub stored: bool,
+    pub(crate) stored: bool,
     /// How long after the first of their rows expired the first was deleted.
-    pub deleted_late: Option<Duration>,
+    pub(crate) deleted_late: Option<Duration>,
 }
 
 /// What became of the probes from `first` on.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn probes(client: &Client, first: i64) -> Result<Probes, tokio_postgres::Error> {
+pub(crate) async fn probes(client: &Client, first: i64) -> Result<Probes, tokio_postgres::Error> {
     let query = "
         select expiry is not null, extract(epoch from deletion - expiry)::float8
         from (select min(expires_at) expiry from stores where id <= $1) stored,
@@ -60,13 +60,13 @@ pub async fn probes(client: &Client, first: i64) -> Result<Probes, tokio_postgre
     })
 }
 
-/// What the client service said about ids that are not online. Clones share one book.
+/// What the client service said about ids that are not online. Clones share one record.
 #[derive(Clone, Default)]
-pub struct Told(Arc<Mutex<BTreeMap<i64, Fate>>>);
+pub(crate) struct AnswerRecord(Arc<Mutex<BTreeMap<i64, Fate>>>);
 
-impl Told {
+impl AnswerRecord {
     /// Notes a true answer.
-    pub fn note(&self, id: i64, fate: Fate) {
+    pub(crate) fn note(&self, id: i64, fate: Fate) {
         if matches!(fate, Fate::Offline | Fate::Gone) {
             self.0.lock().unwrap().insert(id, fate);
         }
@@ -75,7 +75,7 @@ impl Told {
 
 /// What was found in the broker and the database.
 #[derive(Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     /// Ids in `objects.dead`, with the reason.
     dead: BTreeMap<i64, String>,
     /// Ids in `objects.unroutable`: their queue was deleted, and an operator has to move them.
@@ -94,7 +94,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// Looks again. Messages for operators are taken off their queues.
-    pub async fn look(&mut self, broker: &Broker, client: &Client) {
+    pub(crate) async fn look(&mut self, broker: &Broker, client: &Client) {
         while let Some(message) = broker.try_take(Queue::Dead).await {
             let reason = headers(&message).reason.unwrap_or_default();
             let ids = ids(&message.data).into_iter();
@@ -120,8 +120,8 @@ impl Ledger {
 
     /// What became of the ids that were accepted.
     #[must_use]
-    pub fn verdict(&self, accepted: &BTreeSet<i64>, told: &Told) -> Verdict {
-        let told = told.0.lock().unwrap();
+    pub(crate) fn verdict(&self, accepted: &BTreeSet<i64>, answers: &AnswerRecord) -> Verdict {
+        let answers = answers.0.lock().unwrap();
         let mut verdict = Verdict {
             accepted: accepted.len(),
             early: self.early,
@@ -131,7 +131,7 @@ impl Ledger {
             ..Verdict::default()
         };
         for id in accepted {
-            match (self.stored.contains(id), told.get(id)) {
+            match (self.stored.contains(id), answers.get(id)) {
                 (true, _) => verdict.stored += 1,
                 (_, Some(Fate::Offline)) => verdict.offline += 1,
                 (_, Some(_)) => verdict.gone += 1,

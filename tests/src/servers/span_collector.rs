@@ -11,7 +11,7 @@ use http_server::{RequestBody, Service};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
-use crate::serving::start_serving;
+use crate::servers::http_server::start_serving;
 use crate::wait::eventually;
 
 /// Who made a span, or was asked.
