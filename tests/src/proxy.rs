@@ -83,7 +83,7 @@ impl Proxy {
         self.state.send_modify(|state| state.resets += 1);
     }
 
-    /// Forgets the open connections, as a router does that is started anew: neither side hears of
+    /// Forgets the open connections, as a router does that restarts: neither side hears of
     /// it, and nothing passes on them any more. New ones pass.
     pub fn forget(&self) {
         self.state.send_modify(|state| state.forgotten += 1);

@@ -1,4 +1,4 @@
-//! The world of one test: a database and a queue prefix of its own on the run's servers, and the
+//! The world of one test: a private database and queue prefix on the shared servers, and the
 //! processes that it starts there. Nothing of it is left behind, also when the test fails.
 
 use std::collections::BTreeSet;

@@ -124,7 +124,7 @@ fn used(pipeline: &Pipeline, before: [Duration; 3], ids: f64) -> [(&'static str,
 type Seen = Arc<Mutex<HashMap<i64, Instant>>>;
 
 /// Notes when the row of one id of each callback is committed, by the number of the callback: of
-/// another id in each, for those of one chunk go their way together.
+/// another id in each, because those of one chunk go together.
 async fn watch_rows(world: &World) -> Seen {
     let trigger = format!(
         "create function tell_row() returns trigger language plpgsql as $$

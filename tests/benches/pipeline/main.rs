@@ -1,4 +1,4 @@
-//! Measures the pipeline, each figure beside what bounds it, in the same run on the same machine.
+//! Measures the pipeline, and what bounds each figure, in the same run on the same machine.
 //! Run by `scripts/bench`, which brings up the servers.
 #![allow(
     clippy::unwrap_used,
@@ -36,9 +36,9 @@ use stage::Trial;
 /// What there is to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Measurement {
-    /// Callbacks answered 202, beside a bare HTTP server and bare confirms.
+    /// Callbacks answered 202, compared with a bare HTTP server and bare confirms.
     Accept,
-    /// Ids from the queue to their rows, beside bare look-ups and bare upserts.
+    /// Ids from the queue to their rows, compared with bare look-ups and bare upserts.
     Drain,
     /// Callbacks at several rates through all of the pipeline.
     EndToEnd,
@@ -63,7 +63,7 @@ impl Measurement {
     ];
 }
 
-/// Measures the pipeline, each figure beside its ceiling. Writes a table and the raw numbers
+/// Measures the pipeline, and the ceiling of each figure. Writes a table and the raw numbers
 /// to target/bench. Exits with 1 if something is not reached.
 #[derive(Parser)]
 #[command(name = "scripts/bench")]
@@ -117,7 +117,7 @@ fn main() -> ExitCode {
         println!("\n== {}", name.get_name());
         let work = measure(measurement, servers, &form, &mut report);
         runtime.block_on(work);
-        // At once, for what follows may fail.
+        // At once, because what follows may fail.
         report.write();
     }
     if report.finish() {

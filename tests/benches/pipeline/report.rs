@@ -205,7 +205,7 @@ impl Report {
         self.figures.push(figure);
     }
 
-    /// Adds a rate beside each of its ceilings, given with the median of the ratios to it. The goal is
+    /// Adds a rate and each of its ceilings, given with the median of the ratios to it. The goal is
     /// for the slowest of them.
     pub(crate) fn add_rate(&mut self, rate: &Figure, ceilings: &[(&str, f64, f64)], goal: f64) {
         let ratios = ceilings.iter().map(|(.., ratio)| *ratio);

@@ -29,7 +29,7 @@ pub enum Reply {
     /// A status and a page, as gateways answer, and log-in pages: about no object. It leads elsewhere
     /// where the status says so.
     Page(u16),
-    /// No answer, for as long as anybody would wait.
+    /// No answer.
     Silence,
 }
 
@@ -77,13 +77,13 @@ struct Scripted {
     let_through: Semaphore,
 }
 
-/// A client service of a test's own. It ends with the test's runtime.
+/// The client service of a test. It ends with the test's runtime.
 pub struct ClientService {
     /// Address for `CLIENT_URL`.
     pub url: String,
     scripted: Arc<Scripted>,
     hold: watch::Sender<bool>,
-    /// Bound but not listening: who connects is refused.
+    /// Bound but not listening: connections are refused.
     refusing: Option<TcpSocket>,
 }
 

@@ -115,7 +115,7 @@ impl HttpClient {
     }
 }
 
-/// Sends one request on a connection of its own.
+/// Sends one request on a new connection.
 pub async fn send(
     address: SocketAddr,
     method: Method,

@@ -1,4 +1,4 @@
-//! Running a fault case in a world of its own, and the table that all of them make.
+//! Running a fault case in its world, and the table of all cases.
 
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use super::ledger::Verdict;
 use super::load::Answers;
 use crate::servers::{Servers, variable};
 
-/// How long a case may take, beside the time of random faults.
+/// How long a case may take, in addition to the time of random faults.
 const CASE_BOUND: Duration = Duration::from_mins(4);
 
 /// Back at work later than this is a failure, unless the case says why it takes longer.
@@ -33,7 +33,7 @@ pub struct Case {
     body: Body,
 }
 
-/// What may happen in a case, since the case itself brings it about.
+/// What may happen in a case, because the case itself causes it.
 #[derive(Default)]
 pub struct Allowed {
     refusals: bool,
@@ -43,12 +43,12 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    /// Callbacks may be refused, since what takes them is disturbed.
+    /// Callbacks may be refused, because the case disturbs what accepts them.
     pub fn refuse(&mut self) {
         self.refusals = true;
     }
 
-    /// Messages may wait for an operator, since queues or the exchange are deleted.
+    /// Messages may wait for an operator, because the case deletes queues or the exchange.
     pub fn park(&mut self) {
         self.parking = true;
     }

@@ -110,7 +110,7 @@ impl Load {
         while self.senders.join_next().await.is_some() {}
     }
 
-    /// Posts a callback with one id of its own, which is online.
+    /// Posts a callback with a new id, which is online.
     pub fn probe(&self) {
         let id = self.source.next_probe.fetch_sub(1, Ordering::Relaxed);
         let source = Arc::clone(&self.source);

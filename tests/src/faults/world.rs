@@ -148,8 +148,8 @@ impl FaultWorld {
         in_database(&self.servers.database.url_at(address), &self.name)
     }
 
-    /// Makes a user of the world's own, named as its database is, who can do in it what the
-    /// processes need. Returns the user's name.
+    /// Creates a role with the name of the world's database, which can do there what the processes
+    /// need. Returns its name.
     pub async fn create_role(&self, password: &str) -> String {
         let role = &self.name;
         let create = format!(
@@ -288,7 +288,7 @@ impl FaultWorld {
         self.reckon().await
     }
 
-    /// The last lines of each process, but for what went well.
+    /// The last lines of each process, without those about accepted callbacks.
     #[must_use]
     pub fn logs(&self) -> String {
         let last_lines = |(part, process): (&Part, &Process)| {
@@ -303,7 +303,7 @@ impl FaultWorld {
         self.processes.iter().map(last_lines).collect()
     }
 
-    /// Sets the share of the memory beyond which the broker blocks whoever publishes.
+    /// Sets the share of the memory beyond which the broker blocks publishers.
     pub async fn set_memory_watermark(&self, share: &str) {
         let command = ["rabbitmqctl", "set_vm_memory_high_watermark", share];
         self.servers.broker.command(&command).await.unwrap();

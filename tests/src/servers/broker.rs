@@ -17,7 +17,7 @@ use crate::wait::eventually;
 /// Connects.
 ///
 /// # Errors
-/// Nobody answers, or it does not let the user in.
+/// The server does not answer, or it does not let the user in.
 pub async fn connect(amqp_url: &str) -> anyhow::Result<Connection> {
     let uri = amqp_url.parse().map_err(anyhow::Error::msg)?;
     let connecting = Connection::connect_uri(uri, ConnectionProperties::default());
@@ -160,7 +160,7 @@ impl Broker {
     }
 
     /// How many messages are in a queue and not with a consumer; none where there is no such queue.
-    /// Asked on a channel of its own, which a "no" closes.
+    /// It asks on a new channel, which a "no" closes.
     pub async fn messages(&self, queue_name: &str) -> Option<u32> {
         let passive = QueueDeclareOptions {
             passive: true,

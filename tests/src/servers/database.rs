@@ -9,7 +9,7 @@ use crate::wait::eventually;
 /// Connects.
 ///
 /// # Errors
-/// Nobody answers, or it does not let the user in.
+/// The server does not answer, or it does not let the user in.
 pub async fn connect(database_url: &str) -> anyhow::Result<Client> {
     let config: tokio_postgres::Config = database_url.parse()?;
     let (client, connection) =
@@ -73,7 +73,7 @@ impl Database {
         Self { url, client }
     }
 
-    /// Drops the database `name`, whoever is connected to it, and the role of that name.
+    /// Drops the database `name`, also while clients are connected to it, and the role of that name.
     pub async fn drop(server_url: &str, name: &str) {
         let admin = connected(server_url).await;
         for what in ["database", "role"] {
@@ -87,7 +87,7 @@ impl Database {
         }
     }
 
-    /// Drops the database and creates it again, empty, as somebody does who restores one.
+    /// Drops the database and creates it again, empty, as when an operator restores one.
     pub async fn recreate(&mut self) {
         let (server, name) = self.url.rsplit_once('/').unwrap();
         let server_url = format!("{server}/postgres");

@@ -1,4 +1,4 @@
-//! An HTTP server of a test's own.
+//! The HTTP server of a test.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -165,7 +165,7 @@ impl Servers {
 }
 
 /// Starts a process that removes the containers when this process has ended: a pipe to it closes then.
-/// It is in a process group of its own, which the signals of a terminal do not reach.
+/// It has its own process group, which the signals of a terminal do not reach.
 fn remove_at_end(containers: [&str; 2]) -> anyhow::Result<Child> {
     const REMOVE: &str = r#"read -r _; exec docker rm --force --volumes "$@""#;
     Command::new("sh")
@@ -179,7 +179,7 @@ fn remove_at_end(containers: [&str; 2]) -> anyhow::Result<Child> {
         .context("starting the process that removes the containers")
 }
 
-/// A setting of the tests, which are none of the pipeline's.
+/// A setting of the tests. The pipeline has no setting with such a name.
 #[must_use]
 pub fn variable(name: &str) -> Option<String> {
     var_os(name)
@@ -187,7 +187,7 @@ pub fn variable(name: &str) -> Option<String> {
         .filter(|value| !value.is_empty())
 }
 
-/// Who keeps servers running that the environment names.
+/// What keeps the servers running that the environment names.
 fn keeper() -> Keeper {
     variable("TEST_SERVERS_STATE").map_or(Keeper::Unknown, |state| {
         Keeper::Supervisor(PathBuf::from(state))

@@ -1,4 +1,4 @@
-//! A Prometheus of a test's own, with the alerts that are deployed.
+//! The Prometheus of a test, with the alerts that are deployed.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -92,7 +92,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// The values of the series that an expression has now, but for those that are not a number.
+    /// The values of the series that an expression has now, without those that are not a number.
     pub async fn query(&self, expression: &str) -> Vec<f64> {
         let mut path = "/api/v1/query?query=".to_owned();
         for byte in expression.bytes() {

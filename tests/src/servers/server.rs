@@ -52,13 +52,13 @@ impl Program {
     }
 }
 
-/// Who keeps a server running.
+/// What keeps a server running.
 pub enum Keeper {
     /// The container engine. Each start may give the server another port of the host.
     Container(Box<ContainerAsync<GenericImage>>),
     /// `scripts/lib/supervise`, with its state in this folder.
     Supervisor(PathBuf),
-    /// Somebody else, so that it cannot be killed.
+    /// Not known, so that it cannot be killed.
     Unknown,
 }
 
@@ -120,7 +120,7 @@ impl Server {
         Ok(self.url_at(self.address().await?))
     }
 
-    /// Ends it as a power cut would: SIGKILL, and nobody starts it again.
+    /// Ends it as a power cut would: SIGKILL, and no supervisor starts it again.
     ///
     /// # Errors
     /// It could not be killed, or may not be.
@@ -185,7 +185,7 @@ impl Server {
         }
     }
 
-    /// Runs one of the server's own commands beside it.
+    /// Runs one of the server's commands where the server runs.
     ///
     /// # Errors
     /// It fails.

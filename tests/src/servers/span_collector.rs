@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use crate::servers::http_server::start_serving;
 use crate::wait::eventually;
 
-/// Who made a span, or was asked.
+/// The process that made a span, or that it asked.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Endpoint {
@@ -43,13 +43,13 @@ pub struct Annotation {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Kind {
-    /// Who asks.
+    /// The span of a request at its sender.
     Client,
-    /// Who answers.
+    /// The span of a request at its receiver.
     Server,
-    /// Who sends.
+    /// The span of a message at its publisher.
     Producer,
-    /// Who receives.
+    /// The span of a message at its consumer.
     Consumer,
 }
 
@@ -71,9 +71,9 @@ pub struct Span {
     pub timestamp: u64,
     /// Microseconds.
     pub duration: u64,
-    /// Who made it.
+    /// The process that made it.
     pub local_endpoint: Endpoint,
-    /// Who was asked.
+    /// The process that it asked.
     pub remote_endpoint: Option<Endpoint>,
     /// What happened meanwhile.
     #[serde(default)]

@@ -14,7 +14,7 @@ use tests::servers::variable;
 use tests::wait::eventually;
 use tests::world::World;
 
-/// Whether there is no Prometheus, or none of the broker's metrics.
+/// Whether there is no Prometheus, or the broker has no metrics.
 fn cannot_watch() -> bool {
     let is_given = variable("TEST_AMQP_URL").is_some();
     let has_metrics = !is_given || variable("TEST_BROKER_METRICS_ADDRESS").is_some();

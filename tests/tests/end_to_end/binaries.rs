@@ -71,7 +71,7 @@ async fn assert_stops(mut process: Process, signal: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_binary_stops_also_while_nothing_is_reachable() {
+async fn every_binary_stops_while_nothing_is_reachable() {
     let world = &mut World::new().await;
     for (binary, _) in binaries() {
         let mut process =
@@ -87,7 +87,7 @@ async fn every_binary_stops_also_while_nothing_is_reachable() {
 
 /// As when a host is paused: connections are taken, and nothing is ever answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_binary_stops_also_while_nothing_answers() {
+async fn every_binary_stops_while_nothing_answers() {
     let world = &mut World::new().await;
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
@@ -115,7 +115,7 @@ fn nowhere(binary: &str, port: u16) -> Vec<String> {
     }
 }
 
-/// `flags` without those that `more` gives anew, and with `more`.
+/// `flags` with `more`, which replaces flags of the same name.
 pub(crate) fn replaced(flags: Vec<String>, more: &[String]) -> Vec<String> {
     let name = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
     let given: Vec<String> = more.iter().map(|flag| name(flag)).collect();

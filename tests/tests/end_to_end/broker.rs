@@ -16,7 +16,7 @@ use trace::Traces;
 
 use super::binaries::flags;
 
-/// Accepts connections and says nothing on them, for ever. Returns its address, and how many it has
+/// Accepts connections and never says anything on them. Returns its address, and how many it has
 /// accepted.
 async fn mute_broker() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

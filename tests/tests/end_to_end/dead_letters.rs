@@ -114,7 +114,7 @@ async fn a_list_for_people_has_the_same_and_nothing_that_moves_the_cursor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_broker_dead_lettered_has_its_reason() {
+async fn a_message_that_the_broker_dead_lettered_has_its_reason() {
     let world = &mut World::new().await;
     world.broker.declare().await;
     world
@@ -234,7 +234,7 @@ async fn a_message_of_an_unknown_kind_stays_and_is_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_unroutable_goes_on_as_it_was() {
+async fn an_unroutable_message_is_replayed_as_it_was() {
     let world = &mut World::new().await;
     world.broker.declare().await;
     let hour = Queue::Retry(<Delay as settings::Value>::parse("1h").unwrap());

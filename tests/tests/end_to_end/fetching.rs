@@ -538,7 +538,7 @@ async fn a_deleted_queue_is_declared_again() {
     .await;
 }
 
-/// Nobody consumes it, so nobody is told that it is gone.
+/// It has no consumer that would be told that it is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_delay_queue_is_declared_again() {
     let world = &mut World::new().await;

@@ -278,7 +278,7 @@ async fn a_callback_is_published_also_when_its_client_hangs_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_routed_is_kept() {
+async fn an_unroutable_message_is_kept() {
     let world = &mut World::new().await;
     let address = world.ingest(&[]).await;
     let fetch = world.broker.topology.name(Queue::Fetch);

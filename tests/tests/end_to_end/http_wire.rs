@@ -181,7 +181,7 @@ fn callback(address: SocketAddr, body: Body) -> Request<Body> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_do_not_come_keep_only_their_own_clients_waiting() {
+async fn bodies_that_do_not_arrive_delay_only_their_own_clients() {
     let world = &mut World::new().await;
     let (_process, address) =
         ingest_process(world, &["--connections-limit=50", "--body-timeout=5m"]).await;

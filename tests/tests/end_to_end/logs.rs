@@ -1,4 +1,4 @@
-//! Logs harm nobody, whether they are read or not.
+//! Logs never stop a process, whether they are read or not.
 
 use tests::client::{exchange, post_ids, until_ready};
 use tests::processes::{Process, address_in, exit_code_with_full_pipe};
@@ -7,7 +7,7 @@ use tests::world::World;
 use crate::binaries::{binaries, flags, started};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_binary_stops_also_while_nobody_reads_its_log() {
+async fn every_binary_stops_while_its_log_is_not_read() {
     let world = &mut World::new().await;
     for (binary, _) in binaries() {
         if binary == "fetcher" {
@@ -22,7 +22,7 @@ async fn every_binary_stops_also_while_nobody_reads_its_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_fails_ends_also_while_nobody_reads_its_log() {
+async fn a_failed_start_ends_while_its_log_is_not_read() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("--admin-address={}", taken.local_addr().unwrap());
     for (binary, _) in binaries() {
@@ -35,7 +35,7 @@ async fn a_start_that_fails_ends_also_while_nobody_reads_its_log() {
 
 /// Callbacks whose lines are more than a pipe and the queue in front of it hold.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_nobody_reads_holds_up_no_callback_and_says_what_was_dropped() {
+async fn a_log_that_is_not_read_delays_no_callback_and_says_what_was_dropped() {
     let world = &mut World::new().await;
     let mut process = started(world, "ingest", &["--log=trace,lapin=off"]).await;
     let admin = address_in(&process.lines[process.lines.len() - 1]);

@@ -1,4 +1,4 @@
-//! The end-to-end tests: one process, one pair of servers, and a world of its own for each test.
+//! The end-to-end tests: one process, one pair of servers, and a private world for each test.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

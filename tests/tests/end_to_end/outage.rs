@@ -269,7 +269,7 @@ async fn until_counted(admin: SocketAddr, name: &str, labels: &[(&str, &str)], l
     .await;
 }
 
-/// A fetcher in a process of its own, whose metrics are of nothing else, and the address that it shows them at.
+/// A fetcher in a separate process, with metrics of nothing else, and the address of these metrics.
 async fn fetcher_alone(
     world: &mut World,
     client: &ClientService,
@@ -291,7 +291,7 @@ async fn ends_with_nothing_left(world: &World, mut fetcher: Process) {
     assert_eq!(world.broker.ready(Queue::Dead).await, 0);
 }
 
-/// No other id is answered, which would show whose fault it is.
+/// No other id is answered: such an answer would show that the id is at fault.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_only_object_there_is_can_be_gone() {
     let world = &mut World::new().await;
@@ -498,7 +498,7 @@ async fn a_good_id_that_turned_bad_does_not_keep_the_breaker_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_breaker_that_knows_no_good_id_closes_by_those_that_wait() {
+async fn a_breaker_without_a_known_good_id_closes_by_waiting_ids() {
     let world = &mut World::new().await;
     let client = ClientService::start(|id, _| match id {
         100..110 => Reply::Online,

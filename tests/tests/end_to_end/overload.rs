@@ -240,7 +240,7 @@ async fn large_bodies_that_stall_shed_other_large_ones_and_no_small_ones() {
     .await;
 }
 
-/// Runs `ingest` as a process of its own, whose memory can be read.
+/// Runs `ingest` as a separate process, so that its memory can be read.
 pub(super) async fn ingest_process(world: &World, more: &[&str]) -> (Process, SocketAddr) {
     let mut flags = world.ingest_flags();
     flags.extend(
@@ -288,7 +288,7 @@ async fn assert_answered_at_once(address: SocketAddr) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_senders_keep_nobody_waiting() {
+async fn slow_senders_delay_no_other_client() {
     let world = &mut World::new().await;
     let (_process, address) = ingest_process(world, &PATIENCE).await;
     // More half bodies than callbacks that may be at work.
@@ -302,7 +302,7 @@ async fn slow_senders_keep_nobody_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_stalled_connections_take_little_memory_and_keep_nobody_out() {
+async fn ten_thousand_stalled_connections_take_little_memory_and_keep_no_client_out() {
     const KIB_EACH: usize = 30;
     let world = &mut World::new().await;
     let connections = http_server::connections_within_limit(usize::MAX)

@@ -241,7 +241,7 @@ async fn a_cpu_profile_ends_with_the_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_profile_that_cannot_be_is_refused_at_once() {
+async fn an_impossible_profile_is_refused_at_once() {
     let client = Running::mock_client().await;
     for seconds in ["0", "61", "-1", "1.5", "x", "", "99999999999999999999"] {
         let path = format!("/debug/pprof/profile?seconds={seconds}");

@@ -110,7 +110,7 @@ const HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
 const TLS: &[u8] = b"\x15\x03\x01\x00\x02\x02\x46";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_database_is_told_by_its_first_bytes() {
+async fn a_server_that_is_no_database_is_recognized_by_its_first_bytes() {
     let world = &mut World::new().await;
     for (port, begin) in [
         (stranger(HTTP, true).await, r#"it began with "HTTP/1.1 400"#),
@@ -128,7 +128,7 @@ async fn what_is_no_database_is_told_by_its_first_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_broker_is_told_by_its_first_bytes() {
+async fn a_server_that_is_no_broker_is_recognized_by_its_first_bytes() {
     let world = &mut World::new().await;
     for (port, begin) in [
         (stranger(HTTP, true).await, "it began with \"HTTP/1.1 400"),

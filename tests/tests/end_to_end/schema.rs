@@ -1,4 +1,4 @@
-//! The schema of the database: who lays it, and what is said where it is missing.
+//! The schema of the database: what creates it, and what a process says when it is missing.
 
 use tests::client::{ClientService, Reply, post_ids};
 use tests::processes::{Process, output};
@@ -55,7 +55,7 @@ async fn the_history_of_another_program_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_laid_before_there_was_a_history_is_recognized() {
+async fn a_schema_from_before_the_migration_history_is_recognized() {
     let world = &mut World::new().await;
     let first = include_str!("../../../shared/database/migrations/V1__objects.sql");
     world.database.client.batch_execute(first).await.unwrap();
@@ -66,7 +66,7 @@ async fn what_was_laid_before_there_was_a_history_is_recognized() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_that_may_only_change_rows_is_enough_once_the_schema_is_laid() {
+async fn a_role_that_may_only_change_rows_is_enough_once_the_schema_exists() {
     let world = &mut World::new().await;
     lay(world).await;
     let url = world.database.create_role().await;
@@ -75,7 +75,7 @@ async fn a_role_that_may_only_change_rows_is_enough_once_the_schema_is_laid() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_that_is_missing_is_said_by_a_process_that_may_not_lay_it() {
+async fn a_process_that_may_not_create_the_missing_schema_says_so() {
     let world = &mut World::new().await;
     let url = world.database.create_role().await;
     let janitor = world.start_janitor(&[&format!("--database-url={url}")]);
@@ -117,7 +117,7 @@ async fn a_database_that_comes_back_empty_is_said_once_and_healed() {
     process.until_logged(r#"up dependency="database""#).await;
     world.database.recreate().await;
     process.until_logged("laid the schema").await;
-    // Without a right to lay it, until somebody has.
+    // Without the right to create it, until another process has created it.
     process.signal("TERM").await;
     assert_eq!(process.end().await, Some(0));
     let url = world.database.create_role().await;
@@ -145,7 +145,7 @@ async fn a_database_that_comes_back_empty_is_said_once_and_healed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn migrate_lays_the_schema_and_ends() {
+async fn migrate_creates_the_schema_and_ends() {
     let world = &mut World::new().await;
     let flag = format!("--database-url={}", world.database.url);
     for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! Every setting, with values that nobody should give it: each is refused by name, or the process works.
+//! Every setting, with values that make no sense: each is refused by name, or the process works.
 
 use std::ffi::OsString;
 

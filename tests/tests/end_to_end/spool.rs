@@ -111,7 +111,7 @@ async fn ingest_is_ready_with_the_spool_alone_and_names_the_broker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_replica_left_that_is_gone_is_published_by_one_that_runs() {
+async fn a_running_replica_publishes_the_spool_of_one_that_is_gone() {
     let world = &mut World::new().await;
     let (address, gone) = world.start_ingest(&[NO_BROKER]).await;
     post_ids(address, &[1]).await;
@@ -147,10 +147,10 @@ async fn a_segment_that_could_not_be_read_is_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_callback_that_rotted_is_set_aside_and_the_others_are_published() {
+async fn a_damaged_callback_is_set_aside_and_the_others_are_published() {
     let world = &mut World::new().await;
     let (address, ingest) = world.start_ingest(&[NO_BROKER]).await;
-    // The first ones may be in a segment of their own.
+    // The first ones may be in another segment.
     for id in 1..=4 {
         post_ids(address, &[id]).await;
     }
@@ -204,7 +204,7 @@ async fn without_a_disk_for_the_spool_callbacks_are_accepted_by_the_broker() {
 
 /// A spool of 8 GiB: one segment of a MiB with many names, full of small callbacks.
 #[tokio::test(flavor = "multi_thread")]
-async fn callbacks_are_accepted_at_once_beside_a_large_spool() {
+async fn callbacks_are_accepted_at_once_while_the_spool_is_large() {
     const SEGMENTS: usize = 8_000;
     let world = &mut World::new().await;
     spooled(world, &[1]).await;
@@ -224,7 +224,7 @@ async fn callbacks_are_accepted_at_once_beside_a_large_spool() {
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
-/// A pipe in the place of a file: to open it takes as long as nobody reads from it.
+/// A pipe in the place of a file: opening it takes until it has a reader.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_hangs_holds_up_neither_callbacks_nor_the_end() {
     let world = &mut World::new().await;

@@ -386,7 +386,7 @@ async fn spans_are_sent_before_a_process_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_recorded_at_ratio_0_but_what_a_request_asks_for() {
+async fn at_ratio_0_only_requests_that_ask_for_it_are_recorded() {
     let world = &mut World::new().await;
     let client = even_ones_are_online().await;
     let pipeline = Pipeline::start(world, &client, &["--trace-ratio=0"], &[]).await;

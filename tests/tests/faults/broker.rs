@@ -25,7 +25,7 @@ async fn connections_closed_by_the_broker(world: &mut FaultWorld) {
     world.back_at_work().await;
 }
 
-/// The broker blocks whoever publishes.
+/// The broker blocks publishers.
 async fn an_alarm_of_the_broker(world: &mut FaultWorld) {
     world.set_memory_watermark("0").await;
     sleep(Duration::from_secs(6)).await;
@@ -60,7 +60,7 @@ async fn the_delete_queues_deleted_while_full(world: &mut FaultWorld) {
     world.back_at_work().await;
 }
 
-/// Whoever publishes has his channel closed by the broker (404). What expires in a delay queue
+/// The broker closes the channel of a publisher (404). What expires in a delay queue
 /// meanwhile has nowhere to go, and the broker has to try again.
 async fn the_exchange_deleted(world: &mut FaultWorld) {
     world.allowed.park();

@@ -27,7 +27,7 @@ fn binary(part: Part) -> &'static str {
     }
 }
 
-/// Starts those who use the database again, with another URL, and waits until they are at work.
+/// Starts the processes that use the database again, with another URL, and waits until they work.
 async fn restart_with_url(world: &mut FaultWorld, url: impl Fn(&FaultWorld, SocketAddr) -> String) {
     for part in DATABASE_USERS {
         let url = url(world, world.network.to_database[binary(part)].address);
@@ -38,7 +38,7 @@ async fn restart_with_url(world: &mut FaultWorld, url: impl Fn(&FaultWorld, Sock
     world.back_at_work().await;
 }
 
-/// The limit is that of a role, since nobody limits a superuser.
+/// The limit is that of a role, because a superuser has none.
 async fn no_connection_to_the_database_left(world: &mut FaultWorld) {
     let role = world.create_role("limited").await;
     restart_with_url(world, |world, address| {

@@ -51,7 +51,7 @@ async fn the_broker_in_a_black_hole(world: &mut FaultWorld) {
     world.back_at_work().await;
 }
 
-/// Nobody hears that the connections are gone: each side has to notice that nothing comes.
+/// Neither side is told that the connections are gone: each has to notice that nothing comes.
 async fn connections_to_the_broker_forgotten(world: &mut FaultWorld) {
     world
         .allowed

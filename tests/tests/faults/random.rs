@@ -29,7 +29,7 @@ const LATE: Network = Network::Slow(Duration::from_millis(400));
 enum Fault {
     /// These parts are killed, and started again.
     Kill(Vec<Part>),
-    /// The broker blocks whoever publishes.
+    /// The broker blocks publishers.
     Alarm,
     /// The broker is far away.
     LateConfirms,
