@@ -265,10 +265,9 @@ async fn started(world: &World, more: &[&str]) -> (Process, SocketAddr) {
     flags.push("--admin-address=127.0.0.1:0".to_owned());
     flags.push("--listen-address=127.0.0.1:0".to_owned());
     flags.extend(more.iter().map(|flag| (*flag).to_owned()));
-    let mut process = Process::started("ingest", &flags);
-    let line = process.until_logged("accepting callbacks").await;
-    let (_, address) = line.split_once("address=").unwrap();
-    (process, address.trim().parse().unwrap())
+    let process = Process::started("ingest", &flags);
+    let address = process.address_in_log("accepting callbacks").await;
+    (process, address)
 }
 
 /// The one segment in the spool.
