@@ -15,13 +15,13 @@ use crate::servers::server::Server;
 /// The proxies between the parts, with faults at will.
 pub struct ProxiedNetwork {
     /// To `ingest`.
-    pub to_ingest: Proxy,
+    pub ingest: Proxy,
     /// To the client service.
-    pub to_client: Proxy,
+    pub client: Proxy,
     /// To the broker, for each binary.
-    pub to_broker: BTreeMap<&'static str, Proxy>,
+    pub broker: BTreeMap<&'static str, Proxy>,
     /// To the database, for each binary that uses it.
-    pub to_database: BTreeMap<&'static str, Proxy>,
+    pub database: BTreeMap<&'static str, Proxy>,
 }
 
 impl ProxiedNetwork {
@@ -30,23 +30,21 @@ impl ProxiedNetwork {
         let nowhere = "127.0.0.1:1".parse().unwrap();
         let client = client_url.strip_prefix("http://").unwrap();
         Self {
-            to_ingest: Proxy::start(nowhere).await,
-            to_client: Proxy::start(client.parse().unwrap()).await,
-            to_broker: proxies(&servers.broker, &["ingest", "fetcher", "janitor"]).await,
-            to_database: proxies(&servers.database, &["fetcher", "janitor"]).await,
+            ingest: Proxy::start(nowhere).await,
+            client: Proxy::start(client.parse().unwrap()).await,
+            broker: proxies(&servers.broker, &["ingest", "fetcher", "janitor"]).await,
+            database: proxies(&servers.database, &["fetcher", "janitor"]).await,
         }
     }
 
     /// Changes how all proxies to the broker behave.
     pub fn set_to_broker(&self, network: Network) {
-        self.to_broker.values().for_each(|proxy| proxy.set(network));
+        self.broker.values().for_each(|proxy| proxy.set(network));
     }
 
     /// Changes how all proxies to the database behave.
     pub fn set_to_database(&self, network: Network) {
-        self.to_database
-            .values()
-            .for_each(|proxy| proxy.set(network));
+        self.database.values().for_each(|proxy| proxy.set(network));
     }
 }
 
@@ -99,7 +97,7 @@ impl Configuration<'_> {
                 "--amqp-url={}",
                 self.servers
                     .broker
-                    .url_at(self.network.to_broker[binary].address)
+                    .url_at(self.network.broker[binary].address)
             ),
         ];
         let own: &[&str] = match binary {
@@ -115,13 +113,13 @@ impl Configuration<'_> {
         if binary == "fetcher" {
             flags.push(format!(
                 "--client-url=http://{}",
-                self.network.to_client.address
+                self.network.client.address
             ));
         }
         if binary == "ingest" {
             flags.push(format!("--spool-directory={}", spool.display()));
         }
-        if let Some(proxy) = self.network.to_database.get(binary) {
+        if let Some(proxy) = self.network.database.get(binary) {
             let url = self.servers.database.url_at(proxy.address);
             flags.push(format!("--database-url={}", in_database(&url, self.world)));
         }

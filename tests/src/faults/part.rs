@@ -59,8 +59,8 @@ impl FaultWorld {
     /// Starts a part again. A server lets clients in when this returns, a process may not be ready.
     pub async fn start(&mut self, part: Part) {
         let proxies = match part {
-            Part::Broker => &self.network.to_broker,
-            Part::Database => &self.network.to_database,
+            Part::Broker => &self.network.broker,
+            Part::Database => &self.network.database,
             process => {
                 self.process(process).start();
                 if process == Part::Ingest {
@@ -68,7 +68,7 @@ impl FaultWorld {
                         .process(process)
                         .address_in_log("accepting callbacks")
                         .await;
-                    self.network.to_ingest.lead_to(address);
+                    self.network.ingest.lead_to(address);
                 }
                 return;
             }

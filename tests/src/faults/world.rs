@@ -92,7 +92,7 @@ impl FaultWorld {
         let mut world = Self {
             processes: configuration.processes(&folder.path().join(SPOOL)),
             topology: configuration.topology(),
-            load: Load::new(network.to_ingest.address),
+            load: Load::new(network.ingest.address),
             servers,
             network,
             mood,
@@ -170,7 +170,7 @@ impl FaultWorld {
     /// The proxy in front of `ingest`, for a case that cuts it.
     pub fn proxy_of_ingest(&mut self) -> &Proxy {
         self.allowed.refuse();
-        &self.network.to_ingest
+        &self.network.ingest
     }
 
     /// Folder of the spool.

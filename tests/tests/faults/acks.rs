@@ -17,7 +17,7 @@ async fn set_ack_timeout(world: &FaultWorld, timeout: u32, tick: u32) {
 async fn acks_that_take_too_long(world: &mut FaultWorld) {
     set_ack_timeout(world, 3_000, 500).await;
     world.back_at_work().await;
-    world.network.to_client.set(Network::Hang);
+    world.network.client.set(Network::Hang);
     // What the fetcher logs of a closed channel, and of a cancelled consumer.
     let signs = ["delivery acknowledgement", "the broker ended the consumer"];
     let log_so_far = world.process(Part::Fetcher).log().len();
@@ -27,7 +27,7 @@ async fn acks_that_take_too_long(world: &mut FaultWorld) {
         signs.iter().any(|sign| news.contains(sign)).then_some(())
     })
     .await;
-    world.network.to_client.set(Network::Pass);
+    world.network.client.set(Network::Pass);
     set_ack_timeout(world, ACK_TIMEOUT, ACK_TICK).await;
     world.back_at_work().await;
 }

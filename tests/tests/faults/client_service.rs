@@ -20,9 +20,9 @@ tests::cases![
 ];
 
 async fn down(world: &mut FaultWorld, how_long: Duration) {
-    world.network.to_client.set(Network::Cut);
+    world.network.client.set(Network::Cut);
     sleep(how_long).await;
-    world.network.to_client.set(Network::Pass);
+    world.network.client.set(Network::Pass);
     world.back_at_work().await;
 }
 
@@ -85,7 +85,7 @@ async fn the_client_service_behind_a_gateway_that_finds_nothing_for_longer_than_
 
 async fn the_client_service_resetting_connections(world: &mut FaultWorld) {
     for _ in 0..10 {
-        world.network.to_client.reset();
+        world.network.client.reset();
         sleep(Duration::from_millis(200)).await;
     }
     world.back_at_work().await;

@@ -30,7 +30,7 @@ fn binary(part: Part) -> &'static str {
 /// Starts the processes that use the database again, with another URL, and waits until they work.
 async fn restart_with_url(world: &mut FaultWorld, url: impl Fn(&FaultWorld, SocketAddr) -> String) {
     for part in DATABASE_USERS {
-        let url = url(world, world.network.to_database[binary(part)].address);
+        let url = url(world, world.network.database[binary(part)].address);
         world.stop(part).await;
         world.process(part).set_flag("database-url", &url);
         world.start(part).await;
@@ -71,10 +71,10 @@ async fn alter_system(admin: &Client, change: &str) {
 /// As a primary that was demoted: its connections live on, and are good for nothing.
 async fn a_database_that_turns_read_only(world: &mut FaultWorld) {
     let admin = world.database().await;
-    let before = world.network.to_database["fetcher"].accepted();
+    let before = world.network.database["fetcher"].accepted();
     alter_system(&admin, "set default_transaction_read_only = on").await;
     sleep(Duration::from_secs(3)).await;
-    let after = world.network.to_database["fetcher"].accepted();
+    let after = world.network.database["fetcher"].accepted();
     alter_system(&admin, "set default_transaction_read_only = off").await;
     world.back_at_work().await;
     assert!(after > before, "connections that cannot write were kept");

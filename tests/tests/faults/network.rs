@@ -36,9 +36,9 @@ async fn callbacks_cut_in_the_middle(world: &mut FaultWorld) {
 
 async fn the_broker_cut_off_from_each_binary(world: &mut FaultWorld) {
     for binary in ["ingest", "fetcher", "janitor"] {
-        world.network.to_broker[binary].set(Network::Cut);
+        world.network.broker[binary].set(Network::Cut);
         sleep(Duration::from_secs(1)).await;
-        world.network.to_broker[binary].set(Network::Pass);
+        world.network.broker[binary].set(Network::Pass);
         world.back_at_work().await;
     }
 }
@@ -56,7 +56,7 @@ async fn connections_to_the_broker_forgotten(world: &mut FaultWorld) {
     world
         .allowed
         .be_back_within(NOTICED, "it has to be noticed");
-    for way in world.network.to_broker.values() {
+    for way in world.network.broker.values() {
         way.forget();
     }
     world.back_at_work().await;
@@ -64,7 +64,7 @@ async fn connections_to_the_broker_forgotten(world: &mut FaultWorld) {
 
 async fn the_broker_behind_a_slow_network(world: &mut FaultWorld) {
     world
-        .ways
+        .network
         .set_to_broker(Network::Slow(Duration::from_millis(30)));
     sleep(Duration::from_secs(3)).await;
     world.network.set_to_broker(Network::Pass);
@@ -73,9 +73,9 @@ async fn the_broker_behind_a_slow_network(world: &mut FaultWorld) {
 
 async fn the_database_cut_off_from_each_binary(world: &mut FaultWorld) {
     for binary in ["fetcher", "janitor"] {
-        world.network.to_database[binary].set(Network::Cut);
+        world.network.database[binary].set(Network::Cut);
         sleep(Duration::from_secs(1)).await;
-        world.network.to_database[binary].set(Network::Pass);
+        world.network.database[binary].set(Network::Pass);
         world.back_at_work().await;
     }
 }
@@ -92,7 +92,7 @@ async fn connections_to_the_database_forgotten(world: &mut FaultWorld) {
     world
         .allowed
         .be_back_within(NOTICED, "it has to be noticed");
-    for way in world.network.to_database.values() {
+    for way in world.network.database.values() {
         way.forget();
     }
     world.back_at_work().await;

@@ -63,9 +63,9 @@ async fn no_disk_for_the_spool_and_then_one_again(world: &mut FaultWorld) {
     world.back_at_work().await;
     std::fs::remove_file(&spool).unwrap();
     std::fs::rename(&elsewhere, &spool).unwrap();
-    world.network.to_broker["ingest"].set(Network::Cut);
+    world.network.broker["ingest"].set(Network::Cut);
     let accepted = accepted_within(world, Duration::from_secs(3)).await;
-    world.network.to_broker["ingest"].set(Network::Pass);
+    world.network.broker["ingest"].set(Network::Pass);
     world.back_at_work().await;
     assert!(accepted > 0, "nothing was accepted by the spool");
 }
