@@ -8,8 +8,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::metrics::{DEPENDENCY_UP, DependencyName};
 
-/// How often at the most a dependency that stays down is logged with another reason: while a server
-/// starts, each attempt to reach it can fail in another way.
+/// Minimum time between two log lines about a dependency that stays down. While a server starts, each
+/// attempt to reach it can fail for another reason.
 const RELOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// State of every dependency of the process.
@@ -35,18 +35,19 @@ enum Need {
     Required,
     /// The process does its work as long as this or the other one is up.
     Either(&'static str),
-    /// The work waits for it, as it is meant to.
+    /// The work waits for it.
     Awaited,
 }
 
 impl Health {
-    /// Adds a dependency without which the process is not ready. It is down until it is said to be up.
+    /// Adds a dependency without which the process is not ready. It is down until [`Dependency::up`].
     #[must_use]
     pub fn dependency(&self, name: &'static str) -> Dependency {
         self.add(name, Need::Required)
     }
 
-    /// Adds a dependency beside `other`, which was added before: one of them is enough.
+    /// Adds a dependency that can take the place of `other`, which was added before: one of the two is
+    /// enough.
     #[must_use]
     pub fn alternative(&self, name: &'static str, other: &'static str) -> Dependency {
         if let Some(state) = self.lock().get_mut(other) {
@@ -55,8 +56,8 @@ impl Health {
         self.add(name, Need::Either(other))
     }
 
-    /// Adds a dependency whose absence only makes the work wait: nobody gains when the process counts
-    /// as not ready, or is restarted.
+    /// Adds a dependency that the work waits for. While it is down the process still counts as ready,
+    /// because a restart would not help.
     #[must_use]
     pub fn awaited(&self, name: &'static str) -> Dependency {
         self.add(name, Need::Awaited)
@@ -147,8 +148,8 @@ impl Dependency {
             .is_some_and(|state| state.down.is_none())
     }
 
-    /// The dependency does not work, and why. Logged when it was up before, and then now and then
-    /// when the reason is another.
+    /// The dependency does not work, for this reason. It is logged when that begins, and later at
+    /// intervals when the reason has changed.
     pub fn down(&self, reason: &dyn std::fmt::Display) {
         let reason = reason.to_string();
         let mut dependencies = self.health.lock();

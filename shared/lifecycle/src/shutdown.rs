@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, Shared};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Tells tasks to stop. Clones tell and hear the same.
+/// Tells tasks to stop. Clones share one signal.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     token: CancellationToken,
@@ -17,7 +17,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Not begun; once begun, the process has `timeout` to end.
+    /// A shut-down that has not begun. Once it begins, the process has `timeout` to end.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
         Self {
@@ -26,7 +26,7 @@ impl Shutdown {
         }
     }
 
-    /// Begins at the first SIGTERM or SIGINT.
+    /// A shut-down that begins at the first SIGTERM or SIGINT.
     ///
     /// # Errors
     /// The operating system refused the signal handlers.
@@ -68,20 +68,20 @@ impl Shutdown {
         self.timeout
     }
 
-    /// How long work that is under way may take to finish before it is returned to its queue. Less
-    /// than [`Shutdown::timeout`], which leaves time to close what is then unused.
+    /// How long work in progress may take to finish before it is returned to its queue. The rest of
+    /// [`Shutdown::timeout`] is for closing connections.
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
         self.timeout.mul_f64(0.7)
     }
 
-    /// Waits for the moment when drained work has been dropped, and whatever served it is to end.
+    /// Waits until unfinished work has been dropped and the tasks that served it have to end too.
     pub async fn closing(&self) {
         self.begun().await;
         tokio::time::sleep(self.timeout.mul_f64(0.85)).await;
     }
 
-    /// Waits `period`, or until the shut-down begins; tells whether it waited in full.
+    /// Waits `period`, or until the shut-down begins. Returns whether it waited in full.
     pub async fn sleep(&self, period: Duration) -> bool {
         tokio::select! {
             () = self.begun() => false,
@@ -90,7 +90,7 @@ impl Shutdown {
     }
 }
 
-/// A task without which the process is of no use until its shut-down.
+/// A task that must not end before the shut-down begins.
 #[derive(Clone)]
 pub struct VitalTask {
     name: &'static str,

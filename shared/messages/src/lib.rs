@@ -31,8 +31,8 @@ pub struct DeleteBatch {
     /// When the rows were stored, by the database's clock: rows with a later `last_seen` stay.
     #[serde(with = "time::serde::rfc3339")]
     pub last_seen: OffsetDateTime,
-    /// When all of the rows expire, by the database's clock. Messages of the versions that did not say
-    /// it came when the rows had expired.
+    /// When all of the rows expire, by the database's clock. Messages of old versions do not say it: they
+    /// came when the rows had expired.
     #[serde(
         default,
         with = "time::serde::rfc3339::option",
@@ -116,7 +116,7 @@ pub fn decode<M: Message>(payload: &[u8]) -> Result<M, MessageError> {
         kind: M::KIND,
         source,
     };
-    // An array of the members in their order would do for the parser.
+    // The parser would also take an array of the members in their order.
     if !payload.trim_ascii_start().starts_with(b"{") {
         return Err(malformed(serde_json::Error::custom("not an object")));
     }

@@ -8,7 +8,7 @@ use socket2::{SockRef, Socket};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-/// Ends a TCP connection when it is dropped, whoever else has a part in it.
+/// Ends a TCP connection when it is dropped, even while others hold the connection.
 #[derive(Debug)]
 pub struct Lifeline(Socket);
 
@@ -43,8 +43,8 @@ pub async fn dial((host, port): (&str, u16), limit: Duration) -> io::Result<(Tcp
     Err(failure)
 }
 
-/// Opens a TCP connection that sends at once what it is given, and that the system gives up when the
-/// other side acknowledges nothing for `silence`.
+/// Opens a TCP connection that sends small packets at once. The system gives it up when the other side
+/// acknowledges nothing for `silence`.
 ///
 /// # Errors
 /// There is no connection.

@@ -1,4 +1,4 @@
-//! Why something failed, in full: many an error's own text leaves the cause to its source.
+//! Why something failed, in full: the text of many errors leaves the cause to their sources.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ pub fn reason(error: &(dyn Error + 'static)) -> String {
     reason_with(error, |_| None)
 }
 
-/// The same, where the text of an error that `describe` knows takes the place of that of the error around it.
+/// The same. Where `describe` knows an error, its text replaces that of the error around it.
 #[must_use]
 pub fn reason_with(
     error: &(dyn Error + 'static),
@@ -37,7 +37,7 @@ pub fn reason_with(
     parts.join(": ")
 }
 
-/// A protocol, and how a server that speaks it is recognized.
+/// A protocol, and how to recognize a server that speaks it.
 #[derive(Clone, Copy, Debug)]
 pub struct Protocol {
     /// Its name.
@@ -48,8 +48,8 @@ pub struct Protocol {
     pub is_answer: fn(&[u8]) -> bool,
 }
 
-/// What answers at `host` and `port`, if it does not speak `protocol`. Asked only where a connection
-/// failed for a reason that says nothing of that.
+/// What answers at `host` and `port`, if it does not speak `protocol`. For connections that failed for
+/// a reason that does not say so.
 pub async fn stranger(host: &str, port: u16, protocol: Protocol) -> Option<String> {
     const LIMIT: Duration = Duration::from_secs(2);
     let Protocol {
@@ -62,7 +62,7 @@ pub async fn stranger(host: &str, port: u16, protocol: Protocol) -> Option<Strin
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
             "it says nothing".to_owned()
         }
-        // It cannot be asked, and the first reason has to do.
+        // There is no answer, and the first reason has to do.
         Ok(Err(_)) | Err(_) => return None,
     };
     Some(format!(
@@ -74,9 +74,9 @@ async fn first_bytes(host: &str, port: u16, hello: &[u8]) -> std::io::Result<Vec
     const PATIENCE: Duration = Duration::from_millis(500);
     let mut stream = TcpStream::connect((host, port)).await?;
     let mut answer = vec![0; 24];
-    // Servers of protocols with lines, such as HTTP, wait for the end of one.
+    // Servers of line-based protocols, such as HTTP, wait for the end of a line.
     for bytes in [hello, b"\r\n\r\n"] {
-        // One that has answered and closed may refuse what comes then.
+        // A server that has answered and closed may refuse further bytes.
         drop(stream.write_all(bytes).await);
         if let Ok(read) = timeout(PATIENCE, stream.read(&mut answer)).await {
             answer.truncate(read?);

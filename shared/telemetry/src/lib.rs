@@ -1,4 +1,4 @@
-//! What a process says of itself: its log, its metrics, and profiles of its memory and processor time.
+//! What a process reports: its log, its metrics, and profiles of its memory and processor time.
 
 mod exposition;
 mod log_lines;

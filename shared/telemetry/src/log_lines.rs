@@ -8,7 +8,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Adds `trace_id` and `span_id` to the lines of a format whose end is `end`: there they go.
+/// Adds `trace_id` and `span_id` to the lines of a format, before their end. The library's formats have
+/// no place for fields that the event itself does not have.
 pub(crate) struct WithTrace<F> {
     /// Writes the line.
     format: F,

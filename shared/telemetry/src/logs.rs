@@ -49,7 +49,7 @@ impl Value for LogFilter {
             let level = directive
                 .rsplit_once('=')
                 .map_or(*directive, |(_, level)| level);
-            // A word that is no level would be taken for a target, which silences all others.
+            // The library would take any other word for a target, and silence all other targets.
             if level.is_empty() || level.parse::<LevelFilter>().is_err() {
                 return Err(format!(
                     "{level:?} is not a level: error, warn, info, debug, trace or off"
@@ -81,18 +81,18 @@ settings::settings! {
 /// How long a process that ends waits for its last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What writes the log, once it has begun.
+/// Writes the log, once logging has begun.
 static LOG: OnceLock<LogWriter> = OnceLock::new();
 
-/// Begins to log to the standard output, panics included. Nothing waits for a line to be written:
-/// the end of the process does, with [`finish_logs`].
+/// Begins to log to the standard output, panics included. Only the end of the process waits for lines
+/// to be written, with [`finish_logs`].
 ///
 /// # Errors
 /// Logging has been begun before.
 pub fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.log.0).context("reading the log filter")?;
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    // Not by way of the library's `Stdout`, which keeps what could not be written and a lock.
+    // `Stdout` of the standard library would keep what could not be written, and hold a lock.
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let writer = LogWriter::start(output, |dropped| {
         tracing::warn!("{dropped} log lines were dropped");
@@ -123,16 +123,16 @@ pub fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for the last lines to be written, for as long as that is worth it. What is cut off when the
-/// process ends may complain, and is not logged any more.
+/// Waits for the last lines to be written, for a second at most. Later lines are not logged: tasks that
+/// are cut off when the process ends may complain.
 pub fn finish_logs() {
     if let Some(writer) = LOG.get() {
         writer.finish(FLUSH_TIMEOUT);
     }
 }
 
-/// Writes to the standard error what has to be seen also where no log is begun. It is given up where
-/// nobody reads it, or where it cannot be written.
+/// Writes to the standard error what must be seen even without a log. It gives up when nobody reads the
+/// text within a second, or when it cannot be written.
 pub fn write_to_stderr(text: &str) {
     let output = io::stderr().as_fd().try_clone_to_owned().map(File::from);
     let writer = output.and_then(|output| LogWriter::start(output, |_| {}));

@@ -1,5 +1,5 @@
-//! Profiles that the process takes of itself, in the format of pprof: what the memory it occupies
-//! was allocated by, and what it spends processor time on.
+//! Heap profiles (which functions allocated the memory in use) and CPU profiles of the process, in the
+//! format of pprof.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -16,37 +16,36 @@ use thiserror::Error;
 use tikv_jemallocator::Jemalloc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The allocator of every binary: it notes which stacks a sample of the memory was allocated by.
-/// Its settings are in `.cargo/config.toml`.
+/// The allocator of every binary. It records the stacks that allocate a sample of the memory. Its
+/// settings are in `.cargo/config.toml`.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// Samples for each second of processor time. Not 100, which would keep in step with what happens
-/// every so many milliseconds.
+/// Samples for each second of processor time. Not 100, so that they do not keep in step with timers.
 const FREQUENCY: i32 = 99;
 
-/// Functions of the allocator, by a regular expression. Readers leave them out with what they called,
-/// so that a stack ends with the function that wanted the memory.
+/// Functions of the allocator, as a regular expression. Readers of a profile hide them and what they
+/// call, so that a stack ends with the function that asked for the memory.
 const OF_THE_ALLOCATOR: &str = "_rjem_.*|do_rallocx";
 
 /// Why there is no profile.
 #[derive(Debug, Error)]
 pub enum ProfileError {
-    /// Another one of its kind is being taken.
+    /// Another profile of its kind is being taken.
     #[error("a profile of this kind is being taken already, and there is one at a time")]
     Busy,
-    /// The allocator notes nothing.
+    /// The allocator records nothing.
     #[error(
         "there are no heap profiles: the binary was built without .cargo/config.toml, or started with prof:false"
     )]
     HeapOff,
-    /// It could not be taken.
+    /// The profile could not be taken.
     #[error("the profile could not be taken: {0:#}")]
     Failed(#[from] anyhow::Error),
 }
 
-/// What the memory that is occupied now was allocated by, estimated from a sample of the
-/// allocations since the start.
+/// Which functions allocated the memory that is in use, estimated from a sample of the allocations
+/// since the start.
 ///
 /// # Errors
 /// Heap profiles are off, or another one is being taken; or there is no room in the folder for
@@ -57,7 +56,7 @@ pub async fn heap() -> Result<Vec<u8>, ProfileError> {
     // Asking jemalloc for the first time is quick, writing and reading its file is not.
     let control = PROF_CTL.as_ref().ok_or(ProfileError::HeapOff)?;
     blocking(move || {
-        // It goes on when its client has hung up, and takes its turn to its end.
+        // The work goes on when the client has hung up, and keeps its turn until its end.
         let _turn = turn;
         let zipped = control.blocking_lock().dump_pprof()?;
         zip(&without_allocator(&zipped).context("reading jemalloc's profile")?)
@@ -90,7 +89,7 @@ pub async fn cpu(period: Duration, shutdown: &Shutdown) -> Result<Vec<u8>, Profi
 /// The profiler at work, until it is dropped.
 struct Profiler {
     samples: ProfilerGuard<'static>,
-    /// The last to be dropped: the next one may start then.
+    /// Dropped last: only then the next profile may start.
     _turn: SemaphorePermit<'static>,
 }
 
@@ -116,7 +115,7 @@ fn zip(profile: &Profile) -> anyhow::Result<Vec<u8>> {
     Ok(zipped.finish()?)
 }
 
-/// Does what takes up to seconds (finding the names of functions) where nothing else waits for it.
+/// Runs work that can take seconds (finding the names of functions) on a thread for such work.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> Result<T, ProfileError> {

@@ -1,3 +1,3 @@
-//! Names of what spans say of themselves, as OpenTelemetry's semantic conventions have them.
+//! Names of the attributes of spans, by OpenTelemetry's semantic conventions.
 
 pub use opentelemetry_semantic_conventions::attribute::*;

@@ -36,14 +36,15 @@ pub fn serve<B>(request: &Request<B>, route: Option<&'static str>, remote: Socke
     })
 }
 
-/// A method as names of spans have it, and as attributes do: of the others there is no end.
+/// The method in the name of a span, and as an attribute. Unknown methods share one name, because
+/// clients can make up any number of them.
 fn known(method: &Method) -> (&'static str, &'static str) {
     let known = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
     let known = known.into_iter().find(|known| method == known);
     known.map_or(("HTTP", "_OTHER"), |method| (method, method))
 }
 
-/// Notes the answer and ends the span. What the client did wrong is no failure of it.
+/// Notes the answer and ends the span. An error of the client is no failure of the span.
 pub fn answer(mut span: Spans, status: StatusCode) {
     note_status(&mut span, status);
     if status.is_server_error() {
@@ -57,7 +58,7 @@ pub fn note_status(span: &mut Spans, status: StatusCode) {
     span.set(|| vec![KeyValue::new(HTTP_RESPONSE_STATUS_CODE, code)]);
 }
 
-/// Whom requests are sent to, as their spans describe it: without credentials.
+/// The server that requests are sent to, as their spans describe it: without credentials.
 #[derive(Clone, Debug)]
 pub struct Target {
     url: Arc<str>,
@@ -90,7 +91,7 @@ impl Target {
             .with_attributes(self.attributes(method, template, path))
     }
 
-    /// What such a span says.
+    /// The attributes of such a span.
     #[must_use]
     pub fn attributes(&self, method: &'static str, template: &str, path: &str) -> Vec<KeyValue> {
         let port = self.port.map(i64::from);

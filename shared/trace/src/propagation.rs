@@ -17,8 +17,8 @@ use crate::traces::Traces;
 const TRACEPARENT: &str = "traceparent";
 /// Header with what other systems say of the trace.
 const TRACESTATE: &str = "tracestate";
-/// As much of it is handed on as W3C asks for: it is sent with each look-up, and servers refuse
-/// requests whose headers are too large.
+/// Maximum length that is handed on, which W3C asks for. It is sent with each look-up, and servers
+/// refuse requests whose headers are too large.
 const TRACESTATE_LIMIT: usize = 512;
 /// Header of Zipkin's own format.
 const B3_HEADER: &str = "b3";
@@ -55,7 +55,7 @@ fn decided(context: &SpanContext, recorder: Option<&Recorder>) -> SpanContext {
     )
 }
 
-/// B3's decision where there is nothing beside it.
+/// B3's decision whether to record, without ids.
 fn decision(headers: &HeaderMap) -> Option<SpanContext> {
     let value = |name| headers.get(name)?.to_str().ok();
     let record = match (value(B3_HEADER), value("x-b3-sampled"), value("x-b3-flags")) {
@@ -120,7 +120,7 @@ fn request_headers(context: &SpanContext) -> Vec<(HeaderName, HeaderValue)> {
         (TRACESTATE, tracestate(context)),
         (B3_HEADER, Some(b3(context))),
     ];
-    // What other systems say may be unfit for a header; it is as if not said.
+    // What other systems say may be unfit for a header. Then it is left out.
     let fit = headers.into_iter().filter_map(|(name, value)| {
         let value = HeaderValue::try_from(value?).ok()?;
         Some((HeaderName::from_static(name), value))
@@ -141,8 +141,8 @@ impl Traces {
             .or_else(|| decision(headers))
     }
 
-    /// Adds the headers of the first trace to a request, in both formats: who answers it continues
-    /// the one that it knows.
+    /// Adds the headers of the first trace to a request, in both formats: the server continues the one
+    /// that it knows.
     pub fn inject(&self, headers: &mut HeaderMap) {
         let own = &self.0.request_headers;
         let own = own.get_or_init(|| self.each().next().map_or_else(Vec::new, request_headers));
@@ -172,7 +172,7 @@ impl Traces {
         })
     }
 
-    /// The traces that these texts name; what cannot be read is as if not there.
+    /// The traces that these texts name. Texts that cannot be read are left out.
     #[must_use]
     pub fn from_contexts(contexts: impl IntoIterator<Item = TraceContext>) -> Self {
         let read = |context: TraceContext| extracted(&*W3C, &context);

@@ -24,7 +24,7 @@ impl Recorder {
 }
 
 tokio::task_local! {
-    /// What log lines are about.
+    /// The span that log lines are about.
     pub(crate) static CURRENT: SpanContext;
 }
 

@@ -1,4 +1,15 @@
 //! The traces of a piece of work, and its spans in them.
+//!
+//! [`Traces`] is where a piece of work belongs: the span of each trace that the work is a part of. It
+//! is a value that travels with the work, through channels, tasks and messages. [`Spans`] is a piece
+//! of work itself: a span in each of those traces, which end together when the value is dropped.
+//!
+//! [`Traces::begin`] makes the span of a request, at the edge of a process. [`Traces::start`] makes the
+//! spans of a step, and [`Spans::traces`] is what the parts of that step belong to. [`Traces::gather`]
+//! joins the traces of the messages in a batch, whose statement then has a span in each of them.
+//!
+//! A span of the crate `tracing` would not do: it has one parent, and a batch has up to
+//! [`MOST_TRACES`].
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -14,12 +25,12 @@ use opentelemetry_sdk::trace::Span;
 use crate::attribute::ERROR_TYPE;
 use crate::recorder::{CURRENT, RECORDER};
 
-/// In how many traces a batch is at the most. Further ones lack its spans: a message has to carry
-/// the context of each.
+/// Maximum number of traces that a batch is in. Further traces lack its spans, because a message has to
+/// carry the context of each.
 pub const MOST_TRACES: usize = 64;
 
-/// The traces that a piece of work belongs to, each by the span that the work is a part of. Of those
-/// that are not recorded at most one is kept, for log lines and for others who ask.
+/// The traces that a piece of work belongs to, each by the span that the work is a part of. Of the
+/// traces that are not recorded at most one is kept, for log lines and for the servers that are asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traces(pub(crate) Arc<Contexts>);
 
@@ -49,8 +60,8 @@ impl FromIterator<SpanContext> for Traces {
 }
 
 impl Traces {
-    /// The traces of a batch, each once: it has one span in each, whichever of the trace's messages
-    /// it is for.
+    /// The traces of a batch, each once: the batch has one span in each, however many of the trace's
+    /// messages it has.
     pub fn gather<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut recorded = Vec::new();
         let mut seen = HashSet::new();
@@ -90,8 +101,8 @@ impl Traces {
         Spans::new(vec![span])
     }
 
-    /// Starts a span in each of the traces that are recorded. The first of them is linked to what the
-    /// others are a part of, and they to it.
+    /// Starts a span in each of the traces that are recorded. The first span is linked to the parents of
+    /// the others, and the others to the first.
     pub fn start(&self, describe: impl FnOnce() -> SpanBuilder) -> Spans {
         let parents = || self.each().filter(|context| context.is_sampled());
         let Some(recorder) = RECORDER.get().filter(|_| parents().next().is_some()) else {
@@ -120,7 +131,7 @@ impl Traces {
         links(self.each())
     }
 
-    /// Does work whose log lines name the trace.
+    /// Does work whose log lines name the first trace.
     pub async fn scope<T>(&self, work: impl Future<Output = T>) -> T {
         match self.each().next() {
             Some(context) => CURRENT.scope(context.clone(), work).await,
@@ -138,7 +149,7 @@ fn remote(context: SpanContext) -> Context {
     Context::new().with_remote_span_context(context)
 }
 
-/// Spans of one piece of work, one in each of its traces. They end when they are dropped.
+/// The spans of one piece of work, one in each of its traces. They end when the value is dropped.
 #[derive(Debug, Default)]
 pub struct Spans {
     each: Vec<Span>,
@@ -175,7 +186,7 @@ impl Spans {
         self.each.iter().any(Span::is_recording)
     }
 
-    /// Adds what is known of the work by now.
+    /// Adds attributes.
     pub fn set(&mut self, attributes: impl FnOnce() -> Vec<KeyValue>) {
         if self.is_recording() {
             let attributes = attributes();
@@ -196,7 +207,7 @@ impl Spans {
         }
     }
 
-    /// From now on the work counts as failed, unless it is [`Self::done`] before it ends: it is tried
+    /// From now on the work counts as failed unless [`Self::done`] is called before it ends: it is tried
     /// again, and may be cut off.
     pub fn fails_unless_done(&mut self, kind: &'static str, error: &dyn std::fmt::Display) {
         if self.is_recording() {
@@ -204,7 +215,7 @@ impl Spans {
         }
     }
 
-    /// The work is done after all.
+    /// Ends the spans of work that has succeeded after all.
     pub fn done(mut self) {
         self.unfinished = None;
     }

@@ -1,5 +1,5 @@
 //! Writes log lines in a thread, so that no work waits for the reader of the log. Lines that find no
-//! place, or that cannot be written, are counted, and their number is said once writing works again.
+//! place, or that cannot be written, are counted; their number is logged once writing works again.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -37,17 +37,17 @@ struct Queue {
     lines: VecDeque<Vec<u8>>,
     /// Bytes of all `lines`.
     bytes: usize,
-    /// A line was taken and is not dealt with yet.
+    /// Whether a line was taken and is not written or dropped yet.
     is_writing: bool,
-    /// Nothing is taken any more.
+    /// Whether further lines are ignored.
     is_closed: bool,
-    /// Lines that were dropped and of which nothing was said yet.
+    /// Dropped lines that no log line has mentioned yet.
     dropped: u64,
 }
 
 impl LogWriter {
-    /// Starts the thread, which writes to `output`. It calls `say` with a number of dropped lines, at
-    /// a time when a line was written and there is room for one more.
+    /// Starts the thread, which writes to `output`. It calls `say` with the number of dropped lines
+    /// after a line was written, while there is room for another one.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -141,7 +141,7 @@ impl Queue {
         LOG_LINES_DROPPED.increment(1);
     }
 
-    /// How many dropped lines are to be spoken of now. A reader that only just keeps up is told later.
+    /// How many dropped lines to log now: none while the reader only just keeps up.
     fn after_line(&mut self, is_written: bool) -> u64 {
         if !is_written {
             self.drop_line();
@@ -157,7 +157,7 @@ impl Queue {
 /// Where lines are written to.
 struct Output<W> {
     to: W,
-    /// The last line was cut off.
+    /// Whether the last line was cut off.
     is_torn: bool,
 }
 
@@ -181,7 +181,7 @@ impl<W: Write> Output<W> {
         self.to.flush()
     }
 
-    /// Writes a part, and waits where the output is one that does not make its writers wait.
+    /// Writes a part. An output that does not block is tried again after a pause.
     #[expect(clippy::disallowed_methods, reason = "the thread is the log's own")]
     fn write_some(&mut self, part: &[u8]) -> io::Result<usize> {
         const PAUSE: Duration = Duration::from_millis(10);

@@ -1,4 +1,4 @@
-//! Keeping account of the spans that were sent, and of those that were not.
+//! An account of the spans that were sent, and of those that were not.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ pub const SPANS_DROPPED: Counter = Counter::<()>::new(
     "Spans that the collector did not take, or that found no place among those that wait for it.",
 );
 
-/// How often at the most it is logged that spans are dropped.
+/// Minimum time between two log lines about dropped spans.
 const LOG_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Counts, and logs when the collector goes away and when it is back.
@@ -36,7 +36,7 @@ struct State {
     logged: Option<Instant>,
 }
 
-/// What there is to say of a delivery.
+/// What to log about a delivery.
 #[derive(Debug, PartialEq, Eq)]
 enum News {
     Nothing,
@@ -68,7 +68,7 @@ impl State {
 }
 
 impl Deliveries {
-    /// None yet, to the collector at this address.
+    /// Nothing is delivered yet to the collector at this address.
     pub(super) fn to(collector: String) -> Self {
         Self {
             collector,
