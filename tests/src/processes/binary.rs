@@ -12,7 +12,7 @@ use crate::wait::BOUND;
 
 /// Builds the binaries, before the time of any test counts: on a busy machine that takes longer than a
 /// test may.
-pub(crate) fn build() {
+pub fn build() {
     folder();
 }
 

@@ -7,7 +7,6 @@ mod process;
 mod usage;
 
 pub use self::process::{Process, address_in};
-pub(crate) use binary::build;
-pub use binary::{exit_code_with_full_log, exit_code_with_full_pipe, output};
+pub use binary::{build, exit_code_with_full_log, exit_code_with_full_pipe, output};
 pub use instance::{Instance, configure};
 pub use pipeline::Pipeline;

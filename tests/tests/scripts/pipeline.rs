@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use tests::binaries;
+use tests::processes::build;
 
 use crate::sandbox::Sandbox;
 
@@ -35,7 +35,7 @@ impl Drop for Running<'_> {
 
 /// The binaries of this test run take the place of those that the scripts would build.
 fn sandbox() -> Sandbox {
-    binaries::build();
+    build();
     let sandbox = Sandbox::new();
     let test = std::env::current_exe().unwrap();
     let folder = test.ancestors().nth(2).unwrap();
