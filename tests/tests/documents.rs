@@ -227,7 +227,13 @@ fn the_compose_file_passes_every_setting_on_and_nothing_else() {
         })
         .map(str::to_owned)
         .collect();
-    assert_eq!(passed_on, settings);
+    assert_eq!(
+        passed_on,
+        settings,
+        "deploy/compose.yaml lacks {:?}, and has no use for {:?}",
+        &settings - &passed_on,
+        &passed_on - &settings
+    );
 }
 
 /// The page of the runbook about the command dead-letters.
