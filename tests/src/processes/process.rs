@@ -82,8 +82,8 @@ impl Process {
         self.flags.push(begin + value);
     }
 
-    /// Lets no file that it writes grow beyond so many blocks of 512 bytes, as on a full disk, from
-    /// the next start on.
+    /// Limits each file that the process writes to this many blocks of 512 bytes, as on a full disk. The
+    /// limit holds from the next start on.
     pub fn set_file_limit(&mut self, blocks: Option<u32>) {
         self.file_limit = blocks;
     }
@@ -230,10 +230,13 @@ async fn read(pipe: Receiver, log: watch::Sender<String>, mut is_read: watch::Re
     }
 }
 
-/// The address that a log line names.
+/// The address that a log line names, which is text or JSON.
 #[must_use]
 pub fn address_in(line: &str) -> SocketAddr {
-    let (_, address) = line.split_once("address=").unwrap();
-    let address = address.split_whitespace().next().unwrap();
-    address.parse().unwrap()
+    let (_, address) = line
+        .split_once("address=")
+        .or_else(|| line.split_once(r#"address":""#))
+        .unwrap();
+    let end = |c: char| c.is_whitespace() || c == '"';
+    address.split(end).next().unwrap().parse().unwrap()
 }

@@ -107,8 +107,8 @@ impl Servers {
 
     fn start(runtime: Runtime) -> anyhow::Result<Self> {
         let rabbitmq =
-            variable("RABBITMQ_IMAGE").unwrap_or_else(|| "rabbitmq:4-management".to_owned());
-        let postgres = variable("POSTGRES_IMAGE").unwrap_or_else(|| "postgres:17".to_owned());
+            variable("RABBITMQ_IMAGE").unwrap_or_else(|| "rabbitmq:4.3-management".to_owned());
+        let postgres = variable("POSTGRES_IMAGE").unwrap_or_else(|| "postgres:18".to_owned());
         let start = async {
             let variables = [
                 ("RABBITMQ_DEFAULT_USER", "test"),

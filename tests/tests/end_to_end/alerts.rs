@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tests::client::{ClientService, Reply, post_ids};
-use tests::processes::{Process, configure};
+use tests::processes::{Process, address_in, configure};
 use tests::proxy::{Network, Proxy};
 use tests::servers::programs::{is_missing, may_skip};
 use tests::servers::prometheus::{Job, Prometheus};
@@ -62,7 +62,7 @@ impl Watched {
         let of_janitor = ["--sweep-interval=1s", "--sweep-grace=1m"].map(str::to_owned);
         let janitor = start("janitor", world.flags(), &of_janitor).await;
         let accepting = ingest.0.until_logged("accepting callbacks").await;
-        let callbacks = address_in(&accepting, " address=");
+        let callbacks = address_in(&accepting);
         let mut jobs = vec![
             Job::new("ingest", ingest.1),
             Job::new("fetcher", fetcher.1),
@@ -101,13 +101,7 @@ async fn start(binary: &str, mut flags: Vec<String>, more: &[String]) -> (Proces
     }
     let mut started = Process::started(binary, &flags);
     let starting = started.until_logged("starting").await;
-    (started, address_in(&starting, "admin_address="))
-}
-
-fn address_in(line: &str, before: &str) -> SocketAddr {
-    let (_, address) = line.split_once(before).unwrap();
-    let address = address.split_whitespace().next().unwrap();
-    address.parse().unwrap()
+    (started, address_in(&starting))
 }
 
 /// Both of RabbitMQ's, with what belongs to this test only: others use the broker too.

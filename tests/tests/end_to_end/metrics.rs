@@ -6,9 +6,8 @@ use std::process::Stdio;
 use http::StatusCode;
 use metric_definitions::{Description, Kind};
 use process::{ProcessConfig, ask};
-use serde_json::Value;
 use tests::client::{Exposition, Family, post, post_ids};
-use tests::processes::Process;
+use tests::processes::{Process, address_in};
 use tests::servers::programs;
 use tests::wait::eventually;
 use tests::world::World;
@@ -69,10 +68,10 @@ impl Pipeline {
     ) -> SocketAddr {
         let flags: Vec<&str> = flags.iter().copied().chain(["--log-format=json"]).collect();
         let mut started = started(world, binary, &flags).await;
-        let admin = address(&started.lines[0], "admin_address");
+        let admin = address_in(&started.lines[0]);
         self.binaries.push((binary, admin));
         let serving = match serving {
-            Some(text) => address(&started.until_logged(text).await, "address"),
+            Some(text) => address_in(&started.until_logged(text).await),
             None => admin,
         };
         self.running.push(started);
@@ -114,11 +113,6 @@ impl Pipeline {
         assert_eq!(status, StatusCode::OK);
         String::from_utf8(body.into()).unwrap()
     }
-}
-
-fn address(line: &str, field: &str) -> SocketAddr {
-    let line: Value = serde_json::from_str(line).unwrap();
-    line[field].as_str().unwrap().parse().unwrap()
 }
 
 fn catalogue(binary: &str) -> Vec<Description> {
@@ -230,7 +224,7 @@ async fn without_metrics_there_are_none() {
     let world = &mut World::new().await;
     let flags = ["--metrics=false", "--log-format=json"];
     let janitor = started(world, "janitor", &flags).await;
-    let admin = address(&janitor.lines[0], "admin_address");
+    let admin = address_in(&janitor.lines[0]);
     let (status, body) = ask(admin, "/metrics").await.unwrap();
     assert_eq!((status, body.as_ref()), (StatusCode::OK, &b""[..]));
 }

@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use pprof::protos::{Message, Profile};
 use process::ask;
 use tests::client::{HttpClient, post, send};
-use tests::processes::{Process, output};
+use tests::processes::{Process, address_in, output};
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::io::AsyncWriteExt;
@@ -47,8 +47,8 @@ impl Running {
             .map(str::to_owned),
         );
         let mut process = Process::started(binary, &flags);
-        let admin = address_in(&process.until_logged("starting").await, "admin_address");
-        let address = address_in(&process.until_logged(listening).await, "address");
+        let admin = address_in(&process.until_logged("starting").await);
+        let address = address_in(&process.until_logged(listening).await);
         Self {
             process,
             address,
@@ -80,11 +80,6 @@ impl Running {
         assert_eq!(status, StatusCode::OK, "{}", body.escape_ascii());
         decoded(&body)
     }
-}
-
-fn address_in(line: &str, member: &str) -> SocketAddr {
-    let line: serde_json::Value = serde_json::from_str(line).unwrap();
-    line[member].as_str().unwrap().parse().unwrap()
 }
 
 fn decoded(zipped: &[u8]) -> Profile {
