@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use messages::ObjectId;
 use opentelemetry::trace::SpanBuilder;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use trace::{Spans, Traces};
 
@@ -58,7 +58,7 @@ pub(crate) enum Turn {
 impl SingleFlight {
     /// The first caller leads, and those that come until it is done follow.
     pub(crate) fn join(&self, id: ObjectId, traces: &Traces) -> Role {
-        match self.lock().entry(id) {
+        match self.0.lock().entry(id) {
             Entry::Vacant(entry) => {
                 entry.insert(Flight {
                     traces: traces.clone(),
@@ -86,7 +86,7 @@ impl SingleFlight {
     /// Whether nothing is looked up.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.0.lock().is_empty()
     }
 
     fn leader(&self, id: ObjectId) -> Leader {
@@ -96,15 +96,11 @@ impl SingleFlight {
             result: None,
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectId, Flight>> {
-        self.0.lock()
-    }
 }
 
 /// The caller that makes the look-up of an id. When the leader is dropped, its followers get the result,
-/// and one that came later leads the next look-up. A leader that is cancelled has no result: then one
-/// of its own followers may lead.
+/// and one that came later leads the next look-up. A leader that is cancelled has no result, and one
+/// of the followers that waited for it leads.
 pub(crate) struct Leader {
     flights: SingleFlight,
     pub(crate) id: ObjectId,
@@ -114,7 +110,7 @@ pub(crate) struct Leader {
 impl Leader {
     /// To be called before each request: all followers that are here by now get its result.
     pub(crate) fn is_sending(&self) {
-        if let Some(flight) = self.flights.lock().get_mut(&self.id) {
+        if let Some(flight) = self.flights.0.lock().get_mut(&self.id) {
             flight.followers.append(&mut flight.next_followers);
         }
     }
@@ -127,7 +123,7 @@ impl Leader {
     /// Takes the flight down. Returns the followers that get the result, and the next leader, with which
     /// the flight goes on.
     fn land(&self) -> (Vec<Follower>, Option<Follower>) {
-        let mut flights = self.flights.lock();
+        let mut flights = self.flights.0.lock();
         let Entry::Occupied(mut entry) = flights.entry(self.id) else {
             return (Vec::new(), None);
         };

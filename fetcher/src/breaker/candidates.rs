@@ -19,8 +19,8 @@ const STRANGERS: i64 = 8;
 /// Fewer may be gone, or refused, each by itself.
 const MANY: usize = 8;
 
-/// How many failures in a row are a gap in a stream of answers. Where every second object is gone, so many in
-/// a row come once in a million look-ups.
+/// The number of failures in a row that are a gap in a stream of answers. If every second object is gone, such a
+/// row comes once in a million look-ups.
 const GAP: usize = 20;
 
 /// The time within which they have to fail.

@@ -1,7 +1,6 @@
 //! How many look-ups may be in flight: a limit that can be lowered and grows again.
 
-use parking_lot::{Mutex, MutexGuard};
-
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::metrics::FETCH_LIMIT;
@@ -10,7 +9,7 @@ use crate::metrics::FETCH_LIMIT;
 /// what it can take.
 const FLOOR: usize = 4;
 
-/// The limit at the start. Every client service takes so many connections at once.
+/// The limit at the start: the number of connections that every client service can be expected to take at once.
 const START: usize = 512;
 
 /// Bounds the look-ups in flight. Those that wait get a slot in the order in which they came.
@@ -66,7 +65,7 @@ impl Limit {
 
     /// Adds one, up to the maximum. With one for each answer the limit doubles in the time of a look-up.
     pub(super) fn grow(&self) {
-        let mut size = self.size();
+        let mut size = self.size.lock();
         if size.limit == self.max {
             return;
         }
@@ -90,20 +89,16 @@ impl Limit {
     /// Lowers it to what was needed since the last call, with room to double. For more there are no
     /// connections any more.
     pub(super) fn cool(&self) {
-        let peak = std::mem::take(&mut self.size().peak);
+        let peak = std::mem::take(&mut self.size.lock().peak);
         self.lower(|_| START.max(2 * peak));
     }
 
     fn lower(&self, to: impl FnOnce(usize) -> usize) {
-        let mut size = self.size();
+        let mut size = self.size.lock();
         size.limit = to(size.limit).min(size.limit);
         size.show();
         let excess = size.issued.saturating_sub(size.limit);
         size.issued -= self.slots.forget_permits(excess);
-    }
-
-    fn size(&self) -> MutexGuard<'_, Size> {
-        self.size.lock()
     }
 }
 
@@ -116,7 +111,7 @@ impl Size {
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        let mut size = self.limit.size();
+        let mut size = self.limit.size.lock();
         let in_flight = size
             .issued
             .saturating_sub(self.limit.slots.available_permits());

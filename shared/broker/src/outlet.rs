@@ -11,8 +11,7 @@ use metrics::{Gauge, Histogram};
 use crate::connection::{Broker, BrokerError};
 use crate::lag::set_due;
 use crate::metrics::{CONFIRM_DURATION, CONFIRMS_IN_FLIGHT};
-use crate::publication::PublishError;
-use crate::publish_session::Request;
+use crate::publication::{PublishError, Request};
 use crate::topology::Topology;
 
 /// Delivery mode of a message that survives a restart of the broker.

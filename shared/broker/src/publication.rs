@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use messages::{Message, encode};
 use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::headers::Headers;
 use crate::queue::Queue;
@@ -63,4 +64,11 @@ impl PublishError {
             Self::Refused => "refused",
         }
     }
+}
+
+/// A publication, and where its publisher waits for the confirm.
+pub(crate) struct Request {
+    pub(crate) publication: Publication,
+    pub(crate) reply: oneshot::Sender<Result<(), PublishError>>,
+    pub(crate) place: Option<OwnedSemaphorePermit>,
 }

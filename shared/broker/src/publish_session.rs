@@ -5,20 +5,13 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use lapin::Connection;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::connection::{Broker, BrokerError};
 use crate::outlet::Outlet;
-use crate::publication::{Publication, PublishError};
+use crate::publication::{PublishError, Request};
 use crate::supervisor::Session;
-
-/// A publication, and where its publisher waits for the confirm.
-pub(crate) struct Request {
-    pub(crate) publication: Publication,
-    pub(crate) reply: oneshot::Sender<Result<(), PublishError>>,
-    pub(crate) place: Option<OwnedSemaphorePermit>,
-}
 
 /// Publishes on one connection after the other.
 pub(crate) struct PublishSession {

@@ -15,8 +15,8 @@ use trace::Spans;
 use crate::connection::Broker;
 use crate::lane::{Lanes, WINDOW};
 use crate::metrics::{PUBLISHES, Published, Role};
-use crate::publication::{Publication, PublishError};
-use crate::publish_session::{PublishSession, Request};
+use crate::publication::{Publication, PublishError, Request};
+use crate::publish_session::PublishSession;
 use crate::spans;
 use crate::topology::Topology;
 

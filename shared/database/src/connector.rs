@@ -1,6 +1,7 @@
 //! Making connections: to which of several servers, and each within its time.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,6 @@ use crate::connection::Connection;
 use crate::database_url::DatabaseUrl;
 use crate::metrics::CONNECTIONS_OPENED;
 use crate::server::{Address, Place, Server};
-use crate::wire::while_heard;
 
 /// Makes connections, to the first of the servers that answers and can be written to.
 pub(crate) struct Connector {
@@ -140,6 +140,24 @@ impl Connector {
             Ok(connection)
         };
         while_heard(&heard, silence, connecting).await
+    }
+}
+
+/// Waits for `work`, unless nothing is heard for `silence`.
+async fn while_heard<T>(
+    heard: &Notify,
+    silence: Duration,
+    work: impl Future<Output = Result<T, ConnectFailure>>,
+) -> Result<T, ConnectFailure> {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut work => return result,
+            heard = timeout(silence, heard.notified()) => {
+                heard.map_err(|_| ConnectFailure::Silent(silence))?;
+            }
+        }
     }
 }
 

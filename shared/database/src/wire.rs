@@ -1,18 +1,14 @@
 //! The stream to a server. It gives notice of each read, so that a silent server is given up.
 
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
-use tokio::time::timeout;
 use tokio_util::either::Either;
-
-use crate::connect_error::ConnectFailure;
 
 /// A stream to a server that gives notice of each read.
 pub(crate) struct Wire {
@@ -47,23 +43,5 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// Waits for `work`, unless nothing is heard for `silence`.
-pub(crate) async fn while_heard<T>(
-    heard: &Notify,
-    silence: Duration,
-    work: impl Future<Output = Result<T, ConnectFailure>>,
-) -> Result<T, ConnectFailure> {
-    let mut work = pin!(work);
-    loop {
-        tokio::select! {
-            biased;
-            result = &mut work => return result,
-            heard = timeout(silence, heard.notified()) => {
-                heard.map_err(|_| ConnectFailure::Silent(silence))?;
-            }
-        }
     }
 }

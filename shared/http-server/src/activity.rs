@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -93,7 +93,7 @@ impl Activity {
                 () = self.displaced_for_body.notified() => return,
                 () = self.displaced_for_connection.notified() => {}
             }
-            if matches!(self.state().phase, Phase::Waiting { .. }) {
+            if matches!(self.state.lock().phase, Phase::Waiting { .. }) {
                 return;
             }
         }
@@ -102,7 +102,7 @@ impl Activity {
     /// Returns when the connection has been idle for `period`.
     pub(crate) async fn idle_for(&self, period: Duration) {
         loop {
-            let idle_time = self.state().idle_time();
+            let idle_time = self.state.lock().idle_time();
             if idle_time >= period {
                 return;
             }
@@ -112,7 +112,7 @@ impl Activity {
 
     /// Notes bytes that belong to no body. Returns true if they begin a head.
     pub(crate) fn begin_head(&self) -> bool {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let begins = state.is_idle();
         state.in_head |= begins;
         begins
@@ -120,18 +120,18 @@ impl Activity {
 
     /// Notes that the bytes belonged to no request.
     pub(crate) fn discard_head(&self) {
-        self.state().in_head = false;
+        self.state.lock().in_head = false;
     }
 
     /// Whether a part of a head has come, and not the rest.
     pub(crate) fn is_in_head(&self) -> bool {
-        self.state().in_head
+        self.state.lock().in_head
     }
 
     /// Notes the head of a request whose body is to follow. Returns true if another body is on its
     /// way on this connection.
     pub(crate) fn begin_body(&self) -> bool {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.in_head = false;
         state.bodies += 1;
         if state.bodies == 2 {
@@ -142,7 +142,7 @@ impl Activity {
 
     /// Notes that a body has arrived, or is not read any more.
     pub(crate) fn end_body(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.bodies -= 1;
         state.idle_since = Instant::now();
         if state.bodies <= 1
@@ -154,7 +154,7 @@ impl Activity {
 
     /// Notes that a whole request is here.
     pub(crate) fn request_arrived(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.in_head = false;
         let requests = match state.phase {
             Phase::Waiting { place } => {
@@ -168,7 +168,7 @@ impl Activity {
 
     /// Notes that a whole request has been answered.
     pub(crate) fn request_answered(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.idle_since = Instant::now();
         state.phase = match state.phase {
             Phase::Busy { requests } if requests > 1 => Phase::Busy {
@@ -190,15 +190,11 @@ impl Activity {
     pub(crate) fn has_unread_body(&self) -> bool {
         self.has_unread_body.load(Ordering::Relaxed)
     }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
 }
 
 impl Drop for Activity {
     fn drop(&mut self) {
-        let state = self.state();
+        let state = self.state.lock();
         if let Phase::Waiting { place } = state.phase {
             self.waiting.leave(place);
         }

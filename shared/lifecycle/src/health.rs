@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::metrics::{DEPENDENCY_UP, DependencyName};
 
@@ -50,7 +50,7 @@ impl Health {
     /// enough.
     #[must_use]
     pub fn alternative(&self, name: &'static str, other: &'static str) -> Dependency {
-        if let Some(state) = self.lock().get_mut(other) {
+        if let Some(state) = self.dependencies.lock().get_mut(other) {
             state.need = Need::Either(name);
         }
         self.add(name, Need::Either(other))
@@ -69,7 +69,7 @@ impl Health {
             logged: None,
             need,
         };
-        self.lock().insert(name, state);
+        self.dependencies.lock().insert(name, state);
         show(name, false);
         Dependency {
             name,
@@ -80,7 +80,7 @@ impl Health {
     /// Whether the process can do its work.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let dependencies = self.lock();
+        let dependencies = self.dependencies.lock();
         let is_up = |name| {
             dependencies
                 .get(name)
@@ -99,7 +99,8 @@ impl Health {
     /// The dependencies that are down, each with its reason.
     #[must_use]
     pub fn down(&self) -> Vec<(&'static str, String)> {
-        self.lock()
+        self.dependencies
+            .lock()
             .iter()
             .filter_map(|(name, state)| Some((*name, state.down.clone()?)))
             .collect()
@@ -112,11 +113,7 @@ impl Health {
             None => format!("{name}: ok\n"),
             Some(reason) => format!("{name}: down: {reason}\n"),
         };
-        self.lock().iter().map(line).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, State>> {
-        self.dependencies.lock()
+        self.dependencies.lock().iter().map(line).collect()
     }
 }
 
@@ -130,7 +127,7 @@ pub struct Dependency {
 impl Dependency {
     /// The dependency works.
     pub fn up(&self) {
-        let mut dependencies = self.health.lock();
+        let mut dependencies = self.health.dependencies.lock();
         let state = dependencies.entry(self.name).or_default();
         state.logged = None;
         if state.down.take().is_some() {
@@ -142,7 +139,7 @@ impl Dependency {
     /// Whether it works.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        let dependencies = self.health.lock();
+        let dependencies = self.health.dependencies.lock();
         dependencies
             .get(self.name)
             .is_some_and(|state| state.down.is_none())
@@ -152,7 +149,7 @@ impl Dependency {
     /// intervals when the reason has changed.
     pub fn down(&self, reason: &dyn std::fmt::Display) {
         let reason = reason.to_string();
-        let mut dependencies = self.health.lock();
+        let mut dependencies = self.health.dependencies.lock();
         let state = dependencies.entry(self.name).or_default();
         let is_news = state.down.as_ref() != Some(&reason);
         let is_time = state

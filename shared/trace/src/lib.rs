@@ -18,4 +18,4 @@ mod traces;
 pub use collector::{Recording, SPANS_DROPPED, SPANS_EXPORTED, TraceSettings};
 pub use propagation::TraceContext;
 pub use recorder::current;
-pub use traces::{MOST_TRACES, Spans, Traces};
+pub use traces::{Spans, Traces};

@@ -27,7 +27,7 @@ use crate::recorder::{CURRENT, RECORDER};
 
 /// Maximum number of traces that a batch is in. Further traces lack its spans, because a message has to
 /// carry the context of each.
-pub const MOST_TRACES: usize = 64;
+const MOST_TRACES: usize = 64;
 
 /// The traces that a piece of work belongs to, each by the span that the work is a part of. Of the
 /// traces that are not recorded at most one is kept, for log lines and for the servers that are asked.

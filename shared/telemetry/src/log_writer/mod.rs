@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use metric_definitions::Counter;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 /// What is counted of the lines that were dropped.
 pub const LOG_LINES_DROPPED: Counter = Counter::<()>::new(
@@ -66,21 +66,21 @@ impl LogWriter {
     /// Waits until everything that was queued is written or dropped, but no longer than `limit`.
     pub(crate) fn flush(&self, limit: Duration) {
         let is_busy = |queue: &mut Queue| queue.is_writing || !queue.lines.is_empty();
-        let mut queue = self.0.lock();
+        let mut queue = self.0.queue.lock();
         self.0.emptied.wait_while_for(&mut queue, is_busy, limit);
     }
 
     /// The same, and takes no line from then on.
     pub(crate) fn finish(&self, limit: Duration) {
         self.flush(limit);
-        self.0.lock().is_closed = true;
+        self.0.queue.lock().is_closed = true;
     }
 }
 
 impl Write for LogWriter {
     /// Queues a whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut queue = self.0.lock();
+        let mut queue = self.0.queue.lock();
         if queue.is_closed {
             return Ok(line.len());
         }
@@ -103,15 +103,11 @@ impl Write for LogWriter {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
-    }
-
     fn write_lines(&self, mut output: Output<impl Write>, say: impl Fn(u64)) {
         loop {
             let line = self.next();
             let is_written = output.write_line(&line).is_ok();
-            let dropped = self.lock().after_line(is_written);
+            let dropped = self.queue.lock().after_line(is_written);
             // The thread counts as writing meanwhile, so that a flush waits for this line too.
             if dropped > 0 {
                 say(dropped);
@@ -121,7 +117,7 @@ impl Shared {
 
     /// Waits for the next line.
     fn next(&self) -> Vec<u8> {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         loop {
             if let Some(line) = queue.lines.pop_front() {
                 queue.bytes -= line.len();

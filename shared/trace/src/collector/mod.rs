@@ -27,6 +27,9 @@ mod zipkin;
 use deliveries::Deliveries;
 pub use deliveries::{SPANS_DROPPED, SPANS_EXPORTED};
 
+/// Name of the instrumentation scope in every span, the same in all versions.
+const SCOPE: &str = "shared";
+
 /// How many spans may wait to be sent; further ones are dropped.
 const QUEUE: usize = 8_192;
 /// Most spans in one request.
@@ -96,7 +99,7 @@ impl Recording {
             .with_sampler(Sampler::ParentBased(Box::new(sampler.clone())))
             .with_span_processor(Bounded::new(exporter))
             .build();
-        let tracer = provider.tracer(env!("CARGO_PKG_NAME"));
+        let tracer = provider.tracer(SCOPE);
         let recorder = Recorder { tracer, sampler };
         if RECORDER.set(recorder).is_err() {
             anyhow::bail!("recording has been begun before");
