@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::displacement::DisplacementQueue;
+use crate::displacement::{DisplacementQueue, Place};
 
 /// What happens on a connection.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ struct State {
     /// Requests whose bodies are on their way.
     bodies: usize,
     /// The place in `uploading`.
-    upload: Option<u64>,
+    upload: Option<Place>,
     /// When the connection was opened, or its last request ended.
     idle_since: Instant,
 }
@@ -41,7 +41,7 @@ struct State {
 #[derive(Debug)]
 enum Phase {
     /// No whole request is here. The connection has a place in `waiting`.
-    Waiting { place: u64 },
+    Waiting { _place: Place },
     /// This many whole requests are being answered.
     Busy { requests: usize },
 }
@@ -67,9 +67,10 @@ impl Activity {
         uploading: Arc<DisplacementQueue>,
     ) -> Arc<Self> {
         let displaced_for_connection = Arc::new(Notify::new());
-        let place = waiting.enter(Arc::clone(&displaced_for_connection));
         let state = State {
-            phase: Phase::Waiting { place },
+            phase: Phase::Waiting {
+                _place: waiting.enter(Arc::clone(&displaced_for_connection)),
+            },
             in_head: false,
             bodies: 0,
             upload: None,
@@ -145,10 +146,8 @@ impl Activity {
         let mut state = self.state.lock();
         state.bodies -= 1;
         state.idle_since = Instant::now();
-        if state.bodies <= 1
-            && let Some(place) = state.upload.take()
-        {
-            self.uploading.leave(place);
+        if state.bodies <= 1 {
+            state.upload = None;
         }
     }
 
@@ -157,10 +156,7 @@ impl Activity {
         let mut state = self.state.lock();
         state.in_head = false;
         let requests = match state.phase {
-            Phase::Waiting { place } => {
-                self.waiting.leave(place);
-                1
-            }
+            Phase::Waiting { .. } => 1,
             Phase::Busy { requests } => requests + 1,
         };
         state.phase = Phase::Busy { requests };
@@ -175,7 +171,7 @@ impl Activity {
                 requests: requests - 1,
             },
             _ => Phase::Waiting {
-                place: self
+                _place: self
                     .waiting
                     .enter(Arc::clone(&self.displaced_for_connection)),
             },
@@ -189,18 +185,6 @@ impl Activity {
 
     pub(crate) fn has_unread_body(&self) -> bool {
         self.has_unread_body.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Activity {
-    fn drop(&mut self) {
-        let state = self.state.lock();
-        if let Phase::Waiting { place } = state.phase {
-            self.waiting.leave(place);
-        }
-        if let Some(place) = state.upload {
-            self.uploading.leave(place);
-        }
     }
 }
 

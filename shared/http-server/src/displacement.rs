@@ -21,13 +21,21 @@ pub(crate) struct DisplacementQueue {
 #[derive(Debug, Default)]
 struct Entries {
     next: u64,
-    places: BTreeMap<u64, Place>,
+    /// By the number of their place.
+    waiting: BTreeMap<u64, Entry>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Entry {
     since: Instant,
     displaced: Arc<Notify>,
+}
+
+/// The place of a connection in the queue, which the connection leaves when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    queue: Arc<DisplacementQueue>,
+    number: u64,
 }
 
 impl DisplacementQueue {
@@ -35,26 +43,31 @@ impl DisplacementQueue {
     /// [`GRACE`].
     pub(crate) fn displace_first(&self) -> bool {
         let mut entries = self.entries.lock();
-        let first = entries.places.first_entry();
+        let first = entries.waiting.first_entry();
         let ripe = first.filter(|first| first.get().since.elapsed() >= GRACE);
-        let Some(place) = ripe.map(OccupiedEntry::remove) else {
+        let Some(entry) = ripe.map(OccupiedEntry::remove) else {
             return false;
         };
-        place.displaced.notify_one();
+        entry.displaced.notify_one();
         true
     }
 
-    /// Adds a connection, and returns its place.
-    pub(crate) fn enter(&self, displaced: Arc<Notify>) -> u64 {
+    /// Adds a connection.
+    pub(crate) fn enter(self: &Arc<Self>, displaced: Arc<Notify>) -> Place {
         let since = Instant::now();
         let mut entries = self.entries.lock();
-        let place = entries.next;
+        let number = entries.next;
         entries.next += 1;
-        entries.places.insert(place, Place { since, displaced });
-        place
+        entries.waiting.insert(number, Entry { since, displaced });
+        Place {
+            queue: Arc::clone(self),
+            number,
+        }
     }
+}
 
-    pub(crate) fn leave(&self, place: u64) {
-        self.entries.lock().places.remove(&place);
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.queue.entries.lock().waiting.remove(&self.number);
     }
 }
