@@ -29,35 +29,19 @@ pub struct DatabaseUrl {
 
 impl DatabaseUrl {
     /// The address as the library's type.
-    #[must_use]
-    pub fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
     /// How the connection is encrypted, if it is.
-    #[must_use]
-    pub fn tls(&self) -> Option<&ClientConfig> {
+    pub(crate) fn tls(&self) -> Option<&ClientConfig> {
         self.tls.as_ref()
     }
 
-    /// Host and port of each server that is reached over the network.
-    #[must_use]
-    pub fn places(&self) -> Vec<(String, u16)> {
-        let ports = self.config.get_ports();
-        let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
-        let places = self.config.get_hosts().iter().enumerate();
-        places
-            .filter_map(|(index, host)| match host {
-                Host::Tcp(name) => Some((name.clone(), port(index))),
-                Host::Unix(_) => None,
-            })
-            .collect()
-    }
-
     /// Whether others on the way can read along.
-    #[must_use]
-    pub fn is_exposed(&self) -> bool {
-        self.tls.is_none() && self.places().iter().any(|(host, _)| !is_loopback(host))
+    pub(crate) fn is_exposed(&self) -> bool {
+        let is_far = |host: &Host| matches!(host, Host::Tcp(name) if !is_loopback(name));
+        self.tls.is_none() && self.config.get_hosts().iter().any(is_far)
     }
 }
 

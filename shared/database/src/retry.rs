@@ -1,10 +1,8 @@
 //! Trying a statement until it is carried out, however long the database is away.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use trace::Traces;
 
 use crate::error::StoreError;
@@ -27,7 +25,7 @@ impl Store {
         let start = || traces.start(|| statement.span(&self.name, rows));
         let mut span = start();
         let mut is_first = true;
-        let mut retrying = None;
+        let mut counted = None;
         loop {
             let error = match attempt().await {
                 Ok(value) => {
@@ -45,38 +43,25 @@ impl Store {
                 CONFLICTS.increment(1);
             } else {
                 self.dependency.down(&error);
-                retrying.get_or_insert_with(|| self.retry_count.begin());
+                counted.get_or_insert_with(|| RetryGuard::begin(&self.retries));
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 }
 
-/// The number of statements that have failed and are tried again.
-#[derive(Default)]
-pub(crate) struct RetryCount {
-    count: AtomicUsize,
-    pub(crate) changed: Notify,
-}
+/// Counts one statement that is tried again, until it is dropped.
+struct RetryGuard<'a>(&'a watch::Sender<usize>);
 
-impl RetryCount {
-    fn begin(self: &Arc<Self>) -> RetryGuard {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.changed.notify_one();
-        RetryGuard(Arc::clone(self))
-    }
-
-    pub(crate) fn is_zero(&self) -> bool {
-        self.count.load(Ordering::Relaxed) == 0
+impl<'a> RetryGuard<'a> {
+    fn begin(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
     }
 }
 
-/// Counts one statement until it is dropped.
-struct RetryGuard(Arc<RetryCount>);
-
-impl Drop for RetryGuard {
+impl Drop for RetryGuard<'_> {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Relaxed);
-        self.0.changed.notify_one();
+        self.0.send_modify(|count| *count -= 1);
     }
 }

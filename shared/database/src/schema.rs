@@ -188,6 +188,6 @@ mod tests {
             .iter()
             .map(|path| std::fs::read_to_string(path).unwrap())
             .collect();
-        assert_eq!(texts, MIGRATIONS);
+        assert!(texts == MIGRATIONS, "MIGRATIONS is not {files:#?}");
     }
 }

@@ -12,6 +12,7 @@ use lifecycle::Dependency;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use time::macros::datetime;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 pub use tokio_postgres::types::Type;
@@ -20,7 +21,6 @@ use crate::connection::Connection;
 use crate::connector::Connector;
 use crate::database_url::DatabaseUrl;
 use crate::error::StoreError;
-use crate::retry::RetryCount;
 use crate::schema::Look;
 
 settings::settings! {
@@ -62,7 +62,8 @@ pub struct Store {
     timeout: Duration,
     pub(crate) dependency: Dependency,
     reading: Arc<Mutex<Option<Reading>>>,
-    pub(crate) retry_count: Arc<RetryCount>,
+    /// How many statements have failed and are tried again.
+    pub(crate) retries: watch::Sender<usize>,
 }
 
 impl Store {
@@ -98,7 +99,7 @@ impl Store {
             timeout,
             dependency,
             reading: Arc::default(),
-            retry_count: Arc::default(),
+            retries: watch::Sender::default(),
         })
     }
 

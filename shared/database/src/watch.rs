@@ -34,6 +34,7 @@ impl Store {
     /// nothing is stored, more often while the database is down, and when a statement fails or succeeds
     /// after failures.
     pub async fn watch(&self, shutdown: &Shutdown) {
+        let mut retries = self.retries.subscribe();
         loop {
             let pause = if self.dependency.is_up() {
                 INTERVAL
@@ -42,7 +43,7 @@ impl Store {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.retry_count.changed.notified() => {}
+                _ = retries.changed() => {}
                 () = shutdown.begun() => return,
             }
             tokio::select! {
@@ -55,7 +56,7 @@ impl Store {
     /// The database is up when its schema is there and no statement is being tried again.
     async fn check(&self) {
         match self.ensure_schema().await {
-            Ok(()) if self.retry_count.is_zero() => self.dependency.up(),
+            Ok(()) if *self.retries.borrow() == 0 => self.dependency.up(),
             Ok(()) => {}
             Err(error) => self.dependency.down(&error),
         }
