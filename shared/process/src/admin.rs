@@ -3,7 +3,7 @@
 //! scripts.
 
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -220,12 +220,10 @@ async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Byt
     }
 }
 
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        // The process listens by IPv4 too, and perhaps only by IPv4.
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        // A process that listens on [::] listens by IPv4 too, and perhaps only by IPv4.
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    address
 }

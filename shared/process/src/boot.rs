@@ -195,20 +195,16 @@ async fn answer(address: SocketAddr, path: &str) -> anyhow::Result<()> {
 
 fn refuse(name: &str, error: &ConfigError) -> ExitCode {
     const EX_USAGE: u8 = 2;
-    match error {
+    let text = match error {
         ConfigError::Usage(usage) if !usage.use_stderr() => {
             let shown = usage.print();
-            shown.map_or(ExitCode::from(EX_USAGE), |()| ExitCode::SUCCESS)
+            return shown.map_or(ExitCode::from(EX_USAGE), |()| ExitCode::SUCCESS);
         }
-        ConfigError::Usage(usage) => {
-            write_to_stderr(usage.render().to_string().trim_end());
-            ExitCode::from(EX_USAGE)
-        }
-        ConfigError::Invalid(_) => {
-            write_to_stderr(&format!("{name}: {error}"));
-            ExitCode::from(EX_USAGE)
-        }
-    }
+        ConfigError::Usage(usage) => usage.render().to_string(),
+        ConfigError::Invalid(_) => format!("{name}: {error}"),
+    };
+    write_to_stderr(text.trim_end());
+    ExitCode::from(EX_USAGE)
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
