@@ -2,11 +2,11 @@
 //! stored what the broker did not confirm in time.
 
 use broker::PublishError;
-use metric_definitions::label;
 use thiserror::Error;
 use trace::Traces;
 
 use crate::chunks::{ChunkPublisher, NotPublished};
+use crate::metrics::StoredAt;
 use crate::request::Callback;
 use crate::spool::{Spool, SpoolError};
 
@@ -30,16 +30,6 @@ enum BrokerReason {
     /// A defect.
     #[error("a chunk could not be encoded: {0}")]
     Encode(serde_json::Error),
-}
-
-label! {
-    /// Where a callback is stored.
-    pub(crate) enum StoredAt: "by" {
-        /// All of it at the broker.
-        Broker = "broker",
-        /// At least a part of it in the spool.
-        Spool = "spool",
-    }
 }
 
 /// Accepts callbacks.

@@ -9,9 +9,6 @@ use http::header::CONTENT_ENCODING;
 use crate::body::Body;
 use crate::error::ApiError;
 
-/// The codings that are understood, as `Accept-Encoding` lists them.
-pub(crate) const UNDERSTOOD: &str = "gzip, deflate, identity";
-
 /// Each coding costs another pass over the body. No sender has a reason for more.
 const LIMIT: usize = 4;
 

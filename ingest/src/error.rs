@@ -9,8 +9,10 @@ use metric_definitions::Label;
 use serde_json::json;
 use thiserror::Error;
 
-use crate::coding;
 use crate::request::CallbackError;
+
+/// The codings that are understood, as `Accept-Encoding` lists them.
+const UNDERSTOOD_CODINGS: &str = "gzip, deflate, identity";
 
 /// Seconds after which a client should try again.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -87,7 +89,7 @@ impl ApiError {
                 headers.insert(ALLOW, HeaderValue::from_static(allowed));
             }
             Self::UnsupportedCoding => {
-                let understood = HeaderValue::from_static(coding::UNDERSTOOD);
+                let understood = HeaderValue::from_static(UNDERSTOOD_CODINGS);
                 headers.insert(ACCEPT_ENCODING, understood);
             }
             // Proxies may disagree where such a body ends: no further request may follow it.

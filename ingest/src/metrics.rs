@@ -4,8 +4,17 @@ use http::StatusCode;
 use lifecycle::DEPENDENCY_UP;
 use metric_definitions::{Counter, Gauge, Histogram, Label, buckets, label, metrics};
 
-use crate::acceptance::StoredAt;
 use crate::error::ApiError;
+
+label! {
+    /// Where a callback is stored.
+    pub(crate) enum StoredAt: "by" {
+        /// All of it at the broker.
+        Broker = "broker",
+        /// At least a part of it in the spool.
+        Spool = "spool",
+    }
+}
 
 label! {
     /// Where callbacks lie below the spool's directory.

@@ -16,7 +16,7 @@ use telemetry::milliseconds;
 use tokio::sync::Semaphore;
 use trace::{Spans, Traces};
 
-use crate::acceptance::{Acceptance, StoredAt};
+use crate::acceptance::Acceptance;
 use crate::body::BodyReader;
 use crate::coding::Codings;
 use crate::config::Config;
@@ -24,7 +24,7 @@ use crate::description::DESCRIPTION;
 use crate::error::{ApiError, json_document, json_response};
 use crate::metrics::{
     CALLBACK_DURATION, CALLBACKS_ACCEPTED, CALLBACKS_IN_FLIGHT, CALLBACKS_REJECTED, IDS_ACCEPTED,
-    IDS_REJECTED, Status,
+    IDS_REJECTED, Status, StoredAt,
 };
 use crate::request::Callback;
 

@@ -7,9 +7,9 @@ use std::time::Instant;
 use lifecycle::Dependency;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::SpoolError;
 use super::depth::{Depth, show};
 use super::disk::{Disk, named};
+use super::error::SpoolError;
 use super::log::Log;
 use super::removal::Removal;
 use super::segment::Segment;
