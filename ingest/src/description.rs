@@ -8,7 +8,7 @@ mod linting;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use http::header::{ACCEPT_ENCODING, ALLOW, RETRY_AFTER};
     use serde_json::{Value, json};
@@ -18,6 +18,7 @@ mod tests {
     use crate::config::Config;
     use crate::error::ApiError;
     use crate::request::Callback;
+    use crate::server::ROUTES;
 
     /// One error for each code that an operation has; no operation has `not_found`. A new variant has to be put in here, or this does not compile.
     fn errors() -> Vec<ApiError> {
@@ -69,6 +70,29 @@ mod tests {
             .flat_map(members)
             .map(|(code, example)| (code.clone(), example["value"].clone()))
             .collect()
+    }
+
+    #[test]
+    fn the_description_has_every_path_with_its_methods_and_no_other() {
+        // A description has no path for the whole server.
+        let routes = ROUTES.iter().filter(|route| route.path != "*");
+        let answered: BTreeMap<&str, BTreeSet<String>> = routes
+            .map(|route| {
+                let methods = route.methods.split(", ");
+                (route.path, methods.map(str::to_lowercase).collect())
+            })
+            .collect();
+        let description = description();
+        let described: BTreeMap<&str, BTreeSet<String>> = members(&description["paths"])
+            .map(|(path, operations)| {
+                let methods = members(operations);
+                (
+                    path.as_str(),
+                    methods.map(|(method, _)| method.clone()).collect(),
+                )
+            })
+            .collect();
+        assert_eq!(described, answered);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::request::Callback;
 const READ: &str = "GET, HEAD, OPTIONS";
 
 /// All paths. `*` stands for the whole server.
-const ROUTES: &[Route<Endpoint>] = &[
+pub(crate) const ROUTES: &[Route<Endpoint>] = &[
     Route::new("/callback", "OPTIONS, POST", Endpoint::Callback),
     Route::new("/", READ, Endpoint::Status),
     Route::new("*", READ, Endpoint::Status),
@@ -41,7 +41,7 @@ const ROUTES: &[Route<Endpoint>] = &[
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Endpoint {
+pub(crate) enum Endpoint {
     /// Takes callbacks. Only its requests have a trace and metrics.
     Callback,
     Status,

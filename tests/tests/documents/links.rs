@@ -114,3 +114,14 @@ fn the_readme_of_ingest_lists_every_error() {
     assert!(listed.len() > 5, "only {listed:?}");
     assert_eq!(listed, described);
 }
+
+#[test]
+fn the_readme_of_ingest_names_every_path() {
+    let description: serde_json::Value = serde_json::from_str(ingest::DESCRIPTION).unwrap();
+    let readme = read("ingest/README.md");
+    for path in description["paths"].as_object().unwrap().keys() {
+        let names = [format!("`{path}`"), format!(" {path}`")];
+        let is_named = names.iter().any(|name| readme.contains(name));
+        assert!(is_named, "ingest/README.md does not name {path}");
+    }
+}
