@@ -24,6 +24,8 @@ mod build_context;
 mod crates;
 #[path = "documents/dashboard.rs"]
 mod dashboard;
+#[path = "documents/faults.rs"]
+mod faults;
 #[path = "documents/kubernetes.rs"]
 mod kubernetes;
 #[path = "documents/links.rs"]
