@@ -119,8 +119,7 @@ impl<'a> QueueReader<'a> {
         }
         let closing = self.channel.close(200, "done".into());
         self.broker.bounded("closing the channel", closing).await?;
-        let closing = self.connection.close(200, "done".into());
-        self.broker.bounded("closing", closing).await
+        self.broker.close(self.connection).await
     }
 }
 

@@ -49,7 +49,7 @@ pub enum BrokerError {
 /// thread ends with it.
 pub struct BrokerConnection {
     connection: Connection,
-    _lifeline: Lifeline,
+    lifeline: Lifeline,
 }
 
 impl Deref for BrokerConnection {
@@ -159,8 +159,20 @@ impl Broker {
         let connection = self.bounded("connecting", connecting).await?;
         Ok(BrokerConnection {
             connection,
-            _lifeline: lifeline,
+            lifeline,
         })
+    }
+
+    /// Closes the connection in order. The broker then requeues unacked messages at once.
+    ///
+    /// # Errors
+    /// The broker does not answer in time, or the connection is lost. It is cut.
+    pub async fn close(&self, connection: BrokerConnection) -> Result<(), BrokerError> {
+        let closing = connection.close(200, "done".into());
+        self.bounded("closing", closing).await?;
+        // The client library is about to end the TCP connection. It would take an earlier end for an error.
+        connection.lifeline.release();
+        Ok(())
     }
 
     /// Says where the connection was to lead, and what answers there if it is no broker.

@@ -90,19 +90,19 @@ impl Broker {
     pub(crate) async fn keep_declared(
         &self,
         connection: &Connection,
-        mut channel: Channel,
+        channel: &mut Channel,
     ) -> BrokerError {
         const INTERVAL: Duration = Duration::from_secs(2);
         let mut unroutable = u32::MAX;
         loop {
-            let found = match self.look(connection, &channel).await {
+            let found = match self.look(connection, channel).await {
                 Ok(found) => found,
                 Err(error) => return error,
             };
             // If their number grows, a binding is missing. Bindings cannot be looked at.
             if found.is_none_or(|found| found > unroutable) {
                 match self.declare(connection, self.topology()).await {
-                    Ok(declared) => channel = declared,
+                    Ok(declared) => *channel = declared,
                     Err(error) => return error,
                 }
             }

@@ -18,8 +18,8 @@ use crate::topology::Topology;
 const PERSISTENT: u8 = 2;
 
 /// The publishing channel of one session.
-pub(crate) struct Outlet<'a> {
-    topology: &'a Topology,
+pub(crate) struct Outlet {
+    topology: Topology,
     exchange: ShortString,
     channel: Channel,
     opened: Instant,
@@ -27,18 +27,18 @@ pub(crate) struct Outlet<'a> {
     confirm_duration: Histogram,
 }
 
-impl<'a> Outlet<'a> {
+impl Outlet {
     pub(crate) async fn open(
-        broker: &'a Broker,
+        broker: &Broker,
         connection: &Connection,
     ) -> Result<Self, BrokerError> {
         let channel = broker.channel(connection).await?;
         let confirms = channel.confirm_select(ConfirmSelectOptions::default());
         broker.bounded("turning confirms on", confirms).await?;
-        let topology = broker.topology();
+        let topology = broker.topology().clone();
         Ok(Self {
-            topology,
             exchange: topology.exchange().into(),
+            topology,
             channel,
             opened: Instant::now(),
             in_flight: CONFIRMS_IN_FLIGHT.handle(),
@@ -59,7 +59,7 @@ impl<'a> Outlet<'a> {
     pub(crate) fn publish(
         &self,
         request: Request,
-    ) -> impl Future<Output = Result<Result<(), PublishError>, BrokerError>> + use<'a> {
+    ) -> impl Future<Output = Result<Result<(), PublishError>, BrokerError>> + use<> {
         let Request {
             publication,
             reply,

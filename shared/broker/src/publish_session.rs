@@ -17,11 +17,15 @@ use crate::supervisor::Session;
 pub(crate) struct PublishSession {
     pub(crate) broker: Broker,
     pub(crate) requests: mpsc::Receiver<Request>,
+    /// The channel of the latest connection. It outlives [`Session::run`], so that it is closed together with
+    /// the connection.
+    pub(crate) outlet: Option<Outlet>,
 }
 
 impl Session for PublishSession {
     async fn run(&mut self, connection: &Connection) -> Result<(), BrokerError> {
-        let mut outlet = Outlet::open(&self.broker, connection).await?;
+        let opened = Outlet::open(&self.broker, connection).await?;
+        let outlet = self.outlet.insert(opened);
         // Dropped with the session: the callers that wait for a confirm then learn that it is unknown.
         let mut in_flight = FuturesUnordered::new();
         let mut watch = ConfirmWatch::new(self.broker.timeout());
@@ -31,7 +35,7 @@ impl Session for PublishSession {
                 Some(answered) = in_flight.next() => {
                     watch.confirmed();
                     if answered? == Err(PublishError::Refused) && outlet.is_old() {
-                        outlet = Outlet::open(&self.broker, connection).await?;
+                        *outlet = Outlet::open(&self.broker, connection).await?;
                     }
                 }
                 request = self.requests.recv() => {

@@ -73,6 +73,7 @@ impl Publisher {
             let mut session = PublishSession {
                 broker: broker.clone(),
                 requests: receiver,
+                outlet: None,
             };
             tokio::select! {
                 () = broker.supervise(Role::Publisher, &dependency, &stop, &mut session) => {}

@@ -59,7 +59,9 @@ impl Broker {
         shutdown: &Shutdown,
         session: &mut impl Session,
     ) -> Result<(), BrokerError> {
-        let (connection, channel) = tokio::select! {
+        // The channel is closed together with the connection: if it were dropped before, the client library would
+        // take its close for an error.
+        let (connection, mut channel) = tokio::select! {
             opened = self.open(role) => opened?,
             () = shutdown.begun() => return Ok(()),
         };
@@ -69,15 +71,13 @@ impl Broker {
         let result = tokio::select! {
             result = session.run(&connection) => result,
             error = failure(events, dependency) => Err(error.into()),
-            error = self.keep_declared(&connection, channel) => Err(error),
+            error = self.keep_declared(&connection, &mut channel) => Err(error),
         };
-        // Closing in order requeues unacked messages at once. If the broker does not answer, the
-        // connection is only dropped.
-        if !matches!(result, Err(BrokerError::Timeout(_))) {
-            let closing = connection.close(200, "done".into());
-            if let Err(error) = self.bounded("closing", closing).await {
-                tracing::debug!(%error, role = role.value(), "connection was not closed in order");
-            }
+        // If the broker does not answer, the connection is only dropped.
+        if !matches!(result, Err(BrokerError::Timeout(_)))
+            && let Err(error) = self.close(connection).await
+        {
+            tracing::debug!(%error, role = role.value(), "connection was not closed in order");
         }
         result
     }

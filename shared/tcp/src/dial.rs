@@ -10,11 +10,22 @@ use tokio::time::timeout;
 
 /// Ends a TCP connection when it is dropped, even while others hold the connection.
 #[derive(Debug)]
-pub struct Lifeline(Socket);
+pub struct Lifeline(Option<Socket>);
+
+impl Lifeline {
+    /// Leaves the end of the connection to those who hold it.
+    pub fn release(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Lifeline {
     fn drop(&mut self) {
-        if let Err(error) = self.0.shutdown(Shutdown::Both) {
+        let ended = self
+            .0
+            .as_ref()
+            .map(|socket| socket.shutdown(Shutdown::Both));
+        if let Some(Err(error)) = ended {
             tracing::trace!(%error, "the connection had ended");
         }
     }
@@ -33,7 +44,7 @@ pub async fn dial((host, port): (&str, u16), limit: Duration) -> io::Result<(Tcp
     for address in addresses {
         match timeout(share, connect(address, limit)).await {
             Ok(Ok(stream)) => {
-                let lifeline = Lifeline(SockRef::from(&stream).try_clone()?);
+                let lifeline = Lifeline(Some(SockRef::from(&stream).try_clone()?));
                 return Ok((stream, lifeline));
             }
             Ok(Err(error)) => failure = error,

@@ -1,7 +1,10 @@
 //! Logs never stop a process, whether they are read or not.
 
-use tests::client::{exchange, post_ids, until_ready};
-use tests::processes::{Process, address_in, exit_code_with_full_pipe};
+use broker::{Headers, Queue};
+use messages::{FetchChunk, ObjectId};
+use tests::client::{ClientService, Reply, exchange, post_ids, until_ready};
+use tests::processes::{Pipeline, Process, address_in, exit_code_with_full_pipe};
+use tests::wait::eventually;
 use tests::world::World;
 
 use crate::binaries::{binaries, flags, started};
@@ -62,4 +65,36 @@ async fn a_log_that_is_not_read_delays_no_callback_and_says_what_was_dropped() {
     process.until_logged(" log lines were dropped").await;
     process.signal("TERM").await;
     assert_eq!(process.end().await, Some(0));
+}
+
+/// Also the libraries, whose lines are off by default. Each process has messages at work when it is stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_under_load_logs_no_error() {
+    let world = &mut World::new().await;
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    let mut pipeline = Pipeline::start(world, &client, &["--log=info"], &[]).await;
+    let chunk = |first: i64| FetchChunk {
+        object_ids: (first..first + 10).map(ObjectId).collect(),
+    };
+    let chunks: Vec<_> = (0..20_000).step_by(10).map(chunk).collect();
+    let chunks: Vec<_> = chunks
+        .into_iter()
+        .map(|chunk| (chunk, Headers::default()))
+        .collect();
+    world.broker.publish_many(Queue::Fetch, &chunks).await;
+    eventually("rows", async || {
+        let rows = world.database.number("select count(*) from objects").await;
+        (rows > 0).then_some(())
+    })
+    .await;
+    assert!(world.broker.ready(Queue::Fetch).await > 0);
+    pipeline.fetcher.stop().await;
+    post_ids(pipeline.address, &(0..20_000).collect::<Vec<_>>()).await;
+    pipeline.ingest.stop().await;
+    pipeline.janitor.stop().await;
+    for process in [&pipeline.ingest, &pipeline.fetcher, &pipeline.janitor] {
+        let log = process.log();
+        let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
+        assert_eq!(errors, [""; 0]);
+    }
 }
