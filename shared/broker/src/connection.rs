@@ -1,6 +1,7 @@
 //! The way to the broker: its address, its topology, and steps with it that are bounded in time.
 
 use std::future::Future;
+use std::io;
 use std::ops::Deref;
 use std::pin::pin;
 use std::time::Duration;
@@ -43,6 +44,15 @@ pub enum BrokerError {
     /// The broker ended a consumer: its queue was deleted, or moved.
     #[error("the broker ended the consumer")]
     ConsumerEnded,
+}
+
+impl From<io::Error> for BrokerError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::TimedOut {
+            return Self::Timeout("connecting");
+        }
+        Self::Lapin(error.into())
+    }
 }
 
 /// A connection to the broker. Dropped without an orderly end, it is cut, and the client library's
@@ -153,10 +163,11 @@ impl Broker {
     async fn try_connect(&self, role: &'static str) -> Result<BrokerConnection, BrokerError> {
         let name = format!("{} {role}", self.process);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let dialled = dial(self.url.place(), self.timeout).await;
-        let (stream, lifeline) = dialled.map_err(lapin::Error::from)?;
-        let connecting = open(self.url.uri().clone(), stream, properties);
-        let connection = self.bounded("connecting", connecting).await?;
+        let greet = |stream| {
+            let opened = open(self.url.uri().clone(), stream, properties.clone());
+            async { Ok::<_, BrokerError>(opened.await?) }
+        };
+        let (connection, lifeline) = dial(self.url.place(), self.timeout, greet).await?;
         Ok(BrokerConnection {
             connection,
             lifeline,

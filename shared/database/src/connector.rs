@@ -49,7 +49,16 @@ impl Connector {
     /// # Errors
     /// Why each of the servers could not be connected to.
     pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
-        let (servers, mut failures) = self.servers().await;
+        let (servers, failures) = self.servers().await;
+        self.connect_to_any(servers, failures).await
+    }
+
+    /// `failures` are those of servers without a known address.
+    async fn connect_to_any(
+        &self,
+        servers: Vec<Server>,
+        mut failures: Vec<(Place, ConnectFailure)>,
+    ) -> Result<Connection, ConnectError> {
         let count = u32::try_from(servers.len()).unwrap_or(u32::MAX);
         let silence = self.timeout / count.max(1);
         for server in servers {
@@ -178,5 +187,65 @@ impl Manager for Connector {
             return Ok(());
         }
         Err(RecycleError::message("of no further use"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use settings::Value;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(2);
+
+    /// The user is let in; the server is ready.
+    const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+
+    /// One row with `off` in it; the server is ready.
+    const WRITABLE: &[u8] =
+        b"T\0\0\0\x1d\0\x01mode\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0\
+        D\0\0\0\x0d\0\x01\0\0\0\x03off\
+        C\0\0\0\x09SHOW\0\
+        Z\0\0\0\x05I";
+
+    async fn listening() -> (SocketAddr, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        (listener.local_addr().unwrap(), listener)
+    }
+
+    /// Says what a server that can be written to says when it is connected to.
+    async fn answer(mut stream: TcpStream) {
+        for answer in [WELCOME, WRITABLE] {
+            assert!(stream.read(&mut [0; 1_024]).await.unwrap() > 0);
+            stream.write_all(answer).await.unwrap();
+        }
+        // The connection stays until the other side ends it.
+        drop(stream.read(&mut [0; 1_024]).await);
+    }
+
+    #[tokio::test]
+    async fn addresses_that_refuse_or_say_nothing_leave_time_for_the_next() {
+        let ((silent, _silent), (address, listener)) = (listening().await, listening().await);
+        let (refusing, closed) = listening().await;
+        drop(closed);
+        tokio::spawn(async move { answer(listener.accept().await.unwrap().0).await });
+        let url = DatabaseUrl::parse("postgres://user@name/db").unwrap();
+        let connector = Connector::new(&url, "test", LIMIT);
+        let server = |address| Server {
+            place: Place {
+                host: "name".to_owned(),
+                port: 5432,
+            },
+            address: Address::Tcp(address),
+        };
+        let servers = [refusing, silent, address].map(server).to_vec();
+        let begun = Instant::now();
+        let connected = connector.connect_to_any(servers, Vec::new()).await;
+        assert!(connected.is_ok(), "{:?}", connected.err());
+        assert!(begun.elapsed() < LIMIT, "after {:?}", begun.elapsed());
+        assert_eq!(*connector.last.lock(), Some(Address::Tcp(address)));
     }
 }
