@@ -115,7 +115,8 @@ impl Servers {
                 ("RABBITMQ_DEFAULT_PASS", PASSWORD),
                 (
                     "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                    "-rabbit dead_letter_worker_publisher_confirm_timeout 2000",
+                    "-rabbit dead_letter_worker_publisher_confirm_timeout 2000 \
+                     -rabbit dead_letter_worker_consumer_prefetch 512",
                 ),
             ];
             let broker = container(&rabbitmq, Program::RabbitMq, &variables, &[]).await?;
