@@ -5,10 +5,12 @@ use std::time::Duration;
 use tests::servers::Servers;
 use tests::world::World;
 
-use crate::bare::{Bare, Confirmed, Part, confirms};
+use crate::bare::{Confirmed, confirms};
+use crate::figure::{Figure, Point};
 use crate::form::{CONNECTIONS, Form};
 use crate::load::{Accepted, CALLBACK, post};
-use crate::report::{Figure, Report, Used};
+use crate::report::{Report, Used};
+use crate::service::{Bare, Part};
 use crate::stage::{self, CHUNK};
 use crate::statistics::median;
 
@@ -43,24 +45,20 @@ pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report)
     add(&rounds, report);
     for connections in form.connections {
         let (accepted, ..) = post_to_ingest(servers, *connections, form.accepting, &[]).await;
-        let name = |what: &str| format!("{what}, {connections} connections");
-        report.add(Figure::new(
-            "accept",
-            name("callbacks"),
-            accepted.rate,
-            "/s",
-        ));
+        let point = Point::on_curve("connections", u32::try_from(*connections).unwrap());
+        let callbacks = Figure::new("accept", "callbacks", accepted.rate, "/s");
+        report.add(callbacks.at(&point));
         for (percentile, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
             let latency = accepted.latency.percentile(share);
-            report.add(Figure::new("accept", name(percentile), latency, "ms"));
+            report.add(Figure::new("accept", percentile, latency, "ms").at(&point));
         }
     }
 }
 
 fn add(rounds: &[Round], report: &mut Report) {
     let of = |what: fn(&Round) -> f64| median(rounds.iter().map(what));
-    let callbacks = of(|round| round.ours.rate);
-    let callbacks = Figure::new("accept", "callbacks, 64 connections", callbacks, "/s");
+    let callbacks = rounds.iter().map(|round| round.ours.rate);
+    let callbacks = Figure::of_rounds("accept", "callbacks, 64 connections", callbacks, "/s");
     let http = of(|round| round.http.rate);
     let of_http = of(|round| round.ours.rate / round.http.rate);
     let confirms = of(Round::confirmed_callbacks);
@@ -81,6 +79,12 @@ fn add(rounds: &[Round], report: &mut Report) {
     report.add(Figure::new("accept", name, bare, "ms"));
     let used = Used::median(rounds.iter().map(|round| round.used));
     report.add_process("accept", "ingest", used);
+    for (what, accepted) in [
+        ("accept", &rounds[0].ours),
+        ("accept, bare HTTP server", &rounds[0].http),
+    ] {
+        report.add_processors(what, accepted.processors.clone());
+    }
 }
 
 async fn round(servers: &Servers, duration: Duration) -> Round {

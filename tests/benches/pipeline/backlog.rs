@@ -6,8 +6,9 @@ use tests::world::World;
 use trace::Traces;
 
 use crate::drain::fetch;
+use crate::figure::Figure;
 use crate::form::Form;
-use crate::report::{Figure, Report};
+use crate::report::Report;
 use crate::stage::{self, Metrics};
 use crate::statistics::median;
 
@@ -31,16 +32,17 @@ pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report)
         empty.push(fetch(&mut other, counted, &[]).await);
     }
     let after = memory().await;
-    let rate = median(full.iter().map(|drained| drained.rate));
     let of_empty = median(empty.iter().map(|drained| drained.rate));
     let ratios = full
         .iter()
         .zip(&empty)
         .map(|(full, empty)| full.rate / empty.rate);
     let name = format!("ids, {} million queued", form.backlog / 1_000_000);
-    let ids = Figure::new("backlog", name, rate, "/s");
+    let rates = full.iter().map(|drained| drained.rate);
+    let ids = Figure::of_rounds("backlog", name, rates, "/s");
     let ids = ids.beside("a short queue", of_empty);
     report.add(ids.with_ratio(median(ratios)).at_least(0.9));
+    report.add_processors("backlog", full[0].processors.clone());
     let resident = median(full.iter().map(|drained| drained.used.memory));
     let of_empty = median(empty.iter().map(|drained| drained.used.memory));
     let peak = Figure::new("backlog", "memory of fetcher, peak", resident, "MiB");

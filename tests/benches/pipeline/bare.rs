@@ -1,135 +1,25 @@
-//! What the pipeline is held against: its parts without the pipeline. Servers are processes of
-//! their own, as the pipeline's are; loops run here.
+//! What the pipeline is held against: loops that do the work of its parts, and no more.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::process::Stdio;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use broker::{Headers, Queue, set_due};
-use bytes::Bytes;
-use clap::ValueEnum;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use messages::{FetchChunk, Message, ObjectId, encode};
-use rand::Rng;
+use tests::processes::Process;
 use tests::wait::eventually;
 use tests::world::World;
 use time::macros::datetime;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::TcpListener;
-use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
+use crate::service::{Bare, start};
 use crate::stage::CHUNK;
 use crate::statistics::Durations;
-
-/// A server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Part {
-    /// Reads the body of a request and answers 202.
-    Callbacks,
-    /// A client service that answers at once: every object is online.
-    Objects,
-    /// One that answers after 0.3 to 4.3 s.
-    SlowObjects,
-}
-
-/// A server that runs. It is killed when dropped.
-pub(crate) struct Bare {
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
-    http: reqwest::Client,
-    _child: Child,
-}
-
-impl Bare {
-    /// Starts a server.
-    pub(crate) async fn start(part: Part) -> Self {
-        let value = part.to_possible_value().unwrap();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--serve", value.get_name()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines.next_line().await.unwrap().unwrap();
-        Self {
-            address: address.parse().unwrap(),
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
-            _child: child,
-        }
-    }
-
-    /// How many look-ups it has answered.
-    pub(crate) async fn answered(&self) -> u32 {
-        let url = self.url() + ANSWERED_PATH;
-        let answer = self.http.get(url).send().await.unwrap();
-        answer.text().await.unwrap().parse().unwrap()
-    }
-
-    /// Where it listens, as a setting names it.
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-}
-
-/// Is a server until it is killed. Its first line of output is its address.
-pub(crate) async fn serve(part: Part) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    println!("{}", listener.local_addr().unwrap());
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let service = service_fn(move |request| answer(part, request));
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        tokio::spawn(connection);
-    }
-}
-
-/// How many look-ups were answered.
-static ANSWERED: AtomicU32 = AtomicU32::new(0);
-
-/// Where that is asked for.
-const ANSWERED_PATH: &str = "/answered";
-
-async fn answer(
-    part: Part,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    if request.uri().path() == ANSWERED_PATH {
-        let answered = ANSWERED.load(Ordering::Relaxed).to_string();
-        return Ok(Response::new(Full::from(answered)));
-    }
-    if part == Part::Callbacks {
-        drop(request.into_body().collect().await);
-        let mut response = Response::new(Full::from(r#"{"accepted":200}"#));
-        *response.status_mut() = StatusCode::ACCEPTED;
-        return Ok(response);
-    }
-    if part == Part::SlowObjects {
-        let latency = rand::rng().random_range(300..=4_300);
-        tokio::time::sleep(Duration::from_millis(latency)).await;
-    }
-    ANSWERED.fetch_add(1, Ordering::Relaxed);
-    let id = request.uri().path().rsplit('/').next().unwrap_or_default();
-    Ok(Response::new(Full::from(format!(
-        r#"{{"id":{id},"online":true}}"#
-    ))))
-}
 
 /// What a broker confirmed.
 pub(crate) struct Confirmed {
@@ -199,11 +89,7 @@ pub(crate) async fn confirms(world: &World, in_flight: usize, duration: Duration
 /// Looks so many ids up, so many at once; returns how many a second. The first tenth does not count,
 /// as with the fetcher: connections are opened then.
 pub(crate) async fn look_ups(url: &str, ids: u32, concurrency: usize) -> f64 {
-    let client = reqwest::Client::builder()
-        .pool_max_idle_per_host(concurrency)
-        .no_proxy()
-        .build()
-        .unwrap();
+    let client = http_client(concurrency);
     let next = Arc::new(AtomicUsize::new(0));
     let warm = Arc::new(OnceLock::new());
     let mut work = JoinSet::new();
@@ -219,13 +105,57 @@ pub(crate) async fn look_ups(url: &str, ids: u32, concurrency: usize) -> f64 {
                 if id >= ids as usize / 10 {
                     warm.get_or_init(Instant::now);
                 }
-                let answer = client.get(format!("{url}/objects/{id}")).send().await;
-                assert!(!answer.unwrap().bytes().await.unwrap().is_empty());
+                look_up(&client, &url, id).await;
             }
         });
     }
     work.join_all().await;
     0.9 * f64::from(ids) / warm.get().unwrap().elapsed().as_secs_f64()
+}
+
+/// A process that keeps look-ups in flight until it is killed.
+pub(crate) struct LookingUp(pub(crate) Process);
+
+impl LookingUp {
+    /// Starts it. It has not begun when its first line is there.
+    pub(crate) async fn start(service: &Bare, in_flight: f64) -> Self {
+        let in_flight = format!("{in_flight:.0}");
+        let process = start(&["--look-up", &service.url(), "--in-flight", &in_flight]);
+        process.address_in_log("looking up").await;
+        Self(process)
+    }
+}
+
+/// Is such a process. A few look-ups are begun at a time: a service may refuse many new connections at
+/// once.
+pub(crate) async fn keep_looking_up(url: &str, in_flight: usize) {
+    const AT_A_TIME: usize = 64;
+    const PAUSE: Duration = Duration::from_millis(20);
+    let client = http_client(in_flight);
+    println!("looking up address={}", url.trim_start_matches("http://"));
+    let mut work = JoinSet::new();
+    for number in 0..in_flight {
+        if number % AT_A_TIME == 0 {
+            sleep(PAUSE).await;
+        }
+        let (client, url) = (client.clone(), url.to_owned());
+        work.spawn(async move {
+            for id in (number..).step_by(in_flight) {
+                look_up(&client, &url, id).await;
+            }
+        });
+    }
+    work.join_all().await;
+}
+
+fn http_client(connections: usize) -> reqwest::Client {
+    let builder = reqwest::Client::builder().pool_max_idle_per_host(connections);
+    builder.no_proxy().build().unwrap()
+}
+
+async fn look_up(client: &reqwest::Client, url: &str, id: usize) {
+    let answer = client.get(format!("{url}/objects/{id}")).send().await;
+    assert!(!answer.unwrap().bytes().await.unwrap().is_empty());
 }
 
 /// What share of the updates of the table so far changed their row in place, touching no index (HOT).

@@ -6,9 +6,12 @@ use tests::world::World;
 use tokio::time::Instant;
 use trace::Traces;
 
-use crate::bare::{Bare, Part, in_place, look_ups, upserts};
+use crate::bare::{in_place, look_ups, upserts};
+use crate::figure::Figure;
 use crate::form::Form;
-use crate::report::{Figure, Report, Used};
+use crate::processors::{Processors, Shares};
+use crate::report::{Report, Used};
+use crate::service::{Bare, Part};
 use crate::stage::{self, has_table};
 use crate::statistics::median;
 
@@ -18,12 +21,13 @@ const BATCH: u32 = 1_000;
 const STATEMENTS: usize = 2;
 
 /// What a fetcher did.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Drained {
     /// Ids a second, from the queue to their rows.
     pub(crate) rate: f64,
     /// What it took for that.
     pub(crate) used: Used,
+    pub(crate) processors: Shares,
 }
 
 /// Rows that were stored without a fetcher.
@@ -61,7 +65,8 @@ pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report)
 
 fn add(rounds: &[Round], report: &mut Report) {
     let of = |what: fn(&Round) -> f64| median(rounds.iter().map(what));
-    let ids = Figure::new("drain", "ids", of(|round| round.ours.rate), "/s");
+    let ids = rounds.iter().map(|round| round.ours.rate);
+    let ids = Figure::of_rounds("drain", "ids", ids, "/s");
     let look_ups = of(|round| round.look_ups);
     let of_look_ups = of(|round| round.ours.rate / round.look_ups);
     let upserts = of(|round| round.upserts.new);
@@ -83,6 +88,7 @@ fn add(rounds: &[Round], report: &mut Report) {
     ));
     let used = Used::median(rounds.iter().map(|round| round.ours.used));
     report.add_process("drain", "fetcher", used);
+    report.add_processors("drain", rounds[0].ours.processors.clone());
 }
 
 async fn drain(servers: &Servers, ids: u32) -> Drained {
@@ -115,6 +121,7 @@ pub(crate) async fn fetch(world: &mut World, ids: u32, flags: &[String]) -> Drai
     // The start of the process does not count.
     let first = until_answered(ids / 10).await;
     let begun = (Instant::now(), process.processor_time());
+    let processors = Processors::watch();
     until_answered(ids).await;
     eventually("the rows", async || {
         (rows(world).await - before >= i64::from(ids)).then_some(())
@@ -125,6 +132,7 @@ pub(crate) async fn fetch(world: &mut World, ids: u32, flags: &[String]) -> Drai
     Drained {
         rate: counted / elapsed.as_secs_f64(),
         used: Used::since(begun.1, &process, counted),
+        processors: processors.shares(),
     }
 }
 

@@ -36,6 +36,12 @@ pub(crate) struct Form {
     pub(crate) deletions: &'static [u32],
     /// How long rows are stored at each of these rates.
     pub(crate) storing: Duration,
+    /// How long an idle pipeline gets a callback now and then.
+    pub(crate) idling: Duration,
+    /// How long a fetcher has to find out how many look-ups a client service takes at once.
+    pub(crate) levelling: Duration,
+    /// How long a client service is slow.
+    pub(crate) slowed: Duration,
     /// Numbers of replicas of the fetcher.
     pub(crate) replicas: &'static [usize],
     /// How long what they look up is counted.
@@ -45,7 +51,7 @@ pub(crate) struct Form {
 }
 
 impl Form {
-    /// Two minutes.
+    /// Five minutes.
     pub(crate) fn short() -> Self {
         Self {
             name: "short",
@@ -55,15 +61,18 @@ impl Form {
             drained: 60_000,
             offered: &[2_000, 10_000],
             offering: Duration::from_secs(5),
-            deletions: &[1_000],
+            deletions: &[1_000, 20_000],
             storing: Duration::from_secs(8),
+            idling: Duration::from_secs(8),
+            levelling: Duration::from_secs(24),
+            slowed: Duration::from_secs(10),
             replicas: &[1, 8],
             counting: Duration::from_secs(6),
             backlog: 1_000_000,
         }
     }
 
-    /// Ten minutes.
+    /// Fifteen minutes.
     pub(crate) fn full() -> Self {
         Self {
             name: "full",
@@ -75,8 +84,11 @@ impl Form {
                 1_000, 2_500, 5_000, 7_500, 10_000, 12_500, 15_000, 20_000, 30_000, 40_000,
             ],
             offering: Duration::from_secs(15),
-            deletions: &[100, 1_000, 5_000],
+            deletions: &[1_000, 5_000, 20_000],
             storing: Duration::from_secs(30),
+            idling: Duration::from_secs(30),
+            levelling: Duration::from_mins(1),
+            slowed: Duration::from_mins(1),
             replicas: &[1, 2, 4, 8],
             counting: Duration::from_secs(20),
             backlog: 10_000_000,

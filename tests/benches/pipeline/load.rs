@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use crate::processors::{Processors, Shares};
 use crate::statistics::Durations;
 
 /// Ids in a callback.
@@ -25,6 +26,7 @@ pub(crate) struct Accepted {
     pub(crate) rate: f64,
     /// From the request to the answer.
     pub(crate) latency: Durations,
+    pub(crate) processors: Shares,
 }
 
 /// One kept connection, with as little around it as there can be.
@@ -69,6 +71,7 @@ pub(crate) async fn post(address: SocketAddr, connections: usize, duration: Dura
             callback(first..first + i64::from(CALLBACK)),
         ));
     }
+    let processors = Processors::watch();
     let begun = Instant::now();
     let mut work = JoinSet::new();
     for (mut sender, body) in senders {
@@ -84,10 +87,12 @@ pub(crate) async fn post(address: SocketAddr, connections: usize, duration: Dura
     }
     let latencies = work.join_all().await;
     let elapsed = begun.elapsed();
+    let processors = processors.shares();
     let latency: Durations = latencies.into_iter().flatten().collect();
     Accepted {
         rate: latency.len() as f64 / elapsed.as_secs_f64(),
         latency,
+        processors,
     }
 }
 
@@ -102,34 +107,51 @@ pub(crate) struct Offer {
     pub(crate) duration: Duration,
 }
 
+/// A callback that was accepted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Posted {
+    pub(crate) sent: Instant,
+    pub(crate) answered: Instant,
+}
+
 /// Posts callbacks at a rate, whether or not those before have been answered. The ids are those
-/// from 0 on, each once; returns when each callback was answered.
-pub(crate) async fn offer(address: SocketAddr, offer: Offer) -> Vec<Instant> {
+/// from 0 on, each once; returns the callbacks in that order.
+pub(crate) async fn offer(address: SocketAddr, offer: Offer) -> Vec<Posted> {
     const CONNECTIONS: usize = 32;
-    let next = Arc::new(AtomicU32::new(0));
+    let due = move |number: u32| Duration::from_secs_f64(f64::from(number) / offer.rate);
+    let numbers = (0..).take_while(|number| due(*number) < offer.duration);
+    // Before the clock starts.
+    let bodies: Arc<[(Duration, Bytes)]> = numbers
+        .map(|number| {
+            let first = i64::from(number * offer.size);
+            (due(number), callback(first..first + i64::from(offer.size)))
+        })
+        .collect();
+    let mut senders = Vec::new();
+    for _ in 0..CONNECTIONS {
+        senders.push(Sender::connect(address).await);
+    }
+    let next = Arc::new(AtomicUsize::new(0));
     let begun = Instant::now();
     let mut work = JoinSet::new();
-    for _ in 0..CONNECTIONS {
-        let mut sender = Sender::connect(address).await;
-        let next = Arc::clone(&next);
+    for mut sender in senders {
+        let (next, bodies) = (Arc::clone(&next), Arc::clone(&bodies));
         work.spawn(async move {
-            let mut answered = Vec::new();
+            let mut posted = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                let due = Duration::from_secs_f64(f64::from(number) / offer.rate);
-                if due >= offer.duration {
-                    return answered;
-                }
-                sleep_until(begun + due).await;
-                let first = i64::from(number * offer.size);
-                sender
-                    .post(callback(first..first + i64::from(offer.size)))
-                    .await;
-                answered.push((number, Instant::now()));
+                let Some((due, body)) = bodies.get(number) else {
+                    return posted;
+                };
+                sleep_until(begun + *due).await;
+                let sent = Instant::now();
+                sender.post(body.clone()).await;
+                let answered = Instant::now();
+                posted.push((number, Posted { sent, answered }));
             }
         });
     }
-    let mut answered: Vec<_> = work.join_all().await.into_iter().flatten().collect();
-    answered.sort_unstable();
-    answered.into_iter().map(|(_, at)| at).collect()
+    let mut posted: Vec<_> = work.join_all().await.into_iter().flatten().collect();
+    posted.sort_unstable_by_key(|(number, _)| *number);
+    posted.into_iter().map(|(_, posted)| posted).collect()
 }

@@ -17,20 +17,30 @@ use tests::servers::Servers;
 mod accept;
 mod backlog;
 mod bare;
+mod compare;
+mod deletions;
 mod drain;
 mod end_to_end;
+mod figure;
+mod first_row;
 mod form;
-mod late;
+mod inflight;
 mod load;
 mod overhead;
+mod plot;
+mod processors;
 mod report;
+mod rows;
 mod scale;
+mod service;
 mod stage;
 mod statistics;
+mod table;
 
-use bare::Part;
+use compare::compare;
 use form::Form;
 use report::Report;
+use service::Part;
 use stage::Trial;
 
 /// What there is to measure.
@@ -42,8 +52,12 @@ enum Measurement {
     Drain,
     /// Callbacks at several rates through all of the pipeline.
     EndToEnd,
-    /// How late rows are deleted.
-    Late,
+    /// A callback to an idle pipeline, until its first row.
+    FirstRow,
+    /// Look-ups in flight from a cold start on, with client services of four kinds.
+    Inflight,
+    /// How late rows are deleted, at several rates.
+    Deletions,
     /// Replicas of the fetcher and a client service that takes its time.
     Scale,
     /// A queue of millions of ids.
@@ -53,18 +67,20 @@ enum Measurement {
 }
 
 impl Measurement {
-    const USUAL: [Self; 6] = [
+    const USUAL: [Self; 8] = [
         Self::Accept,
         Self::Drain,
         Self::EndToEnd,
-        Self::Late,
+        Self::FirstRow,
+        Self::Inflight,
+        Self::Deletions,
         Self::Scale,
         Self::Backlog,
     ];
 }
 
-/// Measures the pipeline, and the ceiling of each figure. Writes a table and the raw numbers
-/// to target/bench. Exits with 1 if something is not reached.
+/// Measures the pipeline, and the ceiling of each figure. Keeps the tables, a plot and the raw numbers of
+/// each run in a folder of target/bench. Exits with 1 if something is not reached.
 #[derive(Parser)]
 #[command(name = "scripts/bench")]
 struct Arguments {
@@ -76,9 +92,18 @@ struct Arguments {
     /// Try another value of a setting, such as fetcher:write-linger=5ms.
     #[arg(long, value_name = "PROCESS:SETTING=VALUE")]
     set: Vec<Trial>,
+    /// Compare two runs by the names of their folders, or the last two, instead of measuring. Exits with 1
+    /// if something is worse beyond noise.
+    #[arg(long, value_name = "RUN", num_args = 0..=2)]
+    compare: Option<Vec<String>>,
     /// Be one of the parts that the pipeline is held against, instead of measuring.
     #[arg(long, hide = true)]
     serve: Option<Part>,
+    /// Keep look-ups in flight at the client service at this address, instead of measuring.
+    #[arg(long, hide = true, requires = "in_flight")]
+    look_up: Option<String>,
+    #[arg(long, hide = true, default_value_t = 0)]
+    in_flight: usize,
     /// What cargo says to benchmarks.
     #[arg(long, hide = true)]
     bench: bool,
@@ -90,8 +115,15 @@ fn main() -> ExitCode {
     http_server::raise_limit();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     if let Some(part) = arguments.serve {
-        runtime.block_on(bare::serve(part));
+        runtime.block_on(service::serve(part));
         return ExitCode::SUCCESS;
+    }
+    if let Some(url) = arguments.look_up {
+        runtime.block_on(bare::keep_looking_up(&url, arguments.in_flight));
+        return ExitCode::SUCCESS;
+    }
+    if let Some(runs) = arguments.compare {
+        return exit_code(compare(&runs));
     }
     let servers = match Servers::shared() {
         Ok(servers) => servers,
@@ -120,7 +152,11 @@ fn main() -> ExitCode {
         // At once, because what follows may fail.
         report.write();
     }
-    if report.finish() {
+    exit_code(report.finish())
+}
+
+fn exit_code(is_well: bool) -> ExitCode {
+    if is_well {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -132,7 +168,9 @@ async fn measure(measurement: Measurement, servers: &Servers, form: &Form, repor
         Measurement::Accept => accept::measure(servers, form, report).await,
         Measurement::Drain => drain::measure(servers, form, report).await,
         Measurement::EndToEnd => end_to_end::measure(servers, form, report).await,
-        Measurement::Late => late::measure(servers, form, report).await,
+        Measurement::FirstRow => first_row::measure(servers, form, report).await,
+        Measurement::Inflight => inflight::measure(servers, form, report).await,
+        Measurement::Deletions => deletions::measure(servers, form, report).await,
         Measurement::Scale => scale::measure(servers, form, report).await,
         Measurement::Backlog => backlog::measure(servers, form, report).await,
         Measurement::Overhead => overhead::measure(servers, form, report).await,

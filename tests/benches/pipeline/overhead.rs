@@ -6,8 +6,9 @@ use tests::servers::span_collector::SpanCollector;
 use tests::world::World;
 use trace::Traces;
 
+use crate::figure::Figure;
 use crate::form::{CONNECTIONS, Form};
-use crate::report::{Figure, Report};
+use crate::report::Report;
 use crate::statistics::median;
 use crate::{accept, drain, stage};
 

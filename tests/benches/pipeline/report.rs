@@ -1,151 +1,21 @@
-//! The table and the raw numbers.
+//! What a run has measured, kept in a folder of the run.
 
-use std::fmt::Write;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tests::processes::Process;
+use time::OffsetDateTime;
+use time::macros::format_description;
 
+use crate::figure::Figure;
 use crate::form::memory_limit;
+use crate::plot::plot;
+use crate::processors::Shares;
 use crate::stage::Trial;
 use crate::statistics::median;
-
-/// What a figure is to reach.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Goal {
-    /// Of the ratio to what it is held against.
-    RatioAtLeast(f64),
-    /// Of the ratio to what it is held against.
-    RatioAtMost(f64),
-    /// Of the figure itself.
-    AtLeast(f64),
-    /// Of the figure itself.
-    AtMost(f64),
-}
-
-/// What a figure is held against.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Reference {
-    pub(crate) name: String,
-    pub(crate) value: f64,
-    /// The figure as a share of it: a median of the rounds, if there are several.
-    pub(crate) ratio: f64,
-}
-
-/// Something measured.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Figure {
-    pub(crate) measurement: &'static str,
-    pub(crate) name: String,
-    pub(crate) value: f64,
-    pub(crate) unit: &'static str,
-    pub(crate) beside: Option<Reference>,
-    pub(crate) goal: Option<Goal>,
-}
-
-impl Figure {
-    pub(crate) fn new(
-        measurement: &'static str,
-        name: impl Into<String>,
-        value: f64,
-        unit: &'static str,
-    ) -> Self {
-        Self {
-            measurement,
-            name: name.into(),
-            value,
-            unit,
-            beside: None,
-            goal: None,
-        }
-    }
-
-    /// Holds it against something of the same unit.
-    pub(crate) fn beside(mut self, name: &str, value: f64) -> Self {
-        self.beside = Some(Reference {
-            name: name.to_owned(),
-            value,
-            ratio: self.value / value,
-        });
-        self
-    }
-
-    /// Puts the median of the ratios of several rounds in place of the ratio of the medians.
-    pub(crate) fn with_ratio(mut self, ratio: f64) -> Self {
-        if let Some(beside) = &mut self.beside {
-            beside.ratio = ratio;
-        }
-        self
-    }
-
-    pub(crate) fn at_least(mut self, ratio: f64) -> Self {
-        self.goal = Some(Goal::RatioAtLeast(ratio));
-        self
-    }
-
-    pub(crate) fn at_most(mut self, ratio: f64) -> Self {
-        self.goal = Some(Goal::RatioAtMost(ratio));
-        self
-    }
-
-    pub(crate) fn no_less_than(mut self, value: f64) -> Self {
-        self.goal = Some(Goal::AtLeast(value));
-        self
-    }
-
-    pub(crate) fn limit(mut self, value: f64) -> Self {
-        self.goal = Some(Goal::AtMost(value));
-        self
-    }
-
-    /// Whether the goal is reached, where there is one.
-    fn reached(&self) -> Option<bool> {
-        let ratio = self.beside.as_ref().map_or(f64::NAN, |beside| beside.ratio);
-        Some(match self.goal? {
-            Goal::RatioAtLeast(goal) => ratio >= goal,
-            Goal::RatioAtMost(goal) => ratio <= goal,
-            Goal::AtLeast(goal) => self.value >= goal,
-            Goal::AtMost(goal) => self.value <= goal,
-        })
-    }
-
-    fn row(&self) -> String {
-        let measured = format!("{} {}", number(self.value), self.unit);
-        let beside = self.beside.as_ref();
-        let reference = beside.map(|beside| format!("{} {}", beside.name, number(beside.value)));
-        let ratio = beside.map(|beside| format!("{:.2}", beside.ratio));
-        let goal = self.goal.map(|goal| match goal {
-            Goal::RatioAtLeast(goal) => format!("at least {goal} of it"),
-            Goal::RatioAtMost(goal) => format!("at most {goal} of it"),
-            Goal::AtLeast(goal) => format!("at least {goal}"),
-            Goal::AtMost(goal) => format!("at most {goal}"),
-        });
-        let reached = self
-            .reached()
-            .map(|reached| if reached { "yes" } else { "**no**" });
-        format!(
-            "| {} | {} | {measured} | {} | {} | {} | {} |",
-            self.measurement,
-            self.name,
-            reference.unwrap_or_default(),
-            ratio.unwrap_or_default(),
-            goal.unwrap_or_default(),
-            reached.unwrap_or_default()
-        )
-    }
-}
-
-/// With as many digits as mean something.
-fn number(value: f64) -> String {
-    match value.abs() {
-        100.0.. => format!("{value:.0}"),
-        10.0..100.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    }
-}
+use crate::table::{row, tables};
 
 /// What a process took for its work.
 #[derive(Clone, Copy, Debug)]
@@ -175,34 +45,61 @@ impl Used {
     }
 }
 
-/// Everything measured in a run.
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    form: &'static str,
-    machine: String,
-    /// Settings that are not the processes' own.
-    tried: Vec<String>,
-    figures: Vec<Figure>,
+/// A line in a panel of the plot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Curve {
+    pub(crate) panel: String,
+    pub(crate) name: String,
+    /// What the points are over.
+    pub(crate) x: String,
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
-const HEAD: &str = "\
-| measurement | what | measured | beside | ratio | to reach | reached |
-| --- | --- | --- | --- | --- | --- | --- |";
+/// Everything measured in a run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) form: String,
+    pub(crate) machine: String,
+    /// Settings that are not the processes' own.
+    pub(crate) tried: Vec<String>,
+    pub(crate) figures: Vec<Figure>,
+    /// What took the processors, by what was measured.
+    pub(crate) processors: Vec<(String, Shares)>,
+    /// What was followed over time.
+    pub(crate) curves: Vec<Curve>,
+    #[serde(skip)]
+    folder: PathBuf,
+}
 
 impl Report {
-    pub(crate) fn begin(form: &'static str, tried: &[Trial]) -> Self {
+    pub(crate) fn begin(form: &str, tried: &[Trial]) -> Self {
+        let format = format_description!("[year]-[month]-[day]T[hour]-[minute]-[second]Z");
+        let name = OffsetDateTime::now_utc().format(format).unwrap();
         Self {
-            form,
+            form: form.to_owned(),
             machine: machine(),
             tried: tried.iter().map(Trial::to_string).collect(),
             figures: Vec::new(),
+            processors: Vec::new(),
+            curves: Vec::new(),
+            folder: runs().join(name),
         }
     }
 
-    /// Adds a figure, and shows it.
+    /// The report of a run that is kept in a folder.
+    pub(crate) fn read(folder: &Path) -> Self {
+        let path = folder.join("results.json");
+        let numbers = fs::read(&path);
+        let numbers = numbers.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        serde_json::from_slice(&numbers).unwrap()
+    }
+
+    /// Adds a figure, and shows it. What could not be measured is left out.
     pub(crate) fn add(&mut self, figure: Figure) {
-        println!("{}", figure.row());
-        self.figures.push(figure);
+        println!("{}", row(&figure));
+        if figure.value.is_finite() {
+            self.figures.push(figure);
+        }
     }
 
     /// Adds a rate and each of its ceilings, given with the median of the ratios to it. The goal is
@@ -221,7 +118,7 @@ impl Report {
     }
 
     /// Adds what a process took for its work.
-    pub(crate) fn add_process(&mut self, measurement: &'static str, process: &str, used: Used) {
+    pub(crate) fn add_process(&mut self, measurement: &str, process: &str, used: Used) {
         let name = format!("memory of {process}, peak");
         let memory = Figure::new(measurement, name, used.memory, "MiB");
         self.add(memory.limit(memory_limit(process)));
@@ -230,43 +127,34 @@ impl Report {
         self.add(Figure::new(measurement, name, used.processor_time, unit));
     }
 
+    /// Adds what took the processors, and shows it.
+    pub(crate) fn add_processors(&mut self, what: &str, shares: Shares) {
+        println!("processors, {what}: {shares}");
+        self.processors.push((what.to_owned(), shares));
+    }
+
     /// Writes the files, with what has been measured so far.
     pub(crate) fn write(&self) {
-        let folder = folder();
-        fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(&self.folder).unwrap();
         let numbers = serde_json::to_string_pretty(self).unwrap();
-        fs::write(folder.join("results.json"), numbers).unwrap();
-        fs::write(folder.join("results.md"), self.table()).unwrap();
+        fs::write(self.folder.join("results.json"), numbers).unwrap();
+        fs::write(self.folder.join("results.md"), tables(self)).unwrap();
+        plot(self, &self.folder.join("results.svg"));
     }
 
-    /// Prints the table. Returns whether everything is reached that is to be.
+    /// Prints the tables. Returns whether everything is reached that is to be.
     pub(crate) fn finish(self) -> bool {
-        println!("\n{}", self.table());
-        let folder = folder();
-        println!(
-            "written: results.md and results.json in {}",
-            folder.display()
-        );
-        self.figures
-            .iter()
-            .all(|figure| figure.reached() != Some(false))
-    }
-
-    fn table(&self) -> String {
-        let mut table = format!("{} form, on {}\n", self.form, self.machine);
-        if !self.tried.is_empty() {
-            writeln!(table, "with {}", self.tried.join(", ")).unwrap();
-        }
-        writeln!(table, "\n{HEAD}").unwrap();
-        for figure in &self.figures {
-            writeln!(table, "{}", figure.row()).unwrap();
-        }
-        table
+        println!("\n{}", tables(&self));
+        let folder = self.folder.display();
+        println!("written: results.md, results.json and results.svg in {folder}");
+        let mut reached = self.figures.iter().map(Figure::reached);
+        reached.all(|reached| reached != Some(false))
     }
 }
 
-/// `bench` in cargo's target folder, below which this program lies.
-fn folder() -> PathBuf {
+/// The folder that has a folder for each run: `bench` in cargo's target folder, below which this program
+/// lies.
+pub(crate) fn runs() -> PathBuf {
     let program = std::env::current_exe().unwrap();
     program.ancestors().nth(3).unwrap().join("bench")
 }

@@ -7,9 +7,11 @@ use tests::world::World;
 use tokio::time::{Instant, sleep, sleep_until};
 use trace::Traces;
 
-use crate::bare::{Bare, Part};
+use crate::figure::{Figure, Point};
 use crate::form::Form;
-use crate::report::{Figure, Report};
+use crate::processors::Processors;
+use crate::report::Report;
+use crate::service::{Bare, Part};
 use crate::stage::{self, Metrics};
 
 /// Ids that wait for each replica, more than it looks up.
@@ -20,11 +22,12 @@ const WARM: std::time::Duration = std::time::Duration::from_secs(5);
 pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report) {
     let mut one = None;
     for replicas in form.replicas {
-        let rate = run(servers, *replicas, form).await;
+        let rate = run(servers, *replicas, form, report).await;
         println!("{replicas} replicas: {rate:.0} ids/s");
         let count = *replicas as f64;
         let one = *one.get_or_insert(rate / count);
-        let figure = Figure::new("scale", format!("ids, {replicas} replicas"), rate, "/s");
+        let point = Point::on_curve("replicas", u32::try_from(*replicas).unwrap());
+        let figure = Figure::new("scale", "ids", rate, "/s").at(&point);
         report.add(if *replicas == 1 {
             figure
         } else {
@@ -33,7 +36,7 @@ pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report)
     }
 }
 
-async fn run(servers: &Servers, replicas: usize, form: &Form) -> f64 {
+async fn run(servers: &Servers, replicas: usize, form: &Form, report: &mut Report) -> f64 {
     let mut world = World::create(servers).await;
     let ids = QUEUED * u32::try_from(replicas).unwrap();
     stage::queue(&world, ids, |_| Traces::default()).await;
@@ -46,11 +49,14 @@ async fn run(servers: &Servers, replicas: usize, form: &Form) -> f64 {
         pages.push(Metrics::of(fetcher).await);
     }
     sleep(WARM).await;
-    let begun = Instant::now();
+    let (begun, processors) = (Instant::now(), Processors::watch());
     let first = stored(&pages).await;
     sleep_until(begun + form.counting).await;
     let counted = stored(&pages).await - first;
-    counted / begun.elapsed().as_secs_f64()
+    let rate = counted / begun.elapsed().as_secs_f64();
+    let what = format!("scale, {replicas} replicas");
+    report.add_processors(&what, processors.shares());
+    rate
 }
 
 /// All objects are online: what is not stored was not looked up, or failed.

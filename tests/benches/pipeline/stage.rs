@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use broker::{Headers, Queue};
 use messages::{FetchChunk, ObjectId};
-use status::exposition;
+use status::exposition::{self, Series};
 use tests::client::until_ready;
 use tests::processes::{Process, configure};
 use tests::servers::Servers;
@@ -16,7 +16,7 @@ use tests::wait::eventually;
 use tests::world::World;
 use trace::Traces;
 
-use crate::bare::{Bare, Part};
+use crate::service::{Bare, Part};
 
 /// Ids in each message of the queue, as `ingest` publishes them.
 pub(crate) const CHUNK: u32 = 50;
@@ -87,7 +87,7 @@ pub(crate) fn fetcher(world: &mut World, client_url: &str, more: &[String]) -> P
 /// All of the pipeline, with a client service that answers at once.
 pub(crate) struct Pipeline {
     pub(crate) ingest: Process,
-    pub(crate) fetcher: Process,
+    pub(crate) fetchers: Vec<Process>,
     pub(crate) janitor: Process,
     /// Where callbacks are posted to.
     pub(crate) address: SocketAddr,
@@ -97,19 +97,26 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts it, and waits until it can take callbacks and has a table. Rows live for `ttl`.
-    pub(crate) async fn start(servers: &Servers, ttl: &str) -> Self {
+    /// Starts it with so many replicas of the fetcher, and waits until it can take callbacks, looks ids up
+    /// and has a table. Rows live for `ttl`.
+    pub(crate) async fn start(servers: &Servers, ttl: &str, replicas: u32) -> Self {
         let mut world = World::create(servers).await;
         world.broker.declare().await;
         let objects = Bare::start(Part::Objects).await;
         let (ingest, address) = ingest(&world, &[]).await;
         let ttl = [format!("--object-ttl={ttl}")];
-        let fetcher = fetcher(&mut world, &objects.url(), &ttl);
+        let fetchers = (0..replicas)
+            .map(|_| fetcher(&mut world, &objects.url(), &ttl))
+            .collect();
         let janitor = start("janitor", world.flags(), &[]);
         eventually("the table", async || has_table(&world).await.then_some(())).await;
+        eventually("the fetchers", async || {
+            (world.broker.consumers(Queue::Fetch).await == replicas).then_some(())
+        })
+        .await;
         Self {
             ingest,
-            fetcher,
+            fetchers,
             janitor,
             address,
             _objects: objects,
@@ -143,12 +150,33 @@ impl Metrics {
         Self { http, url }
     }
 
+    /// All of them, as they are now.
+    pub(crate) async fn page(&self) -> Page {
+        let page = self.http.get(&self.url).send().await.unwrap();
+        Page(exposition::read(&page.text().await.unwrap()))
+    }
+
     /// The sum of the samples of a metric.
     pub(crate) async fn sum(&self, name: &str) -> f64 {
-        let page = self.http.get(&self.url).send().await.unwrap();
-        let series = exposition::read(&page.text().await.unwrap());
-        let named = series.iter().filter(|series| series.name == name);
+        self.page().await.sum(name)
+    }
+}
+
+/// Metrics as they were once.
+pub(crate) struct Page(Vec<Series>);
+
+impl Page {
+    /// The sum of the samples of a metric.
+    pub(crate) fn sum(&self, name: &str) -> f64 {
+        let named = self.0.iter().filter(|series| series.name == name);
         named.map(|series| series.value).sum()
+    }
+
+    /// The sum of those that have a label with this value.
+    pub(crate) fn sum_of(&self, name: &str, value: &str) -> f64 {
+        let is_of = |series: &&Series| series.labels.values().any(|label| label == value);
+        let named = self.0.iter().filter(|series| series.name == name);
+        named.filter(is_of).map(|series| series.value).sum()
     }
 }
 
