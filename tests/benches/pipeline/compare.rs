@@ -58,14 +58,20 @@ pub(crate) fn compare(named: &[String]) -> bool {
 const WORSE: &str = "**worse**";
 
 fn row(before: &Figure, after: &Figure, mark: &str) -> String {
+    let ratio = after.value / before.value;
     format!(
-        "| {} | {} | {} | {} {} | {:.2} | {mark} |",
+        "| {} | {} | {} | {} {} | {} | {mark} |",
         before.measurement,
         name(before),
         number(before.value),
         number(after.value),
         after.unit,
-        after.value / before.value
+        // Of what there was none of, there is no ratio.
+        if ratio.is_finite() {
+            number(ratio)
+        } else {
+            String::new()
+        }
     )
 }
 

@@ -10,6 +10,10 @@ use crate::table::distinct;
 
 const WIDTH: u32 = 640;
 const HEIGHT: u32 = 400;
+/// How high a panel is, as a multiple of its curves: their names are above them.
+const ROOM: f64 = 1.4;
+/// More curves than that in one panel have the same colours.
+const COLOURS: f64 = 6.0;
 
 /// Draws the curves of a report into an SVG file.
 pub(crate) fn plot(report: &Report, path: &Path) {
@@ -66,13 +70,13 @@ fn draw(area: &DrawingArea<SVGBackend<'_>, Shift>, panel: &str, curves: &[&Curve
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(60)
-        .build_cartesian_2d(0.0..x * 1.03, 0.0..y * 1.1)
+        .build_cartesian_2d(0.0..x * 1.03, 0.0..y * ROOM)
         .unwrap();
     let mut mesh = chart.configure_mesh();
     mesh.light_line_style(TRANSPARENT).x_desc(&curves[0].x);
     mesh.draw().unwrap();
     for (number, curve) in curves.iter().enumerate() {
-        let line = Palette99::pick(number).stroke_width(2);
+        let line = HSLColor(number as f64 / COLOURS, 0.9, 0.4).stroke_width(2);
         let series = LineSeries::new(curve.points.iter().copied(), line);
         let drawn = chart.draw_series(series).unwrap().label(&curve.name);
         drawn.legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], line));

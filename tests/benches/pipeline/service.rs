@@ -129,7 +129,8 @@ impl Drop for Counted {
     }
 }
 
-/// Is a server until it is killed. Its first line of output has its address.
+/// Is a server until it is killed. Its first line of output has its address. 128 connections may wait to
+/// be accepted, as is usual: of more at once some are only made a second later.
 pub(crate) async fn serve(part: Part) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("listening address={}", listener.local_addr().unwrap());
