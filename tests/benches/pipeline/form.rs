@@ -64,7 +64,7 @@ impl Form {
             deletions: &[1_000, 20_000],
             storing: Duration::from_secs(8),
             idling: Duration::from_secs(8),
-            levelling: Duration::from_secs(24),
+            levelling: Duration::from_secs(20),
             slowed: Duration::from_secs(10),
             replicas: &[1, 8],
             counting: Duration::from_secs(6),
@@ -72,7 +72,7 @@ impl Form {
         }
     }
 
-    /// Fifteen minutes.
+    /// Twenty minutes.
     pub(crate) fn full() -> Self {
         Self {
             name: "full",
@@ -80,9 +80,7 @@ impl Form {
             accepting: Duration::from_secs(5),
             connections: &[1, 16, 64, 256],
             drained: 200_000,
-            offered: &[
-                1_000, 2_500, 5_000, 7_500, 10_000, 12_500, 15_000, 20_000, 30_000, 40_000,
-            ],
+            offered: &[1_000, 5_000, 10_000, 15_000, 20_000, 30_000, 40_000],
             offering: Duration::from_secs(15),
             deletions: &[1_000, 5_000, 20_000],
             storing: Duration::from_secs(30),

@@ -134,8 +134,9 @@ async fn bare(in_flight: f64) -> (f64, f64) {
 }
 
 async fn few(servers: &Servers, form: &Form, report: &mut Report) {
-    let mut run = Run::start(servers, FEW, form.levelling).await;
-    run.look_for(form.levelling, |_| false).await;
+    let duration = form.levelling / 2;
+    let mut run = Run::start(servers, FEW, duration).await;
+    run.look_for(duration, |_| false).await;
     let level = last_third(&run.looks);
     let best = {
         let service = Bare::start(FEW.part).await;
