@@ -1,7 +1,7 @@
 //! Settings of `mock-client`.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
 
 use metric_definitions::Description;
@@ -29,6 +29,14 @@ settings::settings! {
         pub latency_min: DurationOrZero = "300ms" in "0s"..="1h",
         /// Longest time that a look-up takes.
         pub latency_max: DurationOrZero = "4300ms" in "0s"..="1h",
+        /// Maximum number of look-ups at work at once. Others wait until one of them is
+        /// answered.
+        pub look_ups_limit: NonZeroUsize = "100000" in "1"..="100000",
+        /// In every other SLOWER_PERIOD, a look-up takes so many times as long.
+        pub slower_times: NonZeroU16 = "1" in "1"..="1000",
+        /// How long look-ups take as long as usual, and then longer. The first period is a
+        /// usual one.
+        pub slower_period: Duration = "1m" in "1ms"..="1day",
         /// Share of look-ups that get 500.
         pub error_ratio: Ratio = "0",
         /// Share of look-ups that take SLOW_LATENCY.

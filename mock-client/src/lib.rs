@@ -34,7 +34,7 @@ pub async fn run(
     let shutdown = context.shutdown;
     let chance = Chance::new(config.seed);
     let callbacks = Callbacks::new(&config, chance.clone())?;
-    let objects = Arc::new(Objects { config, chance });
+    let objects = Arc::new(Objects::new(config, chance));
     let limits = ServerLimits {
         connections: 20_000,
         header_timeout: Duration::from_mins(1),

@@ -8,6 +8,8 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use http_server::{RequestBody, Route, Service};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
 
 use crate::chance::Chance;
 use crate::config::Config;
@@ -16,8 +18,11 @@ use crate::metrics::{LOOK_UPS, LookUp};
 const OBJECT: Route<()> = Route::new("/objects/{id}", "GET, HEAD", ());
 
 pub(crate) struct Objects {
-    pub(crate) config: Config,
-    pub(crate) chance: Chance,
+    config: Config,
+    chance: Chance,
+    begun: Instant,
+    /// Places for look-ups at work.
+    places: Semaphore,
 }
 
 impl Service for Objects {
@@ -36,6 +41,15 @@ impl Service for Objects {
 }
 
 impl Objects {
+    pub(crate) fn new(config: Config, chance: Chance) -> Self {
+        Self {
+            begun: Instant::now(),
+            places: Semaphore::new(config.look_ups_limit.get()),
+            config,
+            chance,
+        }
+    }
+
     async fn answer(&self, method: &Method, id: Option<&str>) -> Response<Full<Bytes>> {
         let Some(id) = id else {
             return answer(
@@ -58,7 +72,10 @@ impl Objects {
 
     async fn look_up(&self, id: i64) -> Response<Full<Bytes>> {
         let fate = self.chance.fate(&self.config);
-        tokio::time::sleep(fate.latency).await;
+        // The semaphore is never closed.
+        let place = self.places.acquire().await.ok();
+        sleep(fate.latency * self.times()).await;
+        drop(place);
         let outcome = if fate.error {
             LookUp::Failed
         } else {
@@ -72,6 +89,16 @@ impl Objects {
             );
         }
         answer(StatusCode::OK, &json!({ "id": id, "online": id % 2 == 0 }))
+    }
+
+    /// How many times longer than usual a look-up takes now.
+    fn times(&self) -> u32 {
+        let period = self.config.slower_period.as_nanos();
+        if self.begun.elapsed().as_nanos() / period % 2 == 1 {
+            u32::from(self.config.slower_times.get())
+        } else {
+            1
+        }
     }
 }
 
