@@ -22,9 +22,10 @@ settings::settings! {
         pub object_ttl: Delay = "30s" in "1ms"..="30days",
         /// How long the client service may take for one answer.
         pub fetch_timeout: Duration = "5s" in "10ms"..="10m",
-        /// Maximum number of look-ups in flight in each replica. Waiting for a free place
-        /// does not count towards FETCH_TIMEOUT.
-        pub fetch_concurrency: NonZeroUsize = "512" in "1"..="100000",
+        /// Maximum number of look-ups in flight in each replica. How many there are follows
+        /// from the answers; each takes a file descriptor. Waiting for a free place does not
+        /// count towards FETCH_TIMEOUT.
+        pub fetch_concurrency: NonZeroUsize = "16384" in "1"..="100000",
         /// How often a probe is sent to the client service while it is down.
         pub probe_interval: Duration = "1s" in "10ms"..="10m",
         /// How long a fetcher keeps messages while the client service is down. Then it

@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use broker::{Consumption, Queue, Topology};
+use http_server::connections_within_limit;
 use process::{ProcessConfig, ProcessContext};
 use worker::Worker;
 
@@ -48,7 +49,9 @@ pub async fn run(config: Config, context: ProcessContext) -> anyhow::Result<()> 
     let mut worker =
         Worker::start(Config::NAME, broker, topology(&config), database, context).await?;
     let client = ClientService::new(&config)?;
-    let breaker = Arc::new(Breaker::new(config.fetch_concurrency.get(), client_service));
+    let concurrency = connections_within_limit(config.fetch_concurrency.get());
+    let breaker = Breaker::new(concurrency, config.fetch_timeout, client_service);
+    let breaker = Arc::new(breaker);
     worker.hold = breaker.hold();
     let (writer, writing) = Writer::start(&config, &worker);
     let handler = FetchHandler {

@@ -2,7 +2,7 @@
 
 use broker::GivenUp;
 use lifecycle::DEPENDENCY_UP;
-use metric_definitions::{Counter, Gauge, Histogram, Label, buckets, metrics};
+use metric_definitions::{Counter, Gauge, Histogram, Label, buckets, label, metrics};
 
 use crate::answer::{Answer, Reason};
 
@@ -28,6 +28,17 @@ const DEPENDENCIES: &[&str] = &[
 pub(crate) const DEAD_LETTERS: Counter<Reason> =
     broker::DEAD_LETTERS.by::<Reason>().except(NEVER_GIVES_UP);
 
+label! {
+    /// Why fewer look-ups may be in flight.
+    pub(crate) enum Lowering: "reason" {
+        Latency = "latency",
+        Timeouts = "timeouts",
+        Throttled = "throttled",
+        Connection = "connection",
+        Outage = "outage",
+    }
+}
+
 metrics! {
     /// All of them.
     pub(crate) METRICS = [
@@ -41,9 +52,15 @@ metrics! {
     pub(crate) FETCH_DURATION: Histogram = "fetch_duration_seconds" in FETCH_SECONDS;
     /// Look-ups that the client service has not answered yet.
     pub(crate) FETCHES_IN_FLIGHT: Gauge = "fetches_in_flight", from_zero();
-    /// Maximum number of look-ups in flight as it is now: FETCH_CONCURRENCY, or less at the start
-    /// and after an outage, a 429 or a connection that could not be made.
+    /// Maximum number of look-ups in flight as it is now: what suits the client service by its
+    /// answers so far, and at most FETCH_CONCURRENCY.
     pub(crate) FETCH_LIMIT: Gauge = "fetch_limit";
+    /// Look-ups that wait because as many are in flight as fetch_limit allows.
+    pub(crate) FETCHES_WAITING: Gauge = "fetches_waiting", from_zero();
+    /// How often fetch_limit was lowered, by the reason: the latency grew (then it may only be
+    /// tried whether fewer look-ups bring as many answers), most look-ups timed out, a 429, a
+    /// connection that could not be made, or an outage.
+    pub(crate) FETCH_LIMIT_LOWERED: Counter<Lowering> = "fetch_limit_lowered_total";
     /// Ids that were not looked up, because a look-up of the same id that was sent after they had
     /// come answered for them.
     pub(crate) FETCHES_JOINED: Counter = "fetches_joined_total";

@@ -8,7 +8,7 @@ use messages::ObjectId;
 use crate::answer::{Answer, Failure, Reason};
 use crate::breaker::candidates::{CandidatePool, Meaning};
 use crate::breaker::{Admission, Breaker, Moment};
-use crate::metrics::BREAKER_OPEN;
+use crate::metrics::{BREAKER_OPEN, Lowering};
 
 /// How long the client service is left alone at least when it asks for rest, also when it does not say how
 /// long or says 0.
@@ -24,10 +24,15 @@ const MAX_PROBE_DELAY: Duration = Duration::from_secs(10);
 impl Breaker {
     /// Draws the conclusions from an answer, except from failures, which are judged later.
     pub(crate) fn record(&self, id: ObjectId, admission: &Admission<'_>, answer: &Answer) {
+        self.limit.ended();
         if let Answer::Failed(failure) = answer {
+            if failure.reason == Reason::Timeout {
+                self.limit.timed_out();
+            }
             self.ease_off(admission.started, failure);
             self.candidates(|candidates| candidates.failed(id));
         } else {
+            self.limit.answered();
             self.record_answered(id, admission.started);
         }
     }
@@ -66,7 +71,6 @@ impl Breaker {
 
     fn record_answered(&self, id: ObjectId, started: Moment) {
         let ends_gap = self.candidates(|candidates| candidates.answered(id));
-        self.limit.grow();
         self.state.send_if_modified(|state| {
             let was_in_doubt = state.is_in_doubt();
             if ends_gap {
@@ -90,7 +94,7 @@ impl Breaker {
     /// Lowers the limit when the client service asks for rest, or when a connection could not be made: too many
     /// look-ups at once may be the reason.
     fn ease_off(&self, started: Moment, failure: &Failure) {
-        let is_news = match failure.reason {
+        let (is_news, because) = match failure.reason {
             Reason::Throttled => {
                 let rest = failure.retry_after.unwrap_or_default();
                 let rest = rest.clamp(MIN_REST, MAX_REST);
@@ -100,13 +104,16 @@ impl Breaker {
                 if is_news {
                     tracing::info!(?rest, "client service asks for rest");
                 }
-                is_news
+                (is_news, Lowering::Throttled)
             }
-            Reason::Unreachable(_) => self.update_quietly(|state| state.ease(started)),
-            _ => false,
+            Reason::Unreachable(_) => {
+                let is_news = self.update_quietly(|state| state.ease(started));
+                (is_news, Lowering::Connection)
+            }
+            _ => return,
         };
         if is_news {
-            self.limit.halve();
+            self.limit.halve(because);
         }
     }
 

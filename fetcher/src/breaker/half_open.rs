@@ -49,7 +49,7 @@ impl Breaker {
         self.is_rejecting.send_replace(is_rejecting);
     }
 
-    /// Lowers the limit to what was needed lately.
+    /// Counts on no more connections than were needed lately.
     pub(super) fn cool(&self) {
         self.limit.cool();
     }

@@ -21,12 +21,14 @@
 //! probe that was started later and was not. "Gone" and "refused" are failures like others here,
 //! because a gateway may say so of everything: as the answer to a probe they can be unclear.
 
+use std::time::Duration;
+
 use broker::Hold;
 use lifecycle::Dependency;
 use messages::ObjectId;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 
 use crate::answer::Failure;
 use crate::metrics::BREAKER_OPEN;
@@ -34,12 +36,13 @@ use crate::metrics::BREAKER_OPEN;
 mod candidates;
 mod evidence;
 mod half_open;
+mod level;
 mod limit;
 mod prober;
 mod state;
 
 use candidates::CandidatePool;
-use limit::{Limit, Slot};
+use limit::{Limit, Slot, TICK};
 use state::{Passage, State};
 
 pub(crate) use prober::Prober;
@@ -70,15 +73,15 @@ pub(crate) struct Admission<'a> {
 }
 
 impl Breaker {
-    /// A closed breaker, with at most `concurrency` look-ups in flight at once. `dependency` shows
-    /// whether the client service is down.
-    pub(crate) fn new(concurrency: usize, dependency: Dependency) -> Self {
+    /// A closed breaker, with at most `concurrency` look-ups in flight at once, which time out after
+    /// `timeout`. `dependency` shows whether the client service is down.
+    pub(crate) fn new(concurrency: usize, timeout: Duration, dependency: Dependency) -> Self {
         dependency.up();
         BREAKER_OPEN.set(0);
         Self {
             state: watch::Sender::default(),
             is_rejecting: watch::Sender::new(false),
-            limit: Limit::new(concurrency),
+            limit: Limit::new(concurrency, timeout),
             bulk: Semaphore::new(BULK_LINE),
             candidates: Mutex::default(),
             dependency,
@@ -148,9 +151,24 @@ impl Breaker {
         let verdict = verdict.ok_or(Rejection)?;
         if verdict == Verdict::Works && failure.reason.may_be_about_the_object() {
             // It was an answer.
-            self.limit.grow();
+            self.limit.answered();
         }
         Ok(verdict)
+    }
+
+    /// Finds the number of look-ups in flight that suits the client service, for ever.
+    pub(crate) async fn find_level(&self) {
+        loop {
+            self.limit.until_waited_for().await;
+            while self.limit.is_waited_for() {
+                if self.limit.observe() {
+                    // What failed until now may have failed because there were too many: it is asked once more.
+                    self.update_quietly(State::gap_ends);
+                }
+                sleep(TICK).await;
+            }
+            self.limit.pause();
+        }
     }
 
     /// Waits until look-ups may be sent.

@@ -10,9 +10,9 @@ use trace::Traces;
 
 use crate::answer::Answer;
 use crate::breaker::Breaker;
+use crate::breaker::limit::COOLING;
 use crate::client::ClientService;
 use crate::config::Config;
-use crate::connection_pool::IDLE;
 use crate::metrics::PROBES;
 
 /// Maximum time for which no message is taken although other ids might be answered.
@@ -39,12 +39,13 @@ impl Prober {
         }
     }
 
-    /// Works until the shut-down begins. Then what still waits for the client service goes back to the queue.
+    /// Works until the shut-down begins, and finds the limit meanwhile. Then what still waits for the client service goes back to the queue.
     pub(crate) async fn run(self, shutdown: &Shutdown) {
         tokio::select! {
             () = self.send_probes() => {}
             () = self.bound_outages() => {}
             () = self.cool() => {}
+            () = self.breaker.find_level() => {}
             () = shutdown.begun() => self.breaker.set_rejecting(true),
         }
     }
@@ -113,7 +114,7 @@ impl Prober {
 
     async fn cool(&self) {
         loop {
-            sleep(IDLE).await;
+            sleep(COOLING).await;
             self.breaker.cool();
         }
     }

@@ -18,7 +18,8 @@ async fn client(concurrency: usize) -> (LookUpClient, TcpListener) {
     let arguments = ["fetcher", &url].map(OsString::from);
     let config = load::<Config, Ask>("fetcher", "", arguments, []).unwrap();
     let client = ClientService::new(&config.settings).unwrap();
-    let breaker = Breaker::new(concurrency, Health::default().awaited("client service"));
+    let service = Health::default().awaited("client service");
+    let breaker = Breaker::new(concurrency, config.settings.fetch_timeout, service);
     (LookUpClient::new(client, Arc::new(breaker)), listener)
 }
 

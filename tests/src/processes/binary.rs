@@ -44,18 +44,15 @@ fn folder() -> &'static PathBuf {
     })
 }
 
-/// A command that runs a binary, no file that it writes growing beyond `file_limit` blocks of 512
-/// bytes.
-pub(crate) fn command(binary: &str, arguments: &[String], file_limit: Option<u32>) -> Command {
-    const LIMITED: &str = r#"trap "" XFSZ; ulimit -f "$0"; exec "$@""#;
+/// A command that runs a binary, with a limit as `ulimit` takes it: `-f 8`.
+pub(crate) fn command(binary: &str, arguments: &[String], limit: Option<&str>) -> Command {
+    const LIMITED: &str = r#"trap "" XFSZ; ulimit $0; exec "$@""#;
     let program = folder().join(binary);
-    let mut command = match file_limit {
+    let mut command = match limit {
         None => Command::new(program),
-        Some(blocks) => {
+        Some(limit) => {
             let mut shell = Command::new("sh");
-            shell
-                .args(["-c", LIMITED, &blocks.to_string()])
-                .arg(program);
+            shell.args(["-c", LIMITED, limit]).arg(program);
             shell
         }
     };

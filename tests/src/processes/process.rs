@@ -17,8 +17,8 @@ pub struct Process {
     binary: String,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
-    /// Largest file that it may write, in blocks of 512 bytes.
-    file_limit: Option<u32>,
+    /// A limit as `ulimit` takes it.
+    limit: Option<String>,
     child: Option<Child>,
     /// Its log, over all of its starts. The sender is dropped at the end of the log.
     log: watch::Receiver<String>,
@@ -40,7 +40,7 @@ impl Process {
             binary: binary.to_owned(),
             flags: flags.to_vec(),
             environment: Vec::new(),
-            file_limit: None,
+            limit: None,
             child: None,
             log: watch::channel(String::new()).1,
             begin: 0,
@@ -85,7 +85,12 @@ impl Process {
     /// Limits each file that the process writes to this many blocks of 512 bytes, as on a full disk. The
     /// limit holds from the next start on.
     pub fn set_file_limit(&mut self, blocks: Option<u32>) {
-        self.file_limit = blocks;
+        self.limit = blocks.map(|blocks| format!("-f {blocks}"));
+    }
+
+    /// Limits the files and connections that the process may have open, from the next start on.
+    pub fn set_descriptor_limit(&mut self, descriptors: u32) {
+        self.limit = Some(format!("-n {descriptors}"));
     }
 
     /// Starts it. It does not run.
@@ -97,7 +102,7 @@ impl Process {
     fn start_with_log(&mut self) -> PipeWriter {
         assert!(self.child.is_none(), "{} runs already", self.binary);
         let (reader, writer) = std::io::pipe().unwrap();
-        let child = binary::command(&self.binary, &self.flags, self.file_limit)
+        let child = binary::command(&self.binary, &self.flags, self.limit.as_deref())
             .envs(self.environment.iter().cloned())
             .stdout(writer.try_clone().unwrap())
             .spawn();

@@ -281,3 +281,23 @@ async fn a_log_that_cannot_be_written_ends_no_binary() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetcher_with_few_file_descriptors_has_fewer_look_ups_in_flight_and_says_so() {
+    let world = &mut World::new().await;
+    world.will_use(&fetcher::topology(&tests::processes::configure(
+        world.flags(),
+        &[],
+    )));
+    let mut fetcher = Process::new("fetcher", &flags(world, "fetcher"));
+    fetcher.set_descriptor_limit(1_024);
+    fetcher.start();
+    let warning = fetcher.until_logged("file descriptors are limited").await;
+    assert!(
+        warning.contains("wanted=16384 possible=768 limit=1024"),
+        "{warning}"
+    );
+    fetcher.until_logged("broker (consuming)").await;
+    let warnings = fetcher.lines.iter().filter(|line| line.contains("WARN"));
+    assert_eq!(warnings.count(), 1, "{:#?}", fetcher.lines);
+}

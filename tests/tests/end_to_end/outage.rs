@@ -399,9 +399,9 @@ async fn after_an_outage_look_ups_ramp_up() {
     // The next probe.
     client.until_in_flight(1).await;
     client.let_through(1);
-    // A few, and one more for the probe that was answered; then one more for each answer.
-    client.until_in_flight(5).await;
-    for in_flight in [10, 20, 40] {
+    // A few, then one more for each answer.
+    client.until_in_flight(4).await;
+    for in_flight in [8, 16, 32] {
         client.let_through(in_flight / 2);
         client.until_in_flight(in_flight).await;
     }

@@ -1,0 +1,293 @@
+//! How many look-ups in flight the client service takes well, learned from its answers.
+//!
+//! Rounds are compared: a round lasts until about as many look-ups have ended as were in flight at its beginning.
+//! Of each round two figures are known. The rate is what counts, answers a second. The latency is look-ups in flight
+//! divided by rate (Little's law), so it takes no clock for each look-up, what times out makes it longer, and an
+//! average over thousands of look-ups is steady, however different they are from each other.
+//!
+//! While the latency stays what it usually is, the limit doubles in the time of a look-up. When the latency grows,
+//! either there is a queue at the client service, and fewer look-ups in flight bring as many answers; or the client
+//! service became slower by itself, and fewer look-ups only bring fewer answers. A trial with a lower limit tells.
+//! A cut that costs no answers is kept and followed by another. One that costs answers is taken back, and if the
+//! latency did not fall either, the longer one is the usual one from now on.
+//!
+//! What others do, and why it is not enough where a look-up takes seconds, and some take ten times as long as others:
+//!
+//! - Vector raises its limit by one in each round trip: thousands would take hours.
+//! - Vegas (one of Netflix's limits) compares with the fastest answer ever seen: 0.3 s, where the average is 2.3 s
+//!   without any queue, looks like a queue and holds the limit down.
+//! - Envoy compares with the latency at 3 in flight, and goes down to 3 again and again to measure it. A measurement
+//!   would take most of a minute, with hardly an answer.
+//! - Gradient2 (Netflix) compares a short average with a long one, as is done here. It cannot tell a queue from a
+//!   slower service: under a lasting queue its long average follows, and the limit with it.
+//!
+//! So it is Gradient2's comparison, with BBR's way to settle doubts (TCP): try, and look at the rate.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::metrics::Lowering;
+
+mod round;
+mod trial;
+
+pub(super) use round::Counted;
+use round::{Measured, Round};
+use trial::Trial;
+
+/// The limit at the start, before anything is known.
+pub(super) const START: usize = 64;
+
+/// The limit after an outage: low enough to spare the client service, high enough to learn within a few answers
+/// what it can take.
+pub(super) const FLOOR: usize = 4;
+
+/// The number of look-ups whose latency is worth an opinion.
+const FEW: u64 = 32;
+
+/// Latency in terms of the usual one: up to here there is room for more look-ups.
+const CALM: f64 = 1.2;
+
+/// From here on it has to be tried whether fewer would do.
+const LONG: f64 = 1.6;
+
+/// The same while the limit doubles. Then the latency comes to 1.7 without any queue, because the newest look-ups cannot
+/// have been answered yet.
+const LONG_IN_GROWTH: f64 = 1.8;
+
+/// The number of raises in a row after which the limit doubles again.
+const RAISES: u32 = 3;
+
+/// The number of rounds without a change after a trial.
+const REST: u32 = 4;
+
+/// The number of rounds after which a latency that is neither short nor long is tried to be made shorter.
+const PATIENCE: u32 = 32;
+
+/// How long a limit that was too much is remembered.
+const MEMORY: Duration = Duration::from_mins(1);
+
+/// The limit and what is known for it. It sees only times at which look-ups wait for a place: else more in flight
+/// would not bring more answers.
+#[derive(Debug)]
+pub(super) struct Level {
+    limit: usize,
+    max: usize,
+    /// The longest latency that may become the usual one without having been seen at the beginning, in seconds. With
+    /// a longer one, some look-ups would time out before anything is learned.
+    max_usual: f64,
+    /// In seconds.
+    usual: Option<f64>,
+    phase: Phase,
+    round: Option<Round>,
+    /// How many of the answers have raised the limit, or will not.
+    used_answers: u64,
+    /// The limit was changed: what was in flight before has to end before anything can be compared.
+    is_settling: bool,
+    /// A limit that was too much, and until when it is remembered.
+    too_much: Option<(usize, Instant)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    /// Up by one with each answer, which doubles the limit in each round.
+    Growing,
+    /// For so many rounds. Up by a quarter after `raises` such raises in a row.
+    Holding {
+        raises: u32,
+        rounds: u32,
+    },
+    Trial(Trial),
+}
+
+const HOLDING: Phase = Phase::Holding {
+    raises: 0,
+    rounds: REST,
+};
+const AFTER_TRIAL: Phase = Phase::Holding {
+    raises: 0,
+    rounds: 0,
+};
+
+impl Level {
+    /// Begins low. The limit will not be more than `max`; look-ups time out after `timeout`.
+    pub(super) fn new(max: usize, timeout: Duration) -> Self {
+        Self {
+            limit: START.min(max),
+            max,
+            max_usual: 0.4 * timeout.as_secs_f64(),
+            usual: None,
+            phase: Phase::Growing,
+            round: None,
+            used_answers: 0,
+            is_settling: false,
+            too_much: None,
+        }
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// To be called every few milliseconds while look-ups wait for a place. Returns why the limit was lowered, if it
+    /// was.
+    pub(super) fn observe(&mut self, now: Instant, counted: Counted) -> Option<Lowering> {
+        let mut lowering = None;
+        if let Some(mut round) = self.round.take() {
+            round.see(now, counted.in_flight);
+            self.grow(now, &round, counted);
+            let Some(measured) = round.measured(counted, self.phase != Phase::Growing) else {
+                self.round = Some(round);
+                return None;
+            };
+            if !std::mem::take(&mut self.is_settling) {
+                lowering = self.judge(now, measured, counted.in_flight);
+            }
+        } else {
+            self.used_answers = counted.answered;
+        }
+        self.round = Some(Round::begin(self.limit, now, counted));
+        lowering
+    }
+
+    /// No look-up waits any more: the round says nothing, and a trial has nothing to show.
+    pub(super) fn pause(&mut self) {
+        if let Phase::Trial(trial) = self.phase {
+            self.limit = trial.from;
+            self.phase = HOLDING;
+        }
+        self.forget_round();
+    }
+
+    /// The client service was asked too much: half of it is to be tried, and more soon, but not as much.
+    pub(super) fn halve(&mut self, now: Instant) {
+        self.too_much = Some((self.limit, now + MEMORY));
+        self.lower_to(FLOOR.max(self.limit / 2));
+    }
+
+    pub(super) fn lower_to_floor(&mut self) {
+        self.lower_to(FLOOR);
+    }
+
+    /// What was not needed for long is slowly forgotten, down to twice of what was needed at most.
+    pub(super) fn forget(&mut self, peak: usize) {
+        let slowly = self.limit - self.limit / 128;
+        self.limit = slowly.max(START.max(2 * peak)).min(self.limit);
+    }
+
+    fn lower_to(&mut self, limit: usize) {
+        self.limit = limit.min(self.limit);
+        self.phase = Phase::Growing;
+        self.forget_round();
+    }
+
+    fn forget_round(&mut self) {
+        self.round = None;
+        self.is_settling = false;
+    }
+
+    /// The maximum for now.
+    fn top(&self, now: Instant) -> usize {
+        match self.too_much {
+            Some((limit, until)) if now < until => self.max.min(FLOOR.max(limit - limit / 10)),
+            _ => self.max,
+        }
+    }
+
+    /// Raises the limit by one with each answer, up to twice as much in a round. As long as nothing is known to compare
+    /// with, it does not grow beyond that of the start.
+    fn grow(&mut self, now: Instant, round: &Round, counted: Counted) {
+        if self.phase != Phase::Growing || !self.is_used(counted.in_flight) {
+            self.used_answers = counted.answered;
+            return;
+        }
+        let known = self.usual.map_or(START, |_| self.max);
+        let most = (2 * round.limit).min(known).min(self.top(now));
+        let room = most.saturating_sub(self.limit);
+        let answers = counted.answered - self.used_answers;
+        let more = usize::try_from(answers).map_or(room, |answers| answers.min(room));
+        self.limit += more;
+        self.used_answers += more as u64;
+        if self.limit >= known {
+            self.used_answers = counted.answered;
+        }
+    }
+
+    /// Whether a higher limit could bring more answers. Connections are made one by one, so there may not yet be as
+    /// many look-ups in flight as are allowed.
+    fn is_used(&self, in_flight: usize) -> bool {
+        in_flight >= self.limit / 4 * 3
+    }
+
+    fn judge(&mut self, now: Instant, measured: Measured, in_flight: usize) -> Option<Lowering> {
+        if measured.ended < FEW || measured.answered == 0 {
+            return None;
+        }
+        if 2 * measured.timed_out > measured.ended {
+            // What is answered late is not answered at all: no time for trials.
+            self.halve(now);
+            return Some(Lowering::Timeouts);
+        }
+        let before = self.limit;
+        let top = self.top(now);
+        let is_first = self.usual.is_none();
+        let usual = self.learn(measured.latency);
+        let times = measured.latency / usual;
+        match self.phase {
+            Phase::Growing if times > LONG_IN_GROWTH => self.try_less(measured, usual),
+            Phase::Growing if self.limit >= top && !is_first => self.phase = HOLDING,
+            Phase::Growing => {}
+            Phase::Holding { rounds, .. } if rounds >= REST && times > long_after(rounds) => {
+                self.try_less(measured, usual);
+            }
+            Phase::Holding { raises, rounds } => {
+                let has_room = times < CALM && self.limit < top && self.is_used(in_flight);
+                self.hold(raises, rounds, has_room, top);
+            }
+            Phase::Trial(trial) => self.conclude(trial, measured),
+        }
+        (self.limit < before).then_some(Lowering::Latency)
+    }
+
+    /// Raises the limit by a quarter, or leaves it.
+    fn hold(&mut self, raises: u32, rounds: u32, has_room: bool, top: usize) {
+        let raises = match raises {
+            _ if !has_room || rounds < REST => 0,
+            RAISES => {
+                self.phase = Phase::Growing;
+                return;
+            }
+            raises => {
+                self.change_to(top.min(self.limit * 5 / 4));
+                raises + 1
+            }
+        };
+        let rounds = rounds + 1;
+        self.phase = Phase::Holding { raises, rounds };
+    }
+
+    /// Returns the usual latency before this one, and remembers a shorter one. A little shorter may be chance.
+    fn learn(&mut self, latency: f64) -> f64 {
+        let usual = *self.usual.get_or_insert(latency);
+        if latency < 0.7 * usual {
+            self.usual = Some(latency);
+        } else if latency < usual {
+            self.usual = Some(usual + (latency - usual) / 4.0);
+        }
+        usual
+    }
+
+    fn change_to(&mut self, limit: usize) {
+        self.limit = limit;
+        self.is_settling = true;
+    }
+}
+
+/// The latency, in terms of the usual one, that calls for a trial after so many rounds without one.
+fn long_after(rounds: u32) -> f64 {
+    if rounds < PATIENCE { LONG } else { CALM }
+}
+
+#[cfg(test)]
+mod tests;
