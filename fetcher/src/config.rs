@@ -1,6 +1,6 @@
 //! Settings of `fetcher`.
 
-use std::num::{NonZeroU16, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use broker::{BrokerSettings, Delay};
@@ -34,10 +34,10 @@ settings::settings! {
         /// Maximum size of an answer of the client service. A larger answer counts as
         /// malformed.
         pub answer_limit: ByteSize = "16KiB" in "64"..="16MiB",
-        /// Maximum number of messages that a replica has taken from the queue and not
-        /// finished. The default keeps all look-ups busy with small chunks, and leaves
-        /// messages for other replicas.
-        pub fetch_prefetch: NonZeroU16 = "128" in "1"..="65535",
+        /// Maximum number of ids that a replica has taken from the queue and not finished,
+        /// give or take a few messages. As many are taken as keep its look-ups busy, and the
+        /// others are left to other replicas.
+        pub fetch_prefetch: NonZeroUsize = "65536" in "1"..="1000000",
         /// How long to wait before each further try of a failed look-up. After the last try
         /// the id goes to objects.dead.
         pub retry_delays: RetryLadder = "1s,5s,30s,2m",

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use broker::{Attempt, Handler, Headers, Outcome, Publication, Publisher, Queue};
+use broker::{Attempt, Handler, Headers, Load, Outcome, Publication, Publisher, Queue};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use messages::{FetchChunk, ObjectId};
@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use trace::Traces;
 
 use crate::answer::{Answer, Failure, Reason};
+use crate::at_hand::IdsAtHand;
 use crate::breaker::Rejection;
 use crate::look_up::LookUpClient;
 use crate::metrics::{
@@ -44,6 +45,10 @@ pub(crate) struct FetchHandler {
     pub(crate) publisher: Publisher,
     /// How long the broker may take to confirm a message.
     pub(crate) publish_timeout: Duration,
+    /// The ids that are not settled.
+    pub(crate) at_hand: IdsAtHand,
+    /// Maximum number of them.
+    pub(crate) prefetch: usize,
 }
 
 impl Handler for FetchHandler {
@@ -55,9 +60,14 @@ impl Handler for FetchHandler {
             return Outcome::Dead(format!("{count} ids, more than {MAX_IDS}"));
         }
         let deadline = Instant::now() + PATIENCE;
+        let at_hand = self.at_hand.take(count);
         let mut ids = chunk.object_ids;
         loop {
-            let settle = |id| self.settle(id, &headers.traces);
+            let settle = |id| {
+                let settling = self.settle(id, &headers.traces);
+                // A failed id stays at hand until it is published.
+                settling.inspect(|result| at_hand.settled(usize::from(matches!(result, Ok(None)))))
+            };
             let unsent = match settle_all(&ids, settle).await {
                 Ok(failed) => self.publish_failed(&headers, failed).await,
                 Err(GiveBack) => return Outcome::Requeue,
@@ -72,6 +82,14 @@ impl Handler for FetchHandler {
             sleep(PAUSE).await;
             ids = unsent;
         }
+    }
+
+    /// Twice as many ids as may be looked up at once: the others wait for a place, or for their row.
+    fn load(&self) -> Option<Load> {
+        Some(Load {
+            at_hand: self.at_hand.count(),
+            wanted: (2 * self.client.limit()).min(self.prefetch.div_ceil(2)),
+        })
     }
 }
 

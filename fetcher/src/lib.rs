@@ -2,7 +2,6 @@
 //! message is acked when each of its ids is stored, known to be offline or gone, or on its way to
 //! another try.
 
-use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use broker::{Consumption, Queue, Topology};
@@ -12,6 +11,7 @@ use worker::Worker;
 
 mod answer;
 mod arming;
+mod at_hand;
 mod batch;
 mod breaker;
 mod client;
@@ -30,14 +30,12 @@ pub use arming::delay_queue;
 pub use config::Config;
 pub use upsert::UPSERT;
 
+use at_hand::IdsAtHand;
 use breaker::{Breaker, Prober};
 use client::ClientService;
 use fetch_handler::FetchHandler;
 use look_up::LookUpClient;
 use writer::Writer;
-
-/// How many times fewer chunks of huge callbacks than others are at work at once.
-const BULK_PART: u16 = 4;
 
 /// Fetches until the shut-down.
 ///
@@ -60,8 +58,10 @@ pub async fn run(config: Config, context: ProcessContext) -> anyhow::Result<()> 
         retry_delays: config.retry_delays.clone(),
         publisher: worker.publisher.clone(),
         publish_timeout: config.broker.broker_timeout,
+        at_hand: IdsAtHand::default(),
+        prefetch: config.fetch_prefetch.get(),
     };
-    let consumptions = consumptions(handler, config.fetch_prefetch);
+    let consumptions = consumptions(handler);
     let prober = Prober::new(breaker, client.clone(), &config);
     let shutdown = worker.shutdown.clone();
     let watch_client_service = async {
@@ -75,20 +75,23 @@ pub async fn run(config: Config, context: ProcessContext) -> anyhow::Result<()> 
 
 /// The chunks of huge callbacks have a separate queue and connection, so that others need not wait
 /// behind them.
-fn consumptions(handler: FetchHandler, prefetch: NonZeroU16) -> [Consumption<FetchHandler>; 2] {
+fn consumptions(handler: FetchHandler) -> [Consumption<FetchHandler>; 2] {
+    // A message has at least one id.
+    let prefetch = u16::try_from(handler.prefetch).unwrap_or(u16::MAX);
     let bulk = Consumption {
         queue: Queue::Bulk,
         name: "broker (consuming bulk)",
-        prefetch: (prefetch.get() / BULK_PART).max(1),
+        prefetch,
         handler: FetchHandler {
             client: handler.client.for_bulk(),
+            at_hand: IdsAtHand::default(),
             ..handler.clone()
         },
     };
     let others = Consumption {
         queue: Queue::Fetch,
         name: "broker (consuming)",
-        prefetch: prefetch.get(),
+        prefetch,
         handler,
     };
     [bulk, others]

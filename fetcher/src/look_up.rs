@@ -87,6 +87,11 @@ impl LookUpClient {
         }
     }
 
+    /// How many look-ups may be in flight now.
+    pub(crate) fn limit(&self) -> usize {
+        self.breaker.limit()
+    }
+
     /// Looks an object up, or waits for a look-up of it that was not sent yet. Returns a failure only
     /// when it is the object's own, or when nothing shows whose failure it is.
     ///

@@ -1,6 +1,6 @@
 //! Publishing the ids of callbacks to the broker, in chunks.
 
-use std::num::{NonZeroU16, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use trace::Traces;
 
 use crate::config::Config;
 use crate::metrics::CHUNKS_PUBLISHED;
+use crate::spread::Spread;
 
 /// The broker is not known to have stored these ids.
 #[derive(Debug, Error)]
@@ -34,7 +35,7 @@ pub(crate) enum NotPublished {
 pub(crate) struct ChunkPublisher {
     broker_publisher: Publisher,
     broker_health: Dependency,
-    chunk_size: NonZeroU16,
+    spread: Spread,
     /// A callback with more ids goes to the bulk queue.
     bulk_ids: NonZeroUsize,
     /// How long the broker may take to confirm a callback.
@@ -52,7 +53,7 @@ impl ChunkPublisher {
         Self {
             broker_publisher,
             broker_health,
-            chunk_size: config.chunk_size,
+            spread: Spread::new(config.chunk_size.get().into()),
             bulk_ids: config.bulk_ids,
             publish_timeout: config.publish_timeout,
             brake: Arc::default(),
@@ -77,8 +78,9 @@ impl ChunkPublisher {
         traces: &Traces,
     ) -> Result<(), NotPublished> {
         let queue = self.queue(object_ids.len());
-        let publications = self
-            .split(object_ids)
+        let (chunks, _in_flight) = self.spread.split(object_ids);
+        let publications = chunks
+            .clone()
             .map(|chunk| publication(queue, chunk, traces.clone()));
         let publishing = publications
             .collect::<Result<Vec<_>, _>>()?
@@ -90,7 +92,7 @@ impl ChunkPublisher {
         let results = join_all(publishing).await;
         let mut unconfirmed = Vec::new();
         let mut last_error = None;
-        for (chunk, result) in self.split(object_ids).zip(results) {
+        for (chunk, result) in chunks.zip(results) {
             match result {
                 Ok(()) => CHUNKS_PUBLISHED.increment(1),
                 Err(error) => {
@@ -129,7 +131,7 @@ impl ChunkPublisher {
     ) {
         match publication(queue, &chunk, traces) {
             Ok(publication) => {
-                let started = Instant::now();
+                let (started, _in_flight) = (Instant::now(), self.spread.one_more());
                 self.broker_publisher
                     .publish_until_confirmed(publication)
                     .await;
@@ -140,12 +142,12 @@ impl ChunkPublisher {
         }
     }
 
-    /// Splits ids into chunks.
+    /// Splits the ids of a callback that has waited in the spool, and others with it.
     pub(crate) fn split<'a>(
         &self,
         object_ids: &'a [ObjectId],
     ) -> impl Iterator<Item = &'a [ObjectId]> {
-        object_ids.chunks(self.chunk_size.get().into())
+        object_ids.chunks(self.spread.max())
     }
 
     /// Closes the publisher: see [`Publisher::close`].

@@ -16,10 +16,10 @@ settings::settings! {
         /// Address for callbacks. [::] means IPv6 and IPv4, or IPv4 alone where the host
         /// has no IPv6.
         pub listen_address: SocketAddr = "[::]:9090",
-        /// Maximum number of ids in one message. 50 ids in a message move 25 times as many
-        /// ids a second as single ones; larger chunks spread less evenly over the fetchers.
-        /// IDS_LIMIT may be at most 10,000 times this number.
-        pub chunk_size: NonZeroU16 = "50" in "1"..="10000",
+        /// Maximum number of ids in one message. A callback that comes alone is spread over
+        /// the fetchers in messages of 50 ids; the more callbacks come at once, the larger
+        /// are the messages. IDS_LIMIT may be at most 10,000 times this number.
+        pub chunk_size: NonZeroU16 = "500" in "1"..="10000",
         /// A callback with more ids than this goes through a separate queue,
         /// objects.fetch.bulk, so that other callbacks do not wait behind it.
         pub bulk_ids: NonZeroUsize = "2000" in "1"..="1000000",

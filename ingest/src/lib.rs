@@ -25,6 +25,7 @@ mod metrics;
 mod request;
 mod server;
 mod spool;
+mod spread;
 
 pub use crate::metrics::METRICS;
 pub use config::Config;

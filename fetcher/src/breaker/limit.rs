@@ -76,14 +76,17 @@ impl Limit {
         }
     }
 
+    pub(super) fn size(&self) -> usize {
+        self.issued.lock().level.limit()
+    }
+
     pub(super) async fn acquire(&self) -> Slot<'_> {
-        let permit = match self.slots.try_acquire() {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                let _waits = Waits::at(self);
-                // The semaphore is never closed.
-                self.slots.acquire().await.ok()
-            }
+        let permit = if let Ok(free) = self.slots.try_acquire() {
+            Some(free)
+        } else {
+            let _waits = Waits::at(self);
+            // The semaphore is never closed.
+            self.slots.acquire().await.ok()
         };
         let in_flight = self.in_flight.fetch_add(1, Relaxed) + 1;
         if in_flight > self.peak.load(Relaxed) {
@@ -157,8 +160,8 @@ impl Limit {
     }
 
     /// Lowers it to half, but not below the floor.
-    pub(super) fn halve(&self, because: &Lowering) {
-        FETCH_LIMIT_LOWERED.of(because).increment(1);
+    pub(super) fn halve(&self, because: Lowering) {
+        FETCH_LIMIT_LOWERED.of(&because).increment(1);
         self.change(|level| level.halve(Instant::now()));
     }
 
@@ -321,7 +324,7 @@ mod tests {
     async fn slots_that_were_taken_before_it_was_lowered_are_not_given_out_again() {
         let limit = limit(20);
         let mut taken = take_all(&limit);
-        limit.halve(&Lowering::Throttled);
+        limit.halve(Lowering::Throttled);
         taken.truncate(10);
         assert_eq!(take_all(&limit).len(), 0);
         taken.truncate(8);
@@ -332,11 +335,11 @@ mod tests {
     fn it_is_never_lowered_below_the_floor_nor_raised_by_that() {
         let limit = limit(10);
         for expected in [5, FLOOR, FLOOR] {
-            limit.halve(&Lowering::Throttled);
+            limit.halve(Lowering::Throttled);
             assert_eq!(take_all(&limit).len(), expected);
         }
         let small = self::limit(2);
-        small.halve(&Lowering::Throttled);
+        small.halve(Lowering::Throttled);
         small.lower_to_floor();
         assert_eq!(take_all(&small).len(), 2);
     }

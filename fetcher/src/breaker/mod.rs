@@ -93,6 +93,11 @@ impl Breaker {
         self.is_rejecting.subscribe().into()
     }
 
+    /// How many look-ups may be in flight now.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit.size()
+    }
+
     /// Waits until `id` may be looked up. Few ids of huge callbacks stand in the queue at once, so that
     /// others do not wait behind them; where there are no others, they have all slots.
     ///

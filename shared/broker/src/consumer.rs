@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::StreamExt;
+use lapin::Connection;
 use lapin::message::Delivery;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
-use lapin::{Channel, Connection};
 use lifecycle::{Dependency, Shutdown};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{Broker, BrokerError};
 use crate::handler::Handler;
@@ -17,10 +15,9 @@ use crate::hold::Hold;
 use crate::metrics::Role;
 use crate::publisher::Publisher;
 use crate::queue::Queue;
+use crate::subscription::Subscription;
 use crate::supervisor::Session;
-
-/// Name of the consumer on its channel, which has only this one.
-const TAG: &str = "work";
+use crate::window::{Change, LOOKS, Window};
 
 /// A queue to consume.
 pub struct Consumption<H> {
@@ -28,7 +25,8 @@ pub struct Consumption<H> {
     pub queue: Queue,
     /// Name of the connection in the health of the process.
     pub name: &'static str,
-    /// Maximum number of its messages at work at once.
+    /// Maximum number of its messages at work at once. With a handler that knows its [`Handler::load`],
+    /// as few are taken as keep it busy.
     pub prefetch: u16,
     /// What is done for each message.
     pub handler: H,
@@ -72,53 +70,60 @@ impl<H: Handler> Consumer<H> {
         }
     }
 
-    async fn open(
-        &self,
-        connection: &Connection,
-    ) -> Result<(Channel, lapin::Consumer), BrokerError> {
-        let channel = self.broker.channel(connection).await?;
-        let qos = channel.basic_qos(self.consumption.prefetch, BasicQosOptions::default());
-        self.broker.bounded("setting the prefetch", qos).await?;
-        let consume = channel.basic_consume(
-            self.broker.topology().name(self.consumption.queue).into(),
-            TAG.into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
-        let deliveries = self.broker.bounded("consuming", consume).await?;
-        Ok((channel, deliveries))
-    }
-
     /// Takes messages until the shut-down or a hold begins; fails when no more can come.
     async fn take(
         self: &Arc<Self>,
-        deliveries: &mut lapin::Consumer,
+        subscription: &mut Subscription<'_>,
+        mut window: Window,
         work: &mut Work,
         hold: &mut Hold,
     ) -> Result<(), BrokerError> {
+        let mut look_at = None;
         loop {
             tokio::select! {
-                delivery = deliveries.next() => match delivery {
-                    Some(delivery) => work.spawn(Arc::clone(self), delivery?),
-                    None => return Err(BrokerError::ConsumerEnded),
-                },
+                delivery = subscription.next() => {
+                    work.spawn(Arc::clone(self), delivery?);
+                    window.note(work.tasks.len());
+                }
                 Some(_) = work.tasks.join_next(), if !work.tasks.is_empty() => {}
+                () = until(look_at) => {
+                    look_at = None;
+                    self.look(subscription, &mut window, work).await?;
+                }
                 () = self.shutdown.begun() => return Ok(()),
                 () = hold.changed() => return Ok(()),
+            }
+            if look_at.is_none() && window.needs_look() {
+                look_at = Some(Instant::now() + LOOKS);
             }
         }
     }
 
-    /// Cancels the consumer. What is at work may finish, for a time, and the end of the channel returns
-    /// the rest to the queue.
-    async fn stop(&self, channel: &Channel, work: Work) -> Result<(), BrokerError> {
-        let cancel = channel.basic_cancel(TAG.into(), BasicCancelOptions::default());
-        self.broker
-            .bounded("cancelling the consumer", cancel)
-            .await?;
+    /// Lets more or fewer messages come, as the handler needs them.
+    async fn look(
+        &self,
+        subscription: &mut Subscription<'_>,
+        window: &mut Window,
+        work: &Work,
+    ) -> Result<(), BrokerError> {
+        let load = self.consumption.handler.load();
+        match load.and_then(|load| window.look(work.tasks.len(), load)) {
+            Some(Change::Add(part)) => subscription.add(part).await,
+            Some(Change::EndLast) => subscription.end_last().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the consumers. What is at work may finish, for a time, and the end of the channel returns the rest
+    /// to the queue.
+    async fn stop(
+        &self,
+        mut subscription: Subscription<'_>,
+        work: Work,
+    ) -> Result<(), BrokerError> {
+        subscription.end().await?;
         self.finish(work.tasks).await;
-        let close = channel.close(200, "done".into());
-        self.broker.bounded("closing the channel", close).await
+        subscription.close().await
     }
 
     async fn finish(&self, mut work: JoinSet<()>) {
@@ -149,6 +154,14 @@ impl Work {
     }
 }
 
+/// Waits until a time, if there is one.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 struct ConsumeSession<H> {
     consumer: Arc<Consumer<H>>,
     /// The messages at work whose queues were deleted.
@@ -162,10 +175,20 @@ impl<H: Handler> ConsumeSession<H> {
         connection: &Connection,
         hold: &mut Hold,
     ) -> Result<(), BrokerError> {
-        let (channel, mut deliveries) = self.consumer.open(connection).await?;
+        let consumer = Arc::clone(&self.consumer);
+        let Consumption {
+            queue,
+            prefetch,
+            handler,
+            ..
+        } = &consumer.consumption;
+        let window = Window::new(*prefetch, handler.load().is_some());
+        let (broker, first) = (&consumer.broker, window.first());
+        let mut subscription = Subscription::open(broker, connection, *queue, first).await?;
         let mut work = Work::default();
-        match self.consumer.take(&mut deliveries, &mut work, hold).await {
-            Ok(()) => self.consumer.stop(&channel, work).await,
+        let taking = consumer.take(&mut subscription, window, &mut work, hold);
+        match taking.await {
+            Ok(()) => consumer.stop(subscription, work).await,
             Err(error) => {
                 if matches!(error, BrokerError::ConsumerEnded) {
                     self.adopt(work);

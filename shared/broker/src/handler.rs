@@ -31,6 +31,15 @@ impl Label for Outcome {
     }
 }
 
+/// How busy a handler is, in a unit that the handler chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// How much it has begun and not finished.
+    pub at_hand: usize,
+    /// How much keeps it busy. Twice as much is too much, because other consumers could do it.
+    pub wanted: usize,
+}
+
 /// The step that is done for each message.
 pub trait Handler: Send + Sync + 'static {
     /// The message of this queue.
@@ -43,4 +52,9 @@ pub trait Handler: Send + Sync + 'static {
         message: Self::Message,
         headers: Headers,
     ) -> impl Future<Output = Outcome> + Send;
+
+    /// How busy it is now; none where messages are alike and their number says it.
+    fn load(&self) -> Option<Load> {
+        None
+    }
 }

@@ -132,7 +132,7 @@ async fn work_on_a_queue_that_is_deleted_is_finished() {
     let client = ClientService::start(|_, _| Reply::Online).await;
     client.hold();
     let ingest = world.ingest(&["--chunk-size=1", "--ids-limit=100"]).await;
-    world.fetcher(&client, &["--fetch-prefetch=20"]).await;
+    world.fetcher(&client, &["--fetch-prefetch=40"]).await;
     post_ids(ingest, &(0..20).collect::<Vec<_>>()).await;
     client.until_in_flight(20).await;
     let queue = world.broker.topology.name(Queue::Fetch);

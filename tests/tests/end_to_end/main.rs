@@ -9,6 +9,7 @@
 mod alerts;
 mod binaries;
 mod broker;
+mod chunks;
 mod content_coding;
 mod database;
 mod dead_letters;
