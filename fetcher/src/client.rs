@@ -6,11 +6,12 @@ use std::iter::successors;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context;
 use broker::shortened;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use messages::ObjectId;
-use reqwest::Response;
+use reqwest::{Request, Response};
 use serde::Deserialize;
 use trace::http::{Target, note_status};
 use trace::{Spans, Traces};
@@ -31,8 +32,10 @@ struct Object {
 #[derive(Clone)]
 pub(crate) struct ClientService {
     connections: Arc<ConnectionPool>,
-    /// The address below which the objects are.
+    /// The address below which the objects are, without credentials.
     objects: Url,
+    /// The headers of each request that are not the HTTP client's own.
+    headers: HeaderMap,
     target: Target,
     answer_limit: usize,
 }
@@ -41,9 +44,16 @@ impl ClientService {
     /// # Errors
     /// The TLS set-up fails.
     pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
+        let connections = ConnectionPool::new(config)?;
+        // Makes a header of the credentials, if the address has some.
+        let request = connections.unpooled().get(config.client_url.objects());
+        let request = request
+            .build()
+            .context("reading the client service's address")?;
         Ok(Self {
-            connections: Arc::new(ConnectionPool::new(config)?),
-            objects: config.client_url.objects(),
+            connections: Arc::new(connections),
+            objects: request.url().clone(),
+            headers: request.headers().clone(),
             target: Target::new(config.client_url.url()),
             answer_limit: config.answer_limit.bytes(),
         })
@@ -72,11 +82,12 @@ impl ClientService {
     }
 
     async fn request(&self, id: ObjectId, span: &mut Spans) -> Result<Answer, Failure> {
-        let sent = self.send(id, &span.traces()).await;
-        let response = sent.map_err(|error| transport_failure(&error))?;
+        let pooled = self.connections.pooled();
+        let sent = self.send(pooled.client(), id, &span.traces()).await;
+        let mut response = sent.map_err(|error| transport_failure(&error))?;
         note_status(span, response.status());
         match response.status() {
-            StatusCode::OK => self.parse(id, response).await,
+            StatusCode::OK => self.parse(id, &mut response).await,
             status => Err(Failure {
                 reason: reason_of(status),
                 retry_after: retry_after(response.headers(), SystemTime::now()),
@@ -86,23 +97,33 @@ impl ClientService {
 
     /// A server may close an idle connection at the very moment at which it is used again. That says
     /// nothing of the object, and it does no harm to ask twice.
-    async fn send(&self, id: ObjectId, traces: &Traces) -> reqwest::Result<Response> {
-        let request = |http: &reqwest::Client| {
-            let mut headers = HeaderMap::new();
-            traces.inject(&mut headers);
-            let mut url = self.objects.clone();
-            // Faster than to parse the whole URL.
-            url.set_path(&format!("{}{id}", url.path()));
-            http.get(url).headers(headers).send()
-        };
-        match request(&self.connections.pooled()).await {
-            Err(error) if was_cut_off(&error) => request(self.connections.unpooled()).await,
+    async fn send(
+        &self,
+        client: &reqwest::Client,
+        id: ObjectId,
+        traces: &Traces,
+    ) -> reqwest::Result<Response> {
+        match client.execute(self.get(id, traces)).await {
+            Err(error) if was_cut_off(&error) => {
+                let unpooled = self.connections.unpooled();
+                unpooled.execute(self.get(id, traces)).await
+            }
             sent => sent,
         }
     }
 
+    fn get(&self, id: ObjectId, traces: &Traces) -> Request {
+        let mut url = self.objects.clone();
+        // Faster than to parse the whole URL.
+        url.set_path(&format!("{}{id}", url.path()));
+        let mut request = Request::new(Method::GET, url);
+        request.headers_mut().clone_from(&self.headers);
+        traces.inject(request.headers_mut());
+        request
+    }
+
     /// An answer counts only when it is small, well-formed, and about the object asked for.
-    async fn parse(&self, id: ObjectId, response: Response) -> Result<Answer, Failure> {
+    async fn parse(&self, id: ObjectId, response: &mut Response) -> Result<Answer, Failure> {
         let body = self.read_bounded(response).await?;
         let object: Object = serde_json::from_slice(&body)
             .map_err(|error| Reason::Malformed(shortened(&error.to_string())))?;
@@ -116,7 +137,7 @@ impl ClientService {
         })
     }
 
-    async fn read_bounded(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
+    async fn read_bounded(&self, response: &mut Response) -> Result<Vec<u8>, Failure> {
         let mut body = Vec::new();
         while let Some(part) = response
             .chunk()
@@ -156,7 +177,8 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)
     successors(Some(first), |error| (*error).source())
 }
 
-/// Whether the connection ended after the request was sent and before an answer began.
+/// Whether the connection ended after the request was sent and before an answer began, or the server
+/// refused the request unread because it ends the connection.
 fn was_cut_off(error: &reqwest::Error) -> bool {
     error.is_request() && !error.is_connect() && causes(error).any(is_end_of_connection)
 }
@@ -164,12 +186,22 @@ fn was_cut_off(error: &reqwest::Error) -> bool {
 fn is_end_of_connection(cause: &(dyn Error + 'static)) -> bool {
     use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let http = cause.downcast_ref::<hyper::Error>();
-    let network = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    let http2 = cause.downcast_ref::<h2::Error>();
+    let network = cause.downcast_ref::<io::Error>();
+    let network = network.or_else(|| http2?.get_io()).map(io::Error::kind);
     http.is_some_and(hyper::Error::is_incomplete_message)
+        || http2.is_some_and(is_refusal)
         || matches!(
             network,
             Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
         )
+}
+
+/// Whether a server has not worked on a request (RFC 9113, 8.7), or closes its connection in order.
+fn is_refusal(error: &h2::Error) -> bool {
+    let is_end = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    error.is_remote() && (is_end || is_refused)
 }
 
 fn reason_of(status: StatusCode) -> Reason {

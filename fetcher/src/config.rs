@@ -17,6 +17,9 @@ settings::settings! {
     pub struct Config {
         /// Address of the client service. Ids are looked up at /objects/ID below it.
         pub client_url: ClientUrl = "http://localhost:9010",
+        /// Version of HTTP that look-ups are sent with. auto: HTTP/2 where the client service
+        /// offers it with TLS, else HTTP/1.1. 2: HTTP/2, also without TLS. 1.1: HTTP/1.1.
+        pub client_http_version: HttpVersion = "auto",
         /// How long an object is kept after it was last seen online. A change applies to
         /// rows stored from then on.
         pub object_ttl: Delay = "30s" in "1ms"..="30days",
@@ -109,6 +112,48 @@ impl Value for ClientUrl {
 
     fn show(&self) -> String {
         self.0.show()
+    }
+}
+
+/// Which versions of HTTP are spoken with the client service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// What it chooses where there is TLS, else HTTP/1.1.
+    Auto,
+    /// HTTP/1.1.
+    OneOne,
+    /// HTTP/2, which it is known to speak.
+    Two,
+}
+
+impl HttpVersion {
+    /// What is offered to a server in a TLS handshake (ALPN).
+    pub(crate) fn offered(self) -> &'static [&'static str] {
+        match self {
+            Self::Auto => &["h2", "http/1.1"],
+            Self::OneOne => &["http/1.1"],
+            Self::Two => &["h2"],
+        }
+    }
+}
+
+impl Value for HttpVersion {
+    fn parse(raw: &str) -> Result<Self, String> {
+        match raw {
+            "auto" => Ok(Self::Auto),
+            "1.1" => Ok(Self::OneOne),
+            "2" => Ok(Self::Two),
+            _ => Err(format!("{raw:?} is not auto, 1.1 or 2")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Auto => "auto",
+            Self::OneOne => "1.1",
+            Self::Two => "2",
+        }
+        .to_owned()
     }
 }
 

@@ -1,21 +1,23 @@
 //! Connections to the client service. They are kept for further look-ups, until its name leads elsewhere.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
-use tokio::sync::watch;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::time::sleep;
 use url::Host;
 
-use crate::config::Config;
+use crate::config::{Config, HttpVersion};
 
 /// How long a connection is kept without use. Shorter than most servers keep it.
 pub(crate) const IDLE: Duration = Duration::from_secs(15);
@@ -23,19 +25,34 @@ pub(crate) const IDLE: Duration = Duration::from_secs(15);
 /// How often the name is resolved while connections are kept.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(15);
 
+/// Requests in flight on one client, which has one connection where the client service speaks HTTP/2. It is the
+/// least that a server is asked to take on a connection (RFC 9113, 6.5.2); what is more would wait there, on
+/// account of its time-out.
+const STREAMS: usize = 100;
+
+/// How often a connection that carries several requests is asked for a sign of life. A dead one would
+/// take others with it.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How much of answers may be on its way before it is read. Answers are small.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+
 /// Without it a server may choose any coding (RFC 9110, 12.5.3).
 const NOT_COMPRESSED: HeaderValue = HeaderValue::from_static("identity");
 
-#[derive(Clone)]
 struct Connector {
     names: Arc<dyn Resolve>,
     timeout: Duration,
+    version: HttpVersion,
+    /// Made once, because it takes a while to read the system's certificates.
+    tls: ClientConfig,
 }
 
 impl Connector {
     /// Makes a client that keeps at most `max_idle` unused connections.
     fn client(&self, max_idle: usize) -> reqwest::Result<reqwest::Client> {
-        reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .user_agent(concat!("callback-pipeline-fetcher/", env!("CARGO_PKG_VERSION")))
             .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, NOT_COMPRESSED)]))
             .timeout(self.timeout)
@@ -44,23 +61,65 @@ impl Connector {
             .dns_resolver(Arc::clone(&self.names))
             .pool_max_idle_per_host(max_idle)
             .pool_idle_timeout(IDLE)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(self.timeout)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            .tls_backend_preconfigured(self.tls.clone())
             // A redirect is not an answer, and a proxy of the environment is not the client service.
             .redirect(Policy::none())
             // The pipeline makes further tries itself, and counts them.
             .retry(reqwest::retry::never())
-            .no_proxy()
-            .build()
+            .no_proxy();
+        match self.version {
+            HttpVersion::Two => builder.http2_prior_knowledge(),
+            HttpVersion::OneOne => builder.http1_only(),
+            HttpVersion::Auto => builder,
+        }
+        .build()
     }
+}
+
+fn tls(version: HttpVersion) -> anyhow::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    ensure!(
+        !roots.is_empty(),
+        "the system has no certificate authorities"
+    );
+    let mut tls = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let offered = version.offered().iter();
+    tls.alpn_protocols = offered.map(|name| name.as_bytes().to_vec()).collect();
+    Ok(tls)
 }
 
 /// Connections to the client service, which are made when they are needed.
 pub(crate) struct ConnectionPool {
     connector: Connector,
-    max_idle: usize,
     /// Name of the client service; none if its address is a number.
     name: Option<String>,
-    pooled: watch::Sender<reqwest::Client>,
+    pooled: Mutex<PooledClients>,
+    /// Requests in flight on each of the pooled clients.
+    share: usize,
     unpooled: reqwest::Client,
+}
+
+/// Each request has a place while it is in flight, and goes to the client that has this place. The lowest free
+/// place is taken, so that the other clients' connections can become idle and be closed.
+struct PooledClients {
+    clients: Vec<reqwest::Client>,
+    free: BinaryHeap<Reverse<usize>>,
+    /// How many places there are, free or taken.
+    places: usize,
+}
+
+/// A client that keeps its connections, and the place of one request on it.
+pub(crate) struct PooledClient<'a> {
+    client: reqwest::Client,
+    place: usize,
+    pool: &'a ConnectionPool,
 }
 
 impl ConnectionPool {
@@ -71,20 +130,34 @@ impl ConnectionPool {
     }
 
     fn with_names(config: &Config, names: Arc<dyn Resolve>) -> anyhow::Result<Self> {
+        let url = config.client_url.url();
+        let version = config.client_http_version;
         let connector = Connector {
             names,
             timeout: config.fetch_timeout,
+            version,
+            tls: tls(version).context("setting up TLS")?,
         };
-        let max_idle = config.fetch_concurrency.get();
+        let may_multiplex = match version {
+            HttpVersion::OneOne => false,
+            HttpVersion::Two => true,
+            HttpVersion::Auto => url.scheme() == "https",
+        };
+        let share = if may_multiplex { STREAMS } else { usize::MAX };
         let client = |max_idle| {
             let client = connector.client(max_idle);
             client.context("setting up the HTTP client")
         };
+        let pooled = PooledClients {
+            clients: vec![client(share)?],
+            free: BinaryHeap::new(),
+            places: 0,
+        };
         Ok(Self {
-            pooled: watch::Sender::new(client(max_idle)?),
+            pooled: Mutex::new(pooled),
+            share,
             unpooled: client(0)?,
-            max_idle,
-            name: match config.client_url.url().host() {
+            name: match url.host() {
                 Some(Host::Domain(name)) => Some(name.to_owned()),
                 Some(Host::Ipv4(_) | Host::Ipv6(_)) | None => None,
             },
@@ -93,8 +166,28 @@ impl ConnectionPool {
     }
 
     /// Sends on a kept connection, if there is one.
-    pub(crate) fn pooled(&self) -> reqwest::Client {
-        self.pooled.borrow().clone()
+    pub(crate) fn pooled(&self) -> PooledClient<'_> {
+        let mut pooled = self.pooled.lock();
+        let place = pooled.take_place();
+        PooledClient {
+            client: self.client_of(place, &mut pooled),
+            place,
+            pool: self,
+        }
+    }
+
+    fn client_of(&self, place: usize, pooled: &mut PooledClients) -> reqwest::Client {
+        let number = place / self.share;
+        while pooled.clients.len() <= number {
+            match self.connector.client(self.share) {
+                Ok(client) => pooled.clients.push(client),
+                Err(error) => {
+                    tracing::warn!(%error, "no further client for look-ups");
+                    return self.unpooled.clone();
+                }
+            }
+        }
+        pooled.clients[number].clone()
     }
 
     /// Makes a connection for each request.
@@ -113,7 +206,8 @@ impl ConnectionPool {
             let found = self.addresses(name).await;
             if found.is_some() && known.is_some() && found != known {
                 tracing::info!(name, addresses = ?found, "client service has moved");
-                self.renew().await;
+                // New clients have no connections yet. Those in use end with their requests.
+                self.pooled.lock().clients.clear();
             }
             known = found.or(known);
             sleep(RESOLVE_INTERVAL).await;
@@ -125,15 +219,30 @@ impl ConnectionPool {
         let addresses = found.await.ok()?.map(|address| address.ip()).collect();
         Some(addresses).filter(|addresses: &BTreeSet<IpAddr>| !addresses.is_empty())
     }
+}
 
-    /// On another thread, because it takes a while to read the system's certificates.
-    async fn renew(&self) {
-        let (connector, max_idle) = (self.connector.clone(), self.max_idle);
-        match tokio::task::spawn_blocking(move || connector.client(max_idle)).await {
-            Ok(Ok(client)) => self.pooled.send_modify(|pooled| *pooled = client),
-            Ok(Err(error)) => tracing::warn!(%error, "connections are kept to where it was"),
-            Err(error) => tracing::error!(%error, "connections are kept to where it was"),
-        }
+impl PooledClients {
+    fn take_place(&mut self) -> usize {
+        self.free.pop().map_or_else(
+            || {
+                self.places += 1;
+                self.places - 1
+            },
+            |Reverse(place)| place,
+        )
+    }
+}
+
+impl PooledClient<'_> {
+    /// The client, for the request that has the place.
+    pub(crate) fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+}
+
+impl Drop for PooledClient<'_> {
+    fn drop(&mut self) {
+        self.pool.pooled.lock().free.push(Reverse(self.place));
     }
 }
 

@@ -2,11 +2,13 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 
-use parking_lot::Mutex;
+use futures::future::join_all;
+use http::Response;
 use process::Ask;
 use settings::load;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::*;
@@ -31,10 +33,15 @@ impl Resolve for Names {
 }
 
 fn connections(names: &Names, port: u16, timeout: &str) -> ConnectionPool {
+    speaking("auto", names, port, timeout)
+}
+
+fn speaking(version: &str, names: &Names, port: u16, timeout: &str) -> ConnectionPool {
     drop(rustls::crypto::ring::default_provider().install_default());
     let url = format!("--client-url=http://client.test:{port}");
     let timeout = format!("--fetch-timeout={timeout}");
-    let arguments = ["fetcher", &url, &timeout].map(OsString::from);
+    let version = format!("--client-http-version={version}");
+    let arguments = ["fetcher", &url, &timeout, &version].map(OsString::from);
     let config = load::<Config, Ask>("fetcher", "", arguments, []).unwrap();
     ConnectionPool::with_names(&config.settings, Arc::new(names.clone())).unwrap()
 }
@@ -117,10 +124,10 @@ async fn who_moves_is_followed_although_the_old_address_still_answers() {
     names.lead_to(&[2]);
     let connections = connections(&names, port, "10m");
     let steady_load = async {
-        assert_eq!(ask(&connections.pooled(), port).await, "2");
+        assert_eq!(ask(connections.pooled().client(), port).await, "2");
         names.lead_to(&[3]);
         let moved = tokio::time::Instant::now();
-        while ask(&connections.pooled(), port).await == "2" {
+        while ask(connections.pooled().client(), port).await == "2" {
             sleep(Duration::from_millis(100)).await;
         }
         moved.elapsed()
@@ -130,4 +137,50 @@ async fn who_moves_is_followed_although_the_old_address_still_answers() {
         took = steady_load => took,
     };
     assert!(took < Duration::from_mins(1), "{took:?}");
+}
+
+/// Speaks HTTP/2, and answers each request with the number of those that came before on its connection, when it is
+/// released.
+async fn serve_http2(listener: TcpListener, released: watch::Receiver<bool>) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let released = released.clone();
+        tokio::spawn(async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            let mut count = 0;
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let (number, mut released) = (count, released.clone());
+                count += 1;
+                tokio::spawn(async move {
+                    released.wait_for(|released| *released).await.unwrap();
+                    let mut body = respond.send_response(Response::new(()), false).unwrap();
+                    body.send_data(number.to_string().into(), true).unwrap();
+                });
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn over_http_2_requests_share_connections_that_take_a_hundred_each() {
+    let (mut listeners, port) = listen(&[2]).await;
+    let (release, released) = watch::channel(false);
+    tokio::spawn(serve_http2(listeners.remove(0), released));
+    let names = Names::default();
+    names.lead_to(&[2]);
+    let connections = speaking("2", &names, port, "10s");
+    let ask = async || {
+        let pooled = connections.pooled();
+        let number = ask(pooled.client(), port).await;
+        number.parse::<usize>().unwrap()
+    };
+    let all = join_all((0..2 * STREAMS).map(|_| ask()));
+    let sent = async { release.send_replace(true) };
+    let (mut numbers, _) = tokio::join!(all, sent);
+    numbers.sort_unstable();
+    let twice = (0..STREAMS).flat_map(|number| [number; 2]);
+    assert!(numbers.into_iter().eq(twice), "not two connections");
+    for number in STREAMS..STREAMS + 3 {
+        assert_eq!(ask().await, number, "not the first connection");
+    }
 }

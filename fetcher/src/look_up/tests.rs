@@ -1,5 +1,7 @@
 use std::ffi::OsString;
 
+use h2::server::handshake;
+use http::Response;
 use lifecycle::Health;
 use process::Ask;
 use settings::load;
@@ -12,10 +14,15 @@ use crate::config::Config;
 const ID: ObjectId = ObjectId(7);
 
 async fn client(concurrency: usize) -> (LookUpClient, TcpListener) {
+    client_speaking("auto", concurrency).await
+}
+
+async fn client_speaking(version: &str, concurrency: usize) -> (LookUpClient, TcpListener) {
     drop(rustls::crypto::ring::default_provider().install_default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("--client-url=http://{}", listener.local_addr().unwrap());
-    let arguments = ["fetcher", &url].map(OsString::from);
+    let version = format!("--client-http-version={version}");
+    let arguments = ["fetcher", &url, &version].map(OsString::from);
     let config = load::<Config, Ask>("fetcher", "", arguments, []).unwrap();
     let client = ClientService::new(&config.settings).unwrap();
     let service = Health::default().awaited("client service");
@@ -101,4 +108,31 @@ async fn a_follower_leads_when_the_look_up_is_given_up() {
     let (others, ()) = tokio::join!(futures::future::join_all(others), service);
     assert_eq!(others, [const { Ok(Answer::Online) }; 2]);
     assert!(client.single_flight.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_refused_unread_over_http_2_is_sent_again() {
+    let (client, listener) = client_speaking("2", 1).await;
+    let service = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut refusing = handshake(stream).await.unwrap();
+        let (_, mut respond) = refusing.accept().await.unwrap().unwrap();
+        respond.send_reset(h2::Reason::REFUSED_STREAM);
+        let answer = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut answering = handshake(stream).await.unwrap();
+            let (_, mut respond) = answering.accept().await.unwrap().unwrap();
+            let mut body = respond.send_response(Response::new(()), false).unwrap();
+            let online = format!(r#"{{"id":{ID},"online":true}}"#);
+            body.send_data(online.into(), true).unwrap();
+            answering.accept().await
+        };
+        tokio::join!(refusing.accept(), answer)
+    };
+    let traces = Traces::default();
+    let result = tokio::select! {
+        result = client.look_up(ID, &traces) => result,
+        _ = service => panic!("the connections were closed"),
+    };
+    assert_eq!(result, Ok(Answer::Online));
 }
