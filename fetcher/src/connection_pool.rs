@@ -68,8 +68,9 @@ impl Connector {
             .tls_backend_preconfigured(self.tls.clone())
             // A redirect is not an answer, and a proxy of the environment is not the client service.
             .redirect(Policy::none())
-            // The pipeline makes further tries itself, and counts them.
-            .retry(reqwest::retry::never())
+            // The pipeline makes further tries itself, and counts them. Without the limit of 0 each request would be
+            // copied for a further try that is never made.
+            .retry(reqwest::retry::never().max_retries_per_request(0))
             .no_proxy();
         match self.version {
             HttpVersion::Two => builder.http2_prior_knowledge(),
@@ -143,7 +144,11 @@ impl ConnectionPool {
             HttpVersion::Two => true,
             HttpVersion::Auto => url.scheme() == "https",
         };
-        let share = if may_multiplex { STREAMS } else { usize::MAX };
+        let share = if may_multiplex {
+            STREAMS
+        } else {
+            config.fetch_concurrency.get()
+        };
         let client = |max_idle| {
             let client = connector.client(max_idle);
             client.context("setting up the HTTP client")
