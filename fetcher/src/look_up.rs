@@ -141,7 +141,8 @@ impl LookUpClient {
             }
             rests = 0;
             let is_the_ids = !matches!(failure.reason, Reason::Unreachable(_));
-            match self.breaker.verdict(started, failure).await? {
+            // On the heap, as failures are few, and the ids that wait need no memory for it.
+            match Box::pin(self.breaker.verdict(started, failure)).await? {
                 Verdict::Works if is_the_ids => return Ok(answer.believed()),
                 Verdict::WorksAgain if is_the_ids && has_met_gap => return Ok(answer.believed()),
                 Verdict::Unclear => return Ok(answer.doubted()),

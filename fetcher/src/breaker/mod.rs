@@ -127,7 +127,8 @@ impl Breaker {
             }
             drop(slot);
             self.candidates(|candidates| candidates.waits(id));
-            self.unless_rejecting(self.until_free()).await?;
+            // On the heap, because outages are few, and the ids that wait for a slot need no memory for it.
+            Box::pin(self.unless_rejecting(self.until_free())).await?;
         }
     }
 
