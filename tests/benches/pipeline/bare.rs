@@ -1,10 +1,12 @@
 //! What the pipeline is held against: loops that do the work of its parts, and no more.
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use broker::{Headers, Queue, set_due};
+use clap::ValueEnum;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use lapin::BasicProperties;
@@ -86,16 +88,58 @@ pub(crate) async fn confirms(world: &World, in_flight: usize, duration: Duration
     }
 }
 
+/// A version of HTTP, without TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Http {
+    #[value(name = "1.1")]
+    One,
+    #[value(name = "2")]
+    Two,
+}
+
+impl Http {
+    /// The setting of the fetcher that makes it speak this version.
+    pub(crate) fn flag(self) -> String {
+        format!("--client-http-version={self}")
+    }
+
+    /// Clients for so many requests at once. With HTTP/2 each has one connection, which takes a limited
+    /// number of them.
+    fn clients(self, at_once: usize) -> Vec<reqwest::Client> {
+        /// As hyper's server says.
+        const STREAMS: usize = 200;
+        let client = |_| {
+            let builder = reqwest::Client::builder().pool_max_idle_per_host(at_once);
+            let builder = match self {
+                Self::One => builder.http1_only(),
+                Self::Two => builder.http2_prior_knowledge(),
+            };
+            builder.no_proxy().build().unwrap()
+        };
+        let count = match self {
+            Self::One => 1,
+            Self::Two => at_once.div_ceil(STREAMS),
+        };
+        (0..count).map(client).collect()
+    }
+}
+
+impl fmt::Display for Http {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.to_possible_value().unwrap().get_name())
+    }
+}
+
 /// Looks so many ids up, so many at once; returns how many a second. The first tenth does not count,
 /// as with the fetcher: connections are opened then.
-pub(crate) async fn look_ups(url: &str, ids: u32, concurrency: usize) -> f64 {
-    let client = http_client(concurrency);
+pub(crate) async fn look_ups(url: &str, http: Http, ids: u32, concurrency: usize) -> f64 {
+    let clients = http.clients(concurrency);
     let next = Arc::new(AtomicUsize::new(0));
     let warm = Arc::new(OnceLock::new());
     let mut work = JoinSet::new();
-    for _ in 0..concurrency {
-        let warm = Arc::clone(&warm);
-        let (client, url, next) = (client.clone(), url.to_owned(), Arc::clone(&next));
+    for number in 0..concurrency {
+        let (warm, next) = (Arc::clone(&warm), Arc::clone(&next));
+        let (client, url) = (clients[number % clients.len()].clone(), url.to_owned());
         work.spawn(async move {
             loop {
                 let id = next.fetch_add(1, Ordering::Relaxed);
@@ -118,9 +162,18 @@ pub(crate) struct LookingUp(pub(crate) Process);
 
 impl LookingUp {
     /// Starts it. It has not begun when its first line is there.
-    pub(crate) async fn start(service: &Bare, in_flight: f64) -> Self {
+    pub(crate) async fn start(service: &Bare, http: Http, in_flight: f64) -> Self {
+        let (url, http) = (service.url(), http.to_string());
         let in_flight = format!("{in_flight:.0}");
-        let process = start(&["--look-up", &service.url(), "--in-flight", &in_flight]);
+        let flags = [
+            "--look-up",
+            &url,
+            "--http",
+            &http,
+            "--in-flight",
+            &in_flight,
+        ];
+        let process = start(&flags);
         process.address_in_log("looking up").await;
         Self(process)
     }
@@ -128,17 +181,17 @@ impl LookingUp {
 
 /// Is such a process. A few look-ups are begun at a time: a service may refuse many new connections at
 /// once.
-pub(crate) async fn keep_looking_up(url: &str, in_flight: usize) {
+pub(crate) async fn keep_looking_up(url: &str, http: Http, in_flight: usize) {
     const AT_A_TIME: usize = 64;
     const PAUSE: Duration = Duration::from_millis(20);
-    let client = http_client(in_flight);
+    let clients = http.clients(in_flight);
     println!("looking up address={}", url.trim_start_matches("http://"));
     let mut work = JoinSet::new();
     for number in 0..in_flight {
         if number % AT_A_TIME == 0 {
             sleep(PAUSE).await;
         }
-        let (client, url) = (client.clone(), url.to_owned());
+        let (client, url) = (clients[number % clients.len()].clone(), url.to_owned());
         work.spawn(async move {
             for id in (number..).step_by(in_flight) {
                 look_up(&client, &url, id).await;
@@ -146,11 +199,6 @@ pub(crate) async fn keep_looking_up(url: &str, in_flight: usize) {
         });
     }
     work.join_all().await;
-}
-
-fn http_client(connections: usize) -> reqwest::Client {
-    let builder = reqwest::Client::builder().pool_max_idle_per_host(connections);
-    builder.no_proxy().build().unwrap()
 }
 
 async fn look_up(client: &reqwest::Client, url: &str, id: usize) {

@@ -6,7 +6,7 @@ use tests::world::World;
 use tokio::time::Instant;
 use trace::Traces;
 
-use crate::bare::{in_place, look_ups, upserts};
+use crate::bare::{Http, in_place, look_ups, upserts};
 use crate::figure::Figure;
 use crate::form::Form;
 use crate::processors::{Processors, Shares};
@@ -41,60 +41,64 @@ struct Upserts {
 struct Round {
     ours: Drained,
     look_ups: f64,
-    upserts: Upserts,
+    upserts: f64,
 }
 
 pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report) {
-    let mut rounds = Vec::new();
-    for number in 1..=form.rounds {
-        let ours = drain(servers, form.drained).await;
-        let look_ups = {
-            let objects = Bare::start(Part::Objects).await;
-            look_ups(&objects.url(), form.drained, CONCURRENCY).await
-        };
-        let upserts = bare_upserts(servers, form.drained).await;
-        println!("round {number} of {}: {:.0} ids/s", form.rounds, ours.rate);
-        rounds.push(Round {
-            ours,
-            look_ups,
-            upserts,
-        });
+    for (http, goal) in [(Http::One, 0.6), (Http::Two, 0.6)] {
+        let mut rounds = Vec::new();
+        for number in 1..=form.rounds {
+            let round = round(servers, http, form.drained).await;
+            let rate = round.ours.rate;
+            println!(
+                "round {number} of {}, HTTP/{http}: {rate:.0} ids/s",
+                form.rounds
+            );
+            rounds.push(round);
+        }
+        add(&rounds, http, goal, report);
     }
-    add(&rounds, report);
+    upserts_again(servers, form.drained, report).await;
 }
 
-fn add(rounds: &[Round], report: &mut Report) {
+async fn round(servers: &Servers, http: Http, ids: u32) -> Round {
+    let mut world = World::create(servers).await;
+    stage::queue(&world, ids, |_| Traces::default()).await;
+    let ours = fetch(&mut world, ids, &[http.flag()]).await;
+    let objects = Bare::start(Part::Objects).await;
+    Round {
+        ours,
+        look_ups: look_ups(&objects.url(), http, ids, CONCURRENCY).await,
+        upserts: bare_upserts(servers, ids).await.new,
+    }
+}
+
+fn add(rounds: &[Round], http: Http, goal: f64, report: &mut Report) {
     let of = |what: fn(&Round) -> f64| median(rounds.iter().map(what));
     let ids = rounds.iter().map(|round| round.ours.rate);
-    let ids = Figure::of_rounds("drain", "ids", ids, "/s");
+    let ids = Figure::of_rounds("drain", format!("ids, HTTP/{http}"), ids, "/s");
     let look_ups = of(|round| round.look_ups);
     let of_look_ups = of(|round| round.ours.rate / round.look_ups);
-    let upserts = of(|round| round.upserts.new);
-    let of_upserts = of(|round| round.ours.rate / round.upserts.new);
+    let upserts = of(|round| round.upserts);
+    let of_upserts = of(|round| round.ours.rate / round.upserts);
     let ceilings = [
         ("bare look-ups", look_ups, of_look_ups),
         ("bare upserts", upserts, of_upserts),
     ];
-    report.add_rate(&ids, &ceilings, 0.6);
-    let again = of(|round| round.upserts.again);
-    let again = Figure::new("drain", "bare upserts of rows that are there", again, "/s");
-    report.add(again.beside("of new rows", upserts));
-    let in_place = of(|round| round.upserts.in_place);
-    report.add(Figure::new(
-        "drain",
-        "of those, changed in place (HOT)",
-        in_place,
-        "of all",
-    ));
+    report.add_rate(&ids, &ceilings, goal);
     let used = Used::median(rounds.iter().map(|round| round.ours.used));
-    report.add_process("drain", "fetcher", used);
-    report.add_processors("drain", rounds[0].ours.processors.clone());
+    report.add_process("drain", &format!("fetcher, HTTP/{http}"), used);
+    let processors = rounds[0].ours.processors.clone();
+    report.add_processors(&format!("drain, HTTP/{http}"), processors);
 }
 
-async fn drain(servers: &Servers, ids: u32) -> Drained {
-    let mut world = World::create(servers).await;
-    stage::queue(&world, ids, |_| Traces::default()).await;
-    fetch(&mut world, ids, &[]).await
+async fn upserts_again(servers: &Servers, ids: u32, report: &mut Report) {
+    let upserts = bare_upserts(servers, ids).await;
+    let name = "bare upserts of rows that are there";
+    let again = Figure::new("drain", name, upserts.again, "/s");
+    report.add(again.beside("of new rows", upserts.new));
+    let name = "of those, changed in place (HOT)";
+    report.add(Figure::new("drain", name, upserts.in_place, "of all"));
 }
 
 /// Starts a fetcher, and measures until it has stored `ids` of what is in the queue.

@@ -6,7 +6,7 @@ use std::time::Duration;
 pub(crate) fn memory_limit(process: &str) -> f64 {
     match process {
         "ingest" => 64.0,
-        "fetcher" => 96.0,
+        _ if process.starts_with("fetcher") => 96.0,
         "janitor" => 32.0,
         other => panic!("{other} has no limit"),
     }

@@ -10,7 +10,7 @@ use tests::world::World;
 use tokio::time::{Instant, sleep, sleep_until};
 use trace::Traces;
 
-use crate::bare::{LookingUp, look_ups};
+use crate::bare::{Http, LookingUp, look_ups};
 use crate::figure::{Figure, Point};
 use crate::form::Form;
 use crate::processors::Processors;
@@ -23,6 +23,7 @@ use crate::statistics::median;
 #[derive(Clone, Copy)]
 struct Kind {
     name: &'static str,
+    http: Http,
     part: Part,
     /// More ids a second than it can answer here, so that the queue does not run dry.
     rate: u32,
@@ -30,21 +31,30 @@ struct Kind {
 
 const SLOW: Kind = Kind {
     name: "0.3 to 4.3 s",
+    http: Http::One,
     part: Part::SlowObjects,
     rate: 10_000,
 };
+const SLOW_HTTP2: Kind = Kind {
+    name: "0.3 to 4.3 s, HTTP/2",
+    http: Http::Two,
+    ..SLOW
+};
 const FEW: Kind = Kind {
     name: "50 at a time",
+    http: Http::One,
     part: Part::FewObjects,
     rate: 3_000,
 };
 const AT_ONCE: Kind = Kind {
     name: "at once",
+    http: Http::One,
     part: Part::Objects,
     rate: 100_000,
 };
 const FICKLE: Kind = Kind {
     name: "slow for a while",
+    http: Http::One,
     part: Part::FickleObjects,
     rate: 4_500,
 };
@@ -86,14 +96,15 @@ struct Run {
 }
 
 pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report) {
-    slow(servers, form, report).await;
+    slow(servers, SLOW, form, report).await;
+    slow(servers, SLOW_HTTP2, form, report).await;
     few(servers, form, report).await;
     at_once(servers, form, report).await;
     fickle(servers, form, report).await;
 }
 
-async fn slow(servers: &Servers, form: &Form, report: &mut Report) {
-    let mut run = Run::start(servers, SLOW, form.levelling).await;
+async fn slow(servers: &Servers, kind: Kind, form: &Form, report: &mut Report) {
+    let mut run = Run::start(servers, kind, form.levelling).await;
     run.look_for(form.levelling, |_| false).await;
     let level = last_third(&run.looks);
     let ids = run.figure("ids", rate(level), "/s");
@@ -105,17 +116,17 @@ async fn slow(servers: &Servers, form: &Form, report: &mut Report) {
     let memory = run.figure("memory for each look-up in flight", kib, "KiB");
     let time = run.figure("processor time for each look-up", micros(level), "us");
     drop(run);
-    let (kib, micros) = bare(in_flight).await;
+    let (kib, micros) = bare(kind.http, in_flight).await;
     report.add(memory.beside("bare look-ups", kib).at_most(1.15));
     report.add(time.beside("bare look-ups", micros));
 }
 
 /// What a bare loop takes for as many look-ups in flight: KiB for each, and microseconds of processor
 /// time for each that is answered.
-async fn bare(in_flight: f64) -> (f64, f64) {
+async fn bare(http: Http, in_flight: f64) -> (f64, f64) {
     const LONGEST: Duration = Duration::from_millis(4_300);
     let service = Bare::start(SLOW.part).await;
-    let looking_up = LookingUp::start(&service, in_flight).await;
+    let looking_up = LookingUp::start(&service, http, in_flight).await;
     let process = &looking_up.0;
     let kib_at_start = process.resident_kib();
     eventually("look-ups in flight", async || {
@@ -126,7 +137,12 @@ async fn bare(in_flight: f64) -> (f64, f64) {
     let before = (process.processor_time(), service.answered().await);
     sleep(LONGEST).await;
     let answered = f64::from(service.answered().await - before.1);
-    let micros = 1e6 * (process.processor_time() - before.0).as_secs_f64() / answered;
+    let micros = 1e6
+        * process
+            .processor_time()
+            .saturating_sub(before.0)
+            .as_secs_f64()
+        / answered;
     (
         (process.peak_kib() - kib_at_start) as f64 / in_flight,
         micros,
@@ -140,7 +156,7 @@ async fn few(servers: &Servers, form: &Form, report: &mut Report) {
     let level = last_third(&run.looks);
     let best = {
         let service = Bare::start(FEW.part).await;
-        look_ups(&service.url(), 3 * FEW.rate, ENOUGH).await
+        look_ups(&service.url(), FEW.http, 3 * FEW.rate, ENOUGH).await
     };
     let ids = run.figure("ids", rate(level), "/s");
     report.add(ids.beside("the best", best).at_least(REACHED));
@@ -199,7 +215,8 @@ impl Run {
         stage::queue(&world, ids, |_| Traces::default()).await;
         let service = Bare::start(kind.part).await;
         let (begun, processors) = (Instant::now(), Processors::watch());
-        let fetcher = stage::fetcher(&mut world, &service.url(), &["--object-ttl=1h".to_owned()]);
+        let flags = ["--object-ttl=1h".to_owned(), kind.http.flag()];
+        let fetcher = stage::fetcher(&mut world, &service.url(), &flags);
         let metrics = Metrics::of(&fetcher).await;
         Self {
             kind,

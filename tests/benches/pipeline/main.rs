@@ -37,6 +37,7 @@ mod stage;
 mod statistics;
 mod table;
 
+use bare::Http;
 use compare::compare;
 use form::Form;
 use report::Report;
@@ -104,6 +105,8 @@ struct Arguments {
     look_up: Option<String>,
     #[arg(long, hide = true, default_value_t = 0)]
     in_flight: usize,
+    #[arg(long, hide = true, default_value_t = Http::One)]
+    http: Http,
     /// What cargo says to benchmarks.
     #[arg(long, hide = true)]
     bench: bool,
@@ -119,7 +122,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if let Some(url) = arguments.look_up {
-        runtime.block_on(bare::keep_looking_up(&url, arguments.in_flight));
+        runtime.block_on(bare::keep_looking_up(
+            &url,
+            arguments.http,
+            arguments.in_flight,
+        ));
         return ExitCode::SUCCESS;
     }
     if let Some(runs) = arguments.compare {
