@@ -43,6 +43,10 @@ pub(super) const START: usize = 64;
 /// what it can take.
 pub(super) const FLOOR: usize = 4;
 
+/// Up to here latencies are all the same, in seconds: a queue as short as this delays nobody, and where answers come as
+/// fast, each look-up costs less processor time the more of them are under way at once.
+const SHORT: f64 = 0.015;
+
 /// The number of look-ups whose latency is worth an opinion.
 const FEW: u64 = 32;
 
@@ -232,7 +236,7 @@ impl Level {
         let before = self.limit;
         let top = self.top(now);
         let is_first = self.usual.is_none();
-        let usual = self.learn(measured.latency);
+        let usual = self.learn(measured.latency).max(SHORT);
         let times = measured.latency / usual;
         match self.phase {
             Phase::Growing if times > LONG_IN_GROWTH => self.try_less(measured, usual),

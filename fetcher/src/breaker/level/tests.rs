@@ -350,13 +350,14 @@ fn workers_so_slow_that_a_queue_times_out_are_found_too() {
 }
 
 #[test]
-fn a_service_that_answers_at_once_needs_few_look_ups_in_flight() {
+fn a_service_that_answers_at_once_has_a_short_queue_at_most() {
     let latency: Latency = |_, dice| dice.between(20e-6, 46e-6);
     let mut simulation = Simulation::new(Service::new(1, latency), 1);
     simulation.rate_until(3.0);
     let rate = simulation.rate_until(10.0);
     assert!(rate > 29_000.0, "{rate}");
-    assert!(simulation.limit() < START, "{}", simulation.limit());
+    let limit = simulation.limit();
+    assert!((START..1_000).contains(&limit), "{limit}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Trials: whether fewer look-ups in flight bring as many answers.
 
 use super::round::Measured;
-use super::{AFTER_TRIAL, CALM, FLOOR, LONG, Level, Phase};
+use super::{AFTER_TRIAL, CALM, FLOOR, LONG, Level, Phase, SHORT};
 
 /// A cut that leaves this part of the rate cost nothing.
 const SAME_RATE: f64 = 0.93;
@@ -47,6 +47,10 @@ impl Level {
     /// Draws the conclusion from a trial.
     pub(super) fn conclude(&mut self, trial: Trial, measured: Measured) {
         if measured.rate >= SAME_RATE * trial.rate {
+            if measured.latency <= CALM * SHORT {
+                self.phase = AFTER_TRIAL;
+                return;
+            }
             let trial = Trial {
                 from: self.limit,
                 rate: trial.rate.max(measured.rate),
