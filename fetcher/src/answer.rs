@@ -45,7 +45,7 @@ pub enum Reason {
     Malformed(String),
     /// A defect of this program.
     Panicked,
-    /// Its message was at hand for too long.
+    /// Its message was unacked for too long.
     Unfinished,
 }
 

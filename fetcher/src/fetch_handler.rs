@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Maximum number of ids in a chunk: no setting makes a larger one.
 const MAX_IDS: usize = 10_000;
 
-/// How long a message may be at hand. While the client service takes little, ids wait long, and the broker
+/// How long a message may stay unacked. While the client service takes little, ids wait long, and the broker
 /// takes a channel for dead after 30 minutes without an ack.
 const MAX_AT_HAND: Duration = Duration::from_mins(15);
 
@@ -41,7 +41,7 @@ pub(crate) struct FetchHandler {
     pub(crate) client: LookUpClient,
     pub(crate) writer: Writer,
     pub(crate) retry_delays: RetryLadder,
-    /// Way to the retry queues and to `objects.dead`.
+    /// Publishes to the retry queues and to `objects.dead`.
     pub(crate) publisher: Publisher,
     /// How long the broker may take to confirm a message.
     pub(crate) publish_timeout: Duration,
@@ -104,7 +104,7 @@ impl From<Rejection> for GiveBack {
 }
 
 impl FetchHandler {
-    /// Looks one id up, and stores its object if that is online. Does not wait for the others of its
+    /// Looks one id up, and stores its object if it is online. Does not wait for the others of its
     /// chunk. Returns the failure of an id that has to be published again.
     async fn settle(&self, id: ObjectId, traces: &Traces) -> Result<Option<Failure>, GiveBack> {
         loop {

@@ -1,4 +1,5 @@
-//! Items that are due at a time, and come out in batches: the earliest first, and none before its time.
+//! Items that are due at a time, and come out in batches: the earliest first, and none before its time,
+//! except those that are due too far ahead to be held.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use time::OffsetDateTime;
 pub(crate) struct Limits {
     /// A batch is full once it has this weight. Its last item may exceed it.
     pub(crate) weight: usize,
-    /// How long the first item of a batch waits, after it is due, for others that soon are.
+    /// How long the first item of a batch waits, after it is due, for others that are due soon after.
     pub(crate) linger: Duration,
     /// Maximum time that an item waits. An item that is due later comes out at once.
     pub(crate) horizon: Duration,
@@ -113,7 +114,7 @@ impl<T> Schedule<T> {
     }
 }
 
-/// At the latest the end of the calendar.
+/// `time` plus `by`, or the end of the calendar if that is earlier.
 fn later(time: OffsetDateTime, by: Duration) -> OffsetDateTime {
     time.saturating_add(by.try_into().unwrap_or(time::Duration::MAX))
 }

@@ -26,9 +26,9 @@ pub(crate) enum Step {
     Exchange,
     /// A queue.
     Queue(Queue),
-    /// A way from an exchange to a queue.
+    /// A binding from an exchange to a queue.
     Bind {
-        /// The queue that the way leads to.
+        /// The queue that it leads to.
         queue: Queue,
         /// Name of the exchange.
         exchange: String,

@@ -31,8 +31,8 @@ pub struct DeleteBatch {
     /// When the rows were stored, by the database's clock: rows with a later `last_seen` stay.
     #[serde(with = "time::serde::rfc3339")]
     pub last_seen: OffsetDateTime,
-    /// When all of the rows expire, by the database's clock. Messages of old versions do not say it: they
-    /// came when the rows had expired.
+    /// When all of the rows expire, by the database's clock. Messages of older versions lack it: they
+    /// arrived after the rows had expired.
     #[serde(
         default,
         with = "time::serde::rfc3339::option",

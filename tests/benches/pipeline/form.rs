@@ -58,7 +58,7 @@ impl Form {
             rounds: 2,
             accepting: Duration::from_secs(2),
             connections: &[1, 64, 256],
-            drained: 60_000,
+            drained: 200_000,
             offered: &[2_000, 10_000],
             offering: Duration::from_secs(5),
             deletions: &[1_000, 20_000],

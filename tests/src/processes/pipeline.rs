@@ -56,6 +56,10 @@ impl Pipeline {
         let janitor = start("janitor", world.flags(), &[]);
         world.will_use(&fetcher::topology(&configure(world.flags(), &of_fetcher)));
         let address = ingest.address_in_log("accepting callbacks").await;
+        for process in [&fetcher, &janitor] {
+            // From here on they end in order when they are asked to.
+            process.address_in_log("starting").await;
+        }
         if !names("--amqp-url") {
             until_ready(address).await;
         }

@@ -179,10 +179,10 @@ async fn a_busy_fetcher_leaves_large_messages_to_the_next_one() {
     let first = ClientService::start(|_, _| Reply::Online).await;
     let second = ClientService::start(|_, _| Reply::Online).await;
     first.hold();
-    world.fetcher(&first, &["--fetch-concurrency=100"]).await;
+    world.fetcher(&first, &["--fetch-concurrency=50"]).await;
     publish(world, 20, 500).await;
-    first.until_in_flight(100).await;
-    world.fetcher(&second, &["--fetch-concurrency=100"]).await;
+    first.until_in_flight(50).await;
+    world.fetcher(&second, &["--fetch-concurrency=50"]).await;
     world.broker.until_ready(Queue::Fetch, 0).await;
     let left: Vec<i64> = (4_000..10_000).collect();
     world.database.until_ids(&left).await;
