@@ -67,12 +67,12 @@ async fn a_log_that_is_not_read_delays_no_callback_and_says_what_was_dropped() {
     assert_eq!(process.end().await, Some(0));
 }
 
-/// Also the libraries, whose lines are off by default. Each process has messages at work when it is stopped.
+/// Each process has messages at work when it is stopped. Lines of the client library are off by default.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_under_load_logs_no_error() {
     let world = &mut World::new().await;
     let client = ClientService::start(|_, _| Reply::Online).await;
-    let mut pipeline = Pipeline::start(world, &client, &["--log=info"], &[]).await;
+    let mut pipeline = Pipeline::start(world, &client, &[], &[]).await;
     let chunk = |first: i64| FetchChunk {
         object_ids: (first..first + 10).map(ObjectId).collect(),
     };
