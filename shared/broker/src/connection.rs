@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::pin::pin;
 use std::time::Duration;
 
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use tcp::{Lifeline, dial, reason, stranger};
 use thiserror::Error;
@@ -44,6 +45,15 @@ pub enum BrokerError {
     /// The broker ended a consumer: its queue was deleted, or moved.
     #[error("the broker ended the consumer")]
     ConsumerEnded,
+}
+
+impl BrokerError {
+    /// Whether the broker closed the channel for this reason.
+    pub(crate) fn is_soft(&self, kind: &AMQPSoftError) -> bool {
+        matches!(self, Self::Lapin(error) if matches!(error.kind(),
+            ErrorKind::ProtocolError(error)
+                if matches!(error.kind(), AMQPErrorKind::Soft(soft) if soft == kind)))
+    }
 }
 
 impl From<io::Error> for BrokerError {

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::protocol::AMQPSoftError;
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
+use lapin::{Channel, Connection, ExchangeKind};
 use parking_lot::Mutex;
 
 use crate::connection::{Broker, BrokerError};
@@ -77,7 +77,7 @@ impl Broker {
             let looking = look(channel, self.topology(), &step);
             let name = "looking at the topology";
             match self.bounded_unless_blocked(connection, name, looking).await {
-                Err(error) if is_soft(&error, &AMQPSoftError::NOTFOUND) => return Ok(None),
+                Err(error) if error.is_soft(&AMQPSoftError::NOTFOUND) => return Ok(None),
                 Ok(messages) if step == Step::Queue(Queue::Unroutable) => unroutable = messages,
                 result => drop(result?),
             }
@@ -184,17 +184,11 @@ async fn look(channel: &Channel, topology: &Topology, step: &Step) -> lapin::Res
     declaring.await.map(|queue| queue.message_count())
 }
 
-fn is_soft(error: &BrokerError, kind: &AMQPSoftError) -> bool {
-    matches!(error, BrokerError::Lapin(error) if matches!(error.kind(),
-        ErrorKind::ProtocolError(error)
-            if matches!(error.kind(), AMQPErrorKind::Soft(soft) if soft == kind)))
-}
-
 /// Whether a queue, or the exchange, exists with other arguments and still does its job. The broker
 /// names the first argument that differs.
 fn is_tolerable(error: &BrokerError) -> bool {
     let text = error.to_string();
-    is_soft(error, &AMQPSoftError::PRECONDITIONFAILED)
+    error.is_soft(&AMQPSoftError::PRECONDITIONFAILED)
         && text.contains("inequivalent arg")
         && !VITAL.iter().any(|name| text.contains(&format!("'{name}'")))
 }

@@ -5,14 +5,12 @@ use futures::stream::{BoxStream, SelectAll};
 use futures::{StreamExt, stream};
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::protocol::AMQPSoftError;
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ErrorKind};
+use lapin::{Channel, Connection};
 
 use crate::connection::{Broker, BrokerError};
 use crate::queue::Queue;
-
-/// What the broker answers about a queue that does not exist.
-const NOT_FOUND: u16 = 404;
 
 /// The consumers of one queue on one channel.
 pub(crate) struct Subscription<'a> {
@@ -133,13 +131,9 @@ fn tag(number: u32) -> String {
 
 /// A queue that was deleted ends its consumers, and refuses further ones.
 fn ended_if_gone(error: BrokerError) -> BrokerError {
-    match &error {
-        BrokerError::Lapin(lapin) => match lapin.kind() {
-            ErrorKind::ProtocolError(protocol) if protocol.get_id() == NOT_FOUND => {
-                BrokerError::ConsumerEnded
-            }
-            _ => error,
-        },
-        _ => error,
+    if error.is_soft(&AMQPSoftError::NOTFOUND) {
+        BrokerError::ConsumerEnded
+    } else {
+        error
     }
 }
