@@ -81,13 +81,16 @@ impl Connector {
     }
 }
 
-fn tls(version: HttpVersion) -> anyhow::Result<ClientConfig> {
+/// What is trusted and offered in a TLS handshake. Without TLS nothing is, and no certificate is read.
+fn tls(version: HttpVersion, is_needed: bool) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    ensure!(
-        !roots.is_empty(),
-        "the system has no certificate authorities"
-    );
+    if is_needed {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        ensure!(
+            !roots.is_empty(),
+            "the system has no certificate authorities"
+        );
+    }
     let mut tls = ClientConfig::builder()
         .with_root_certificates(roots)
         .with_no_client_auth();
@@ -132,17 +135,18 @@ impl ConnectionPool {
 
     fn with_names(config: &Config, names: Arc<dyn Resolve>) -> anyhow::Result<Self> {
         let url = config.client_url.url();
+        let has_tls = url.scheme() == "https";
         let version = config.client_http_version;
         let connector = Connector {
             names,
             timeout: config.fetch_timeout,
             version,
-            tls: tls(version).context("setting up TLS")?,
+            tls: tls(version, has_tls).context("setting up TLS")?,
         };
         let may_multiplex = match version {
             HttpVersion::OneOne => false,
             HttpVersion::Two => true,
-            HttpVersion::Auto => url.scheme() == "https",
+            HttpVersion::Auto => has_tls,
         };
         let share = if may_multiplex {
             STREAMS
