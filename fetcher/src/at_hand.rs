@@ -30,7 +30,7 @@ impl IdsAtHand {
 }
 
 impl Taken<'_> {
-    /// So many more of them are settled.
+    /// Takes settled ids off the count.
     pub(crate) fn settled(&self, ids: usize) {
         self.left.fetch_sub(ids, Ordering::Relaxed);
         self.all.fetch_sub(ids, Ordering::Relaxed);

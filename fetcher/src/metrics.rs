@@ -57,9 +57,10 @@ metrics! {
     pub(crate) FETCH_LIMIT: Gauge = "fetch_limit";
     /// Look-ups that wait because as many are in flight as fetch_limit allows.
     pub(crate) FETCHES_WAITING: Gauge = "fetches_waiting", from_zero();
-    /// How often fetch_limit was lowered, by the reason: the latency grew (then it may only be
-    /// tried whether fewer look-ups bring as many answers), most look-ups timed out, a 429, a
-    /// connection that could not be made, or an outage.
+    /// How often fetch_limit was lowered: because look-ups took longer, so that a lower limit is
+    /// tried (latency); most look-ups timed out (timeouts); the client service answered 429
+    /// (throttled); a connection could not be made (connection); or the client service is down
+    /// (outage).
     pub(crate) FETCH_LIMIT_LOWERED: Counter<Lowering> = "fetch_limit_lowered_total";
     /// Ids that were not looked up, because a look-up of the same id that was sent after they had
     /// come answered for them.

@@ -32,7 +32,7 @@ settings::settings! {
         /// Maximum number of look-ups at work at once. Others wait until one of them is
         /// answered.
         pub look_ups_limit: NonZeroUsize = "100000" in "1"..="100000",
-        /// In every other SLOWER_PERIOD, a look-up takes so many times as long.
+        /// How many times longer a look-up takes in every other SLOWER_PERIOD.
         pub slower_times: NonZeroU16 = "1" in "1"..="1000",
         /// How long look-ups take as long as usual, and then longer. The first period is a
         /// usual one.

@@ -97,7 +97,8 @@ pub(super) struct Level {
 enum Phase {
     /// Up by one with each answer, which doubles the limit in each round.
     Growing,
-    /// For so many rounds. Up by a quarter after `raises` such raises in a row.
+    /// No growth with each answer. It has lasted for `rounds` rounds, of which each of the last `raises` raised the
+    /// limit by a quarter.
     Holding {
         raises: u32,
         rounds: u32,
@@ -288,7 +289,7 @@ impl Level {
     }
 }
 
-/// The latency, in terms of the usual one, that calls for a trial after so many rounds without one.
+/// The multiple of the usual latency that calls for a trial, after this number of rounds without one.
 fn long_after(rounds: u32) -> f64 {
     if rounds < PATIENCE { LONG } else { CALM }
 }

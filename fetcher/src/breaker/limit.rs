@@ -19,7 +19,7 @@ const BURST: usize = 64;
 /// How often slots are made, and answers looked at, while look-ups wait.
 pub(super) const TICK: Duration = Duration::from_millis(20);
 
-/// For how long a connection is taken to be there although it is not used. Servers close idle ones after as little.
+/// How long an unused connection is assumed to be open. Some servers close idle connections this soon.
 pub(super) const COOLING: Duration = Duration::from_secs(5);
 
 /// Bounds the look-ups in flight. Those that wait get a slot in the order in which they came.

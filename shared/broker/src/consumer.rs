@@ -17,7 +17,7 @@ use crate::publisher::Publisher;
 use crate::queue::Queue;
 use crate::subscription::Subscription;
 use crate::supervisor::Session;
-use crate::window::{Change, LOOKS, Window};
+use crate::window::{Change, LOOK_INTERVAL, Window};
 
 /// A queue to consume.
 pub struct Consumption<H> {
@@ -94,7 +94,7 @@ impl<H: Handler> Consumer<H> {
                 () = hold.changed() => return Ok(()),
             }
             if look_at.is_none() && window.needs_look() {
-                look_at = Some(Instant::now() + LOOKS);
+                look_at = Some(Instant::now() + LOOK_INTERVAL);
             }
         }
     }

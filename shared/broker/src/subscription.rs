@@ -51,7 +51,7 @@ impl<'a> Subscription<'a> {
         Ok(subscription)
     }
 
-    /// Lets so many more messages be at hand.
+    /// Adds a consumer, which may have `prefetch` messages at hand.
     ///
     /// # Errors
     /// [`BrokerError::ConsumerEnded`] if the queue is gone, or what is wrong with the connection.

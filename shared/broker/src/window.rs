@@ -17,7 +17,7 @@ const FLOOR: u16 = 8;
 const GROWTH: usize = 4;
 
 /// The time between two looks. Messages that have just been taken have to be counted as work by then.
-pub(crate) const LOOKS: Duration = Duration::from_millis(10);
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How many looks in a row must find a part unused before it is given up: one second.
 const UNUSED_LOOKS: u32 = 100;
@@ -35,7 +35,7 @@ pub(crate) struct Window {
 /// How the window is to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// A further part, of so many messages.
+    /// A further part, of this number of messages.
     Add(u16),
     /// The last part ends.
     EndLast,
@@ -62,7 +62,7 @@ impl Window {
         self.parts.iter().copied().map(usize::from).sum()
     }
 
-    /// Notes that so many messages are at hand after one was taken.
+    /// Notes the number of messages at hand after one was taken.
     pub(crate) fn note(&mut self, at_hand: usize) {
         self.peak = self.peak.max(at_hand);
     }

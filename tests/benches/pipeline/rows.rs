@@ -78,7 +78,7 @@ impl Rows {
         seen.count += count;
     }
 
-    /// Waits for so many rows of each of so many callbacks: for as long as there are more and more of them.
+    /// Waits until `callbacks` callbacks have `each` rows each, for as long as there are more and more of them.
     /// Returns them in the order of the callbacks.
     pub(crate) async fn until_seen(&self, callbacks: usize, each: u32) -> Vec<Seen> {
         let whole = || {

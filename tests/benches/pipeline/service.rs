@@ -68,7 +68,7 @@ impl Bare {
         self.load().await.answered
     }
 
-    /// From now on each look-up takes so many times as long as it does by itself.
+    /// From now on each look-up takes `factor` times as long as usual.
     pub(crate) async fn slow_down(&self, factor: u32) {
         self.ask::<u32>(&format!("{FACTOR_PATH}{factor}")).await;
     }

@@ -11,7 +11,7 @@ const MIN_ROUND: Duration = Duration::from_millis(100);
 /// it.
 const MANY: u64 = 256;
 
-/// For how long so many are waited for. Where few are answered, a quarter of them has to do.
+/// How long a round waits for [`MANY`] look-ups to end. Then a quarter of them is enough.
 const LONG_ROUND: Duration = Duration::from_secs(5);
 
 /// What was counted so far.

@@ -34,7 +34,7 @@ type Latency = fn(f64, &mut StdRng) -> f64;
 /// The client service.
 struct Service {
     latency: Latency,
-    /// So many look-ups at a time; the others wait.
+    /// Maximum number of look-ups at work at once; the others wait.
     workers: usize,
     /// More at a time are answered with 429.
     refuses_above: usize,
