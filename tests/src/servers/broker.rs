@@ -8,8 +8,9 @@ use lapin::options::{
     BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions,
     ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
+use lapin::protocol::{AMQPErrorKind, AMQPHardError};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind};
 use messages::{Message, encode};
 
 use crate::wait::eventually;
@@ -30,6 +31,7 @@ pub struct Broker {
     pub topology: Topology,
     channel: Channel,
     connection: Connection,
+    amqp_url: String,
 }
 
 impl Broker {
@@ -46,6 +48,7 @@ impl Broker {
             topology,
             channel,
             connection,
+            amqp_url: amqp_url.to_owned(),
         }
     }
 
@@ -229,20 +232,46 @@ impl Broker {
 
     /// Deletes a queue, with all that is in it.
     pub async fn delete(&self, queue_name: &str) {
-        self.channel
-            .queue_delete(queue_name.into(), QueueDeleteOptions::default())
-            .await
-            .unwrap();
+        let options = QueueDeleteOptions::default();
+        self.operate(async |channel| {
+            let deleted = channel.queue_delete(queue_name.into(), options).await;
+            deleted.map(drop)
+        })
+        .await;
     }
 
     /// Deletes the test's exchange.
     pub async fn delete_exchange(&self) {
-        let exchange = self.topology.exchange().into();
-        self.channel
-            .exchange_delete(exchange, ExchangeDeleteOptions::default())
-            .await
-            .unwrap();
+        let exchange = self.topology.exchange();
+        let options = ExchangeDeleteOptions::default();
+        self.operate(async |channel| {
+            channel
+                .exchange_delete(exchange.as_str().into(), options)
+                .await
+        })
+        .await;
     }
+
+    /// Carries out an operator's command on a connection of its own, and once more where the broker
+    /// failed: RabbitMQ 4.3 can end the connection with `INTERNAL_ERROR` if something is deleted
+    /// while it is declared.
+    async fn operate(&self, command: impl AsyncFn(Channel) -> lapin::Result<()>) {
+        let carried_out = async || {
+            let connection = connect(&self.amqp_url).await.ok()?;
+            let result = command(connection.create_channel().await.ok()?).await;
+            if result.as_ref().is_err_and(is_internal) {
+                return None;
+            }
+            result.unwrap();
+            Some(())
+        };
+        eventually("the broker to carry out a command", carried_out).await;
+    }
+}
+
+fn is_internal(error: &lapin::Error) -> bool {
+    let internal = AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR);
+    matches!(error.kind(), ErrorKind::ProtocolError(error) if *error.kind() == internal)
 }
 
 /// The headers of a message that was taken.
