@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use metric_definitions::Label;
 
+use crate::object::Object;
+
 /// What a look-up ends in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    Online,
+    Online(Object),
     Offline,
     /// The client service works and does not know it (404, 410).
     Gone,
@@ -172,7 +174,7 @@ impl Label for Answer {
 
     fn value(&self) -> &'static str {
         match self {
-            Self::Online => "online",
+            Self::Online(_) => "online",
             Self::Offline => "offline",
             Self::Gone => "gone",
             Self::Failed(failure) => failure.reason.value(),

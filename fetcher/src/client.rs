@@ -12,7 +12,6 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, Method, StatusCode};
 use messages::ObjectId;
 use reqwest::{Request, Response};
-use serde::Deserialize;
 use trace::http::{Target, note_status};
 use trace::{Spans, Traces};
 use url::Url;
@@ -20,13 +19,7 @@ use url::Url;
 use crate::answer::{Answer, Failure, Reason};
 use crate::config::Config;
 use crate::connection_pool::ConnectionPool;
-
-/// The body of an answer; other members are ignored.
-#[derive(Deserialize)]
-struct Object {
-    id: ObjectId,
-    online: bool,
-}
+use crate::object::Object;
 
 /// The client service.
 #[derive(Clone)]
@@ -131,7 +124,7 @@ impl ClientService {
             return Err(Reason::Malformed("it is about another object".to_owned()).into());
         }
         Ok(if object.online {
-            Answer::Online
+            Answer::Online(object)
         } else {
             Answer::Offline
         })

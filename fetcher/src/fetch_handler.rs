@@ -109,7 +109,7 @@ impl FetchHandler {
     async fn settle(&self, id: ObjectId, traces: &Traces) -> Result<Option<Failure>, GiveBack> {
         loop {
             match self.client.look_up(id, traces).await? {
-                Answer::Online => match self.writer.store(id, traces.clone()).await {
+                Answer::Online(object) => match self.writer.store(object, traces.clone()).await {
                     Ok(()) => return Ok(None),
                     Err(WriteError::WriterEnded) => return Err(GiveBack),
                     Err(WriteError::Outdated) => OBJECTS_OUTDATED.increment(1),

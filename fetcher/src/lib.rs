@@ -20,6 +20,7 @@ mod connection_pool;
 mod fetch_handler;
 mod look_up;
 mod metrics;
+mod object;
 mod retry;
 mod single_flight;
 mod upsert;

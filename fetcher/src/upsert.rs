@@ -6,6 +6,8 @@ use broker::Delay;
 use database::{Parameters, Statement, Store, StoreError, Type};
 use time::OffsetDateTime;
 
+use crate::object::Object;
+
 /// After a wait for the database that was longer than this, objects are stored as of when they were seen.
 /// A shorter wait is the time that storing takes.
 const DELAY: Duration = Duration::from_secs(1);
@@ -58,7 +60,7 @@ pub(crate) struct RowTimes {
 /// Stores the rows of objects that were seen at `seen`. Returns none if they have expired since.
 pub(crate) async fn upsert(
     store: &Store,
-    ids: &[i64],
+    objects: &[Object],
     seen: Instant,
     object_ttl: Delay,
 ) -> Result<Option<RowTimes>, StoreError> {
@@ -72,6 +74,7 @@ pub(crate) async fn upsert(
     if age >= ttl {
         return Ok(None);
     }
+    let ids: Vec<i64> = objects.iter().map(|object| object.id.0).collect();
     let run = store.run(async |client| {
         let parameters: Parameters = &[
             (&ids, Type::INT8_ARRAY),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use broker::{Delay, Headers, Publication, Publisher};
 use database::Store;
 use lifecycle::VitalTask;
-use messages::{DeleteBatch, ObjectId};
+use messages::DeleteBatch;
 use tokio::sync::{mpsc, oneshot};
 use trace::Traces;
 use worker::{BatchWorkers, Slot, Worker};
@@ -17,14 +17,15 @@ use crate::arming::delay_queue;
 use crate::batch::{BatchLimits, next_batch};
 use crate::config::Config;
 use crate::metrics::{OBJECTS_STORED, OBJECTS_UNARMED, UPSERT_DURATION, UPSERT_ROWS};
+use crate::object::Object;
 use crate::upsert::{RowTimes, UPSERT, upsert};
 
 /// How many ids may wait for a batch.
 const WAITING: usize = 10_000;
 
-/// An id to store. `stored` is told when its row is safe.
+/// An object to store. `stored` is told when its row is safe.
 struct Request {
-    id: ObjectId,
+    object: Object,
     seen: Instant,
     traces: Traces,
     stored: oneshot::Sender<Result<(), WriteError>>,
@@ -66,10 +67,10 @@ impl Writer {
 
     /// Stores an object that was just seen. Returns when its row is committed, however long that takes,
     /// and the message that deletes it is on the broker's disk, if it can be published.
-    pub(crate) async fn store(&self, id: ObjectId, traces: Traces) -> Result<(), WriteError> {
+    pub(crate) async fn store(&self, object: Object, traces: Traces) -> Result<(), WriteError> {
         let (stored, safe) = oneshot::channel();
         let request = Request {
-            id,
+            object,
             seen: Instant::now(),
             traces,
             stored,
@@ -112,16 +113,18 @@ struct BatchWriter {
 
 impl BatchWriter {
     async fn write(&self, traces: &Traces, batch: Vec<Request>, slot: Slot) {
-        let mut ids: Vec<i64> = batch.iter().map(|request| request.id.0).collect();
-        ids.sort_unstable();
-        ids.dedup();
         let started = Instant::now();
         let seen = batch.iter().map(|request| request.seen).min();
         let seen = seen.unwrap_or(started);
+        let requests = batch.into_iter();
+        let (objects, waiting): (Vec<_>, Vec<_>) = requests
+            .map(|request| (request.object, request.stored))
+            .unzip();
+        let objects = latest_of_each(objects);
         let times = self
             .store
-            .until_done(traces, &UPSERT, ids.len(), || {
-                upsert(&self.store, &ids, seen, self.object_ttl)
+            .until_done(traces, &UPSERT, objects.len(), || {
+                upsert(&self.store, &objects, seen, self.object_ttl)
             })
             .await;
         // The next statement need not wait for the broker.
@@ -129,25 +132,25 @@ impl BatchWriter {
         UPSERT_DURATION.record(started.elapsed());
         let result = match times {
             Some(times) => {
-                OBJECTS_STORED.increment(ids.len() as u64);
-                let rows = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+                OBJECTS_STORED.increment(objects.len() as u64);
+                let rows = u32::try_from(objects.len()).unwrap_or(u32::MAX);
                 UPSERT_ROWS.record(rows);
-                self.arm(times, &ids, traces.clone()).await;
+                self.arm(times, &objects, traces.clone()).await;
                 Ok(())
             }
             None => Err(WriteError::Outdated),
         };
-        for request in batch {
-            if request.stored.send(result).is_err() {
-                tracing::trace!(id = %request.id, "stored after its message was given back");
+        for stored in waiting {
+            if stored.send(result).is_err() {
+                tracing::trace!("an object was stored after its message was given back");
             }
         }
     }
 
     /// Publishes the message that deletes the rows. It must follow the commit: a message that is worked off
     /// before leaves its rows.
-    async fn arm(&self, times: RowTimes, ids: &[i64], traces: Traces) {
-        let object_ids = ids.iter().copied().map(ObjectId).collect();
+    async fn arm(&self, times: RowTimes, objects: &[Object], traces: Traces) {
+        let object_ids = objects.iter().map(|object| object.id).collect();
         let batch = DeleteBatch {
             last_seen: times.last_seen,
             expires_at: Some(times.expires_at),
@@ -162,12 +165,43 @@ impl BatchWriter {
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = armed {
-            OBJECTS_UNARMED.increment(ids.len() as u64);
+            OBJECTS_UNARMED.increment(objects.len() as u64);
             tracing::debug!(
                 error,
-                rows = ids.len(),
+                rows = objects.len(),
                 "the sweep has to delete these rows"
             );
         }
+    }
+}
+
+/// The objects in ascending order of their ids. Of those with the same id, the one that was seen last stays.
+fn latest_of_each(mut objects: Vec<Object>) -> Vec<Object> {
+    objects.sort_by_key(|object| object.id);
+    objects.dedup_by(|later, earlier| {
+        let is_same = later.id == earlier.id;
+        if is_same {
+            std::mem::swap(later, earlier);
+        }
+        is_same
+    });
+    objects
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    #[test]
+    fn of_several_answers_about_one_object_the_last_is_stored() {
+        let object = |(id, online): (i64, bool)| -> Object {
+            from_value(json!({ "id": id, "online": online })).unwrap()
+        };
+        let seen = [(7, true), (-1, true), (7, false), (0, false), (7, true)];
+        let stored = [(-1, true), (0, false), (7, true)];
+        let objects = latest_of_each(seen.map(object).into());
+        assert_eq!(objects, stored.map(object));
     }
 }

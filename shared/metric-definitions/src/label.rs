@@ -10,6 +10,13 @@ pub trait Label {
 
     /// The value as a metric shows it.
     fn value(&self) -> &'static str;
+
+    /// The place of its value among [`Self::VALUES`].
+    fn place(&self) -> usize {
+        let value = self.value();
+        let place = Self::VALUES.iter().position(|other| *other == value);
+        place.unwrap_or_default()
+    }
 }
 
 /// The labels of a metric: none, a [`Label`], or several.

@@ -3,7 +3,7 @@ use std::marker::PhantomData;
 use metrics::IntoF64;
 
 use crate::description::{Description, Kind};
-use crate::label::Labels;
+use crate::label::{Label, Labels};
 
 /// A metric whose handles are of type `H`, with the labels `L`.
 pub struct Metric<H, L = ()> {
@@ -103,6 +103,18 @@ impl<H: Handle, L: Labels> Metric<H, L> {
             self.description.name
         );
         H::find(self.description.name, pairs)
+    }
+}
+
+impl<H: Handle, L: Label> Metric<H, L> {
+    /// The handles for all values of the label, in the order of [`Label::VALUES`].
+    #[must_use]
+    pub fn each(&self) -> Vec<H> {
+        let label = |value| vec![metrics::Label::from_static_parts(L::NAME, value)];
+        let values = L::VALUES.iter();
+        values
+            .map(|value| H::find(self.description.name, label(*value)))
+            .collect()
     }
 }
 

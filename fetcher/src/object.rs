@@ -1,0 +1,11 @@
+//! An object, as it travels from the client service's answer to its row.
+
+use messages::ObjectId;
+use serde::Deserialize;
+
+/// The body of an answer about an object; other members are ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct Object {
+    pub(crate) id: ObjectId,
+    pub(crate) online: bool,
+}
