@@ -20,9 +20,6 @@ settings::settings! {
         /// Version of HTTP that look-ups are sent with. auto: HTTP/2 where the client service
         /// offers it with TLS, else HTTP/1.1. 2: HTTP/2, also without TLS. 1.1: HTTP/1.1.
         pub client_http_version: HttpVersion = "auto",
-        /// How long an object is kept after it was last seen online. A change applies to
-        /// rows stored from then on.
-        pub object_ttl: Delay = "30s" in "1ms"..="30days",
         /// How long the client service may take for one answer.
         pub fetch_timeout: Duration = "5s" in "10ms"..="10m",
         /// Maximum number of look-ups in flight in each replica. How many there are follows
@@ -41,9 +38,6 @@ settings::settings! {
         /// give or take a few messages. As many are taken as keep its look-ups busy, and the
         /// others are left to other replicas.
         pub fetch_prefetch: NonZeroUsize = "65536" in "1"..="1000000",
-        /// How long to wait before each further try of a failed look-up. After the last try
-        /// the id goes to objects.dead.
-        pub retry_delays: RetryLadder = "1s,5s,30s,2m",
         /// Maximum number of rows in one statement.
         pub write_batch: NonZeroUsize = "1000" in "1"..="50000",
         /// How long a row waits for others, so that one statement stores them together.
@@ -53,6 +47,8 @@ settings::settings! {
         /// Maximum number of statements in progress at once.
         pub write_concurrency: NonZeroUsize = "2" in "1"..="1000",
     } with {
+        /// The delays that queues are made for.
+        pub delays: Delays,
         /// Settings of the connection to the broker.
         pub broker: BrokerSettings,
         /// Settings of the access to the database.
@@ -60,6 +56,18 @@ settings::settings! {
         /// Settings that every process has.
         pub process: ProcessSettings where admin_address = "127.0.0.1:6061",
     }
+}
+
+settings::settings! {
+    /// The delays that `fetcher` publishes with. There is a queue for each.
+    pub struct Delays {
+        /// How long an object is kept after it was last seen online. A change applies to
+        /// rows stored from then on.
+        pub object_ttl: Delay = "30s" in "1ms"..="30days",
+        /// How long to wait before each further try of a failed look-up. After the last try
+        /// the id goes to objects.dead.
+        pub retry_delays: RetryLadder = "1s,5s,30s,2m",
+    } with {}
 }
 
 impl ProcessConfig for Config {

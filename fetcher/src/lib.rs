@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use broker::{Consumption, Queue, Topology};
+use broker::{BrokerSettings, Consumption, Queue, Topology};
 use http_server::connections_within_limit;
 use process::{ProcessConfig, ProcessContext};
 use worker::Worker;
@@ -22,6 +22,7 @@ mod look_up;
 mod metrics;
 mod object;
 mod retry;
+pub mod setup;
 mod single_flight;
 mod upsert;
 mod writer;
@@ -34,6 +35,7 @@ pub use upsert::UPSERT;
 use at_hand::IdsAtHand;
 use breaker::{Breaker, Prober};
 use client::ClientService;
+use config::Delays;
 use fetch_handler::FetchHandler;
 use look_up::LookUpClient;
 use writer::Writer;
@@ -45,8 +47,8 @@ use writer::Writer;
 pub async fn run(config: Config, context: ProcessContext) -> anyhow::Result<()> {
     let client_service = context.health.awaited("client service");
     let (broker, database) = (&config.broker, &config.database);
-    let mut worker =
-        Worker::start(Config::NAME, broker, topology(&config), database, context).await?;
+    let topology = topology(&config);
+    let mut worker = Worker::start(Config::NAME, broker, topology, database, context).await?;
     let client = ClientService::new(&config)?;
     let concurrency = connections_within_limit(config.fetch_concurrency.get());
     let breaker = Breaker::new(concurrency, config.fetch_timeout, client_service);
@@ -56,7 +58,7 @@ pub async fn run(config: Config, context: ProcessContext) -> anyhow::Result<()> 
     let handler = FetchHandler {
         client: LookUpClient::new(client.clone(), Arc::clone(&breaker)),
         writer,
-        retry_delays: config.retry_delays.clone(),
+        retry_delays: config.delays.retry_delays.clone(),
         publisher: worker.publisher.clone(),
         publish_timeout: config.broker.broker_timeout,
         at_hand: IdsAtHand::default(),
@@ -101,7 +103,11 @@ fn consumptions(handler: FetchHandler) -> [Consumption<FetchHandler>; 2] {
 /// The queues that `fetcher` publishes to and consumes.
 #[must_use]
 pub fn topology(config: &Config) -> Topology {
-    Topology::new(&config.broker.queue_prefix)
-        .with([delay_queue(config.object_ttl)])
-        .with(config.retry_delays.queues())
+    topology_of(&config.broker, &config.delays)
+}
+
+fn topology_of(broker: &BrokerSettings, delays: &Delays) -> Topology {
+    Topology::new(&broker.queue_prefix)
+        .with([delay_queue(delays.object_ttl)])
+        .with(delays.retry_delays.queues())
 }

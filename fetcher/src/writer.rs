@@ -58,7 +58,7 @@ impl Writer {
         let batch_writer = BatchWriter {
             store: worker.store.clone(),
             publisher: worker.publisher.clone(),
-            object_ttl: config.object_ttl,
+            object_ttl: config.delays.object_ttl,
             publish_timeout: config.broker.broker_timeout,
         };
         let work = write_batches(receiver, limits, config.write_concurrency, batch_writer);

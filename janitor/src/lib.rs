@@ -11,7 +11,6 @@ mod config;
 mod delete;
 mod deleter;
 mod metrics;
-pub mod migrate;
 mod schedule;
 mod sweep;
 

@@ -73,7 +73,7 @@ async fn declare(
         .map(|(_, publication)| publication.queue)
         .collect();
     let topology = broker.topology().clone().with(queues);
-    broker.declare(reader.connection(), &topology).await?;
+    broker.ensure(reader.connection(), &topology).await?;
     Ok(())
 }
 

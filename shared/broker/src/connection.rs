@@ -4,6 +4,8 @@ use std::future::Future;
 use std::io;
 use std::ops::Deref;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
@@ -42,12 +44,28 @@ pub enum BrokerError {
     /// A step took longer than `broker_timeout`.
     #[error("{0} took too long")]
     Timeout(&'static str),
+    /// A part of the topology is missing, and the user may not declare it.
+    #[error(
+        "{0} is missing, and the user may not declare it; it is declared by setup with a user that may"
+    )]
+    Missing(String),
     /// The broker ended a consumer: its queue was deleted, or moved.
     #[error("the broker ended the consumer")]
     ConsumerEnded,
 }
 
 impl BrokerError {
+    /// Whether the broker will refuse it again: the user may not do it, or something exists with other
+    /// arguments.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let kinds = [
+            AMQPSoftError::ACCESSREFUSED,
+            AMQPSoftError::PRECONDITIONFAILED,
+        ];
+        kinds.iter().any(|kind| self.is_soft(kind))
+    }
+
     /// Whether the broker closed the channel for this reason.
     pub(crate) fn is_soft(&self, kind: &AMQPSoftError) -> bool {
         matches!(self, Self::Lapin(error) if matches!(error.kind(),
@@ -87,6 +105,8 @@ pub struct Broker {
     timeout: Duration,
     topology: Topology,
     process: &'static str,
+    /// Whether the user has been refused to declare anything.
+    pub(crate) only_looks: Arc<AtomicBool>,
 }
 
 impl Broker {
@@ -106,6 +126,7 @@ impl Broker {
             timeout: settings.broker_timeout,
             topology,
             process,
+            only_looks: Arc::default(),
         }
     }
 

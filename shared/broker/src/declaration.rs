@@ -3,6 +3,7 @@
 //! brokers of a cluster a commit.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
@@ -60,29 +61,61 @@ impl Broker {
         Ok(channel)
     }
 
-    /// Whether all of the topology exists, and if so how many messages found no queue.
+    /// Declares the missing parts of the topology; a user that may not do so looks whether all of it is
+    /// there. Returns a channel to look at it.
     ///
     /// # Errors
-    /// The connection is lost.
+    /// As of [`declare`](Self::declare); or a part is missing, and the user may not declare it.
+    pub async fn ensure(
+        &self,
+        connection: &Connection,
+        topology: &Topology,
+    ) -> Result<Channel, BrokerError> {
+        if self.only_looks.load(Relaxed) {
+            let channel = self.channel(connection).await?;
+            match self.look(connection, &channel, topology).await {
+                // The user may have got the right meanwhile.
+                Err(BrokerError::Missing(_)) => {}
+                looked => return looked.map(|_| channel),
+            }
+        }
+        let declared = self.declare(connection, topology).await;
+        let is_refused =
+            matches!(&declared, Err(error) if error.is_soft(&AMQPSoftError::ACCESSREFUSED));
+        self.only_looks.store(is_refused, Relaxed);
+        if !is_refused {
+            return declared;
+        }
+        let channel = self.channel(connection).await?;
+        self.look(connection, &channel, topology)
+            .await
+            .map(|_| channel)
+    }
+
+    /// Looks whether all of the topology exists, for which no rights are needed. Returns how many
+    /// messages found no queue.
+    ///
+    /// # Errors
+    /// A part is missing, or the connection is lost.
     async fn look(
         &self,
         connection: &Connection,
         channel: &Channel,
-    ) -> Result<Option<u32>, BrokerError> {
+        topology: &Topology,
+    ) -> Result<u32, BrokerError> {
         let mut unroutable = 0;
-        for step in [Step::Exchange]
-            .into_iter()
-            .chain(self.topology().queue_steps())
-        {
-            let looking = look(channel, self.topology(), &step);
+        for step in [Step::Exchange].into_iter().chain(topology.queue_steps()) {
+            let looking = look(channel, topology, &step);
             let name = "looking at the topology";
             match self.bounded_unless_blocked(connection, name, looking).await {
-                Err(error) if error.is_soft(&AMQPSoftError::NOTFOUND) => return Ok(None),
+                Err(error) if error.is_soft(&AMQPSoftError::NOTFOUND) => {
+                    return Err(BrokerError::Missing(step.of(topology)));
+                }
                 Ok(messages) if step == Step::Queue(Queue::Unroutable) => unroutable = messages,
                 result => drop(result?),
             }
         }
-        Ok(Some(unroutable))
+        Ok(unroutable)
     }
 
     /// Looks at the topology every 2 s, so that a queue, an exchange or a binding that was deleted is
@@ -95,13 +128,14 @@ impl Broker {
         const INTERVAL: Duration = Duration::from_secs(2);
         let mut unroutable = u32::MAX;
         loop {
-            let found = match self.look(connection, channel).await {
-                Ok(found) => found,
+            let found = match self.look(connection, channel, self.topology()).await {
+                Ok(found) => Some(found),
+                Err(BrokerError::Missing(_)) => None,
                 Err(error) => return error,
             };
             // If their number grows, a binding is missing. Bindings cannot be looked at.
             if found.is_none_or(|found| found > unroutable) {
-                match self.declare(connection, self.topology()).await {
+                match self.ensure(connection, self.topology()).await {
                     Ok(declared) => *channel = declared,
                     Err(error) => return error,
                 }

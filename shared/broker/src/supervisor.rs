@@ -82,10 +82,10 @@ impl Broker {
         result
     }
 
-    /// Connects, and declares the topology.
+    /// Connects, and sees to it that the topology is there.
     async fn open(&self, role: Role) -> Result<(BrokerConnection, Channel), BrokerError> {
         let connection = self.connect(role.value()).await?;
-        let channel = self.declare(&connection, self.topology()).await?;
+        let channel = self.ensure(&connection, self.topology()).await?;
         Ok((connection, channel))
     }
 }

@@ -37,6 +37,21 @@ pub(crate) enum Step {
     },
 }
 
+impl Step {
+    /// What it declares, as a person would call it.
+    pub(crate) fn of(&self, topology: &Topology) -> String {
+        match self {
+            Self::Exchange => format!("the exchange {}", topology.exchange()),
+            Self::Queue(queue) => format!("the queue {}", topology.name(*queue)),
+            Self::Bind {
+                queue, exchange, ..
+            } => {
+                format!("the binding of {} to {exchange}", topology.name(*queue))
+            }
+        }
+    }
+}
+
 /// The queues every process declares.
 pub(crate) const CORE: [Queue; 5] = [
     Queue::Fetch,

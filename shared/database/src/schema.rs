@@ -124,11 +124,19 @@ pub enum SchemaError {
     #[error("{0}: another process is laying it")]
     BeingLaid(Version),
     /// The role of this process may not lay it.
-    #[error("{found}, and the role {role} may not lay it ({}): run migrate as a role that may", reason(.error))]
+    #[error("{found}, and the role {role} may not lay it ({}): run setup as a role that may", reason(.error))]
     Forbidden {
         /// What was found.
         found: Version,
         /// The role of this process.
+        role: String,
+        /// What the database said.
+        error: tokio_postgres::Error,
+    },
+    /// A role cannot be given its rights.
+    #[error("granting {role} its rights failed: {}", reason(.error))]
+    Ungranted {
+        /// The role that was to get them.
         role: String,
         /// What the database said.
         error: tokio_postgres::Error,
@@ -147,7 +155,25 @@ impl SchemaError {
     /// Whether another attempt would fail the same way until an operator changes something.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::Forbidden { .. } | Self::Failed { .. })
+        matches!(
+            self,
+            Self::Forbidden { .. } | Self::Failed { .. } | Self::Ungranted { .. }
+        )
+    }
+
+    /// What an error of granting rights to `role` means.
+    pub(crate) fn of_grant(error: StoreError, role: &str) -> Self {
+        let role = role.to_owned();
+        match error {
+            StoreError::Statement(error)
+                if error
+                    .code()
+                    .is_some_and(|state| state.code().starts_with("42")) =>
+            {
+                Self::Ungranted { role, error }
+            }
+            error => Self::Store(error),
+        }
     }
 
     /// What an error of a migration means.

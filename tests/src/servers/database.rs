@@ -154,7 +154,7 @@ impl Database {
         self.client
             .batch_execute(
                 "create table deletions (id bigint, late double precision);
-                 create function record_deletion() returns trigger language plpgsql as $$
+                 create function record_deletion() returns trigger language plpgsql security definer as $$
                  begin
                      insert into deletions
                      values (old.id, extract(epoch from clock_timestamp() - old.expires_at));

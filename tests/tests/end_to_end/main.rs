@@ -26,6 +26,7 @@ mod outage;
 mod overload;
 mod panics;
 mod pipeline;
+mod privileges;
 mod profiles;
 mod proxies;
 mod reasons;

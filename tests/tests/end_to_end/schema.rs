@@ -85,7 +85,7 @@ async fn a_process_that_may_not_create_the_missing_schema_says_so() {
         .await;
     world
         .running(janitor)
-        .until_down("database", "run migrate as a role that may")
+        .until_down("database", "run setup as a role that may")
         .await;
     lay(world).await;
     world.database.grant_rows().await;
@@ -144,26 +144,34 @@ async fn a_database_that_comes_back_empty_is_said_once_and_healed() {
     assert_eq!(changes.count(), 3, "{:#?}", process.lines);
 }
 
+/// Flags of `setup`, which declares the delay queues too.
+fn flags_of_setup(world: &mut World) -> Vec<String> {
+    let flags = world.flags();
+    let config = tests::processes::configure(flags.clone(), &[]);
+    world.will_use(&fetcher::topology(&config));
+    flags
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn migrate_creates_the_schema_and_ends() {
+async fn setup_creates_the_schema_and_ends() {
     let world = &mut World::new().await;
-    let flag = format!("--database-url={}", world.database.url);
+    let flags = flags_of_setup(world);
     for _ in 0..2 {
-        let ended = output("migrate", std::slice::from_ref(&flag), &[]).await;
+        let ended = output("setup", &flags, &[]).await;
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     }
     assert!(world.database.number(MIGRATED).await >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn migrate_says_what_it_waits_for_and_what_it_may_not_do() {
+async fn setup_says_what_it_waits_for_and_what_it_may_not_do() {
     let world = &mut World::new().await;
+    let flags = flags_of_setup(world);
     let name = world.database.url.rsplit_once('/').unwrap().1;
     let admin = &world.database.client;
     let read_only = format!("alter database {name} set default_transaction_read_only = on");
     admin.batch_execute(&read_only).await.unwrap();
-    let flag = format!("--database-url={}", world.database.url);
-    let waiting = output("migrate", std::slice::from_ref(&flag), &[]);
+    let waiting = output("setup", &flags, &[]);
     let reset = async {
         // Whichever comes first: it has looked, or not yet.
         let reset = "set default_transaction_read_only = off;
@@ -181,7 +189,7 @@ async fn migrate_says_what_it_waits_for_and_what_it_may_not_do() {
         .await
         .unwrap();
     let flag = format!("--database-url={}", world.database.create_role().await);
-    let ended = output("migrate", &[flag], &[]).await;
+    let ended = output("setup", &replaced(flags, &[flag]), &[]).await;
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(said.contains("may not lay it"), "{said}");

@@ -1,8 +1,8 @@
-//! The `migrate` command.
+//! The `setup` command.
 
 use std::process::ExitCode;
 
-use janitor::migrate::{ABOUT, NAME, run};
+use fetcher::setup::{ABOUT, NAME, run};
 
 fn main() -> ExitCode {
     process::start_command(NAME, ABOUT, run)

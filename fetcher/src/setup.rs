@@ -1,0 +1,100 @@
+//! What the processes find: the schema of the database, the rights of their roles, and the exchange and queues of
+//! the broker. A step before they start, by an owner who may do so; the processes need no such rights.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use backon::{ConstantBuilder, Retryable};
+use broker::{Broker, BrokerError, BrokerSettings};
+use database::{DatabaseSettings, Privileges, Role, Store};
+use lifecycle::Health;
+use telemetry::write_to_stderr;
+
+use crate::config::Delays;
+use crate::topology_of;
+
+settings::settings! {
+    /// Settings of `setup`.
+    pub struct Config {
+        /// Role of the fetchers at the database, which gets the rights that they need.
+        pub fetcher_role: Role = "",
+        /// Role of the janitors at the database, which gets the rights that they need.
+        pub janitor_role: Role = "",
+        /// Role at the database that may read the view live_objects.
+        pub reader_role: Role = "",
+    } with {
+        /// The delays that queues are made for.
+        pub delays: Delays,
+        /// Settings of the connection to the broker.
+        pub broker: BrokerSettings,
+        /// Settings of the access to the database.
+        pub database: DatabaseSettings,
+    }
+}
+
+/// Name of the command, as its binary is called.
+pub const NAME: &str = "setup";
+
+/// What the command does, in a sentence.
+pub const ABOUT: &str = "Lays the schema of the database, grants the processes' roles their rights, declares the broker's exchange \
+     and queues, and ends. To do so again changes nothing.";
+
+/// Waits for database and broker, and says why it waits.
+///
+/// # Errors
+/// The role of the database or the user of the broker may not do it, or cannot.
+pub async fn run(config: Config, (): ()) -> anyhow::Result<()> {
+    let store = Store::new(
+        NAME,
+        &config.database,
+        Health::default().dependency("database"),
+    )?;
+    until_done(
+        || store.ensure_schema(),
+        database::SchemaError::is_permanent,
+    )
+    .await?;
+    for (role, privileges) in [
+        (&config.fetcher_role, Privileges::Store),
+        (&config.janitor_role, Privileges::Delete),
+        (&config.reader_role, Privileges::Read),
+    ] {
+        let grant = || store.grant(role, privileges);
+        until_done(grant, database::SchemaError::is_permanent).await?;
+    }
+    let topology = topology_of(&config.broker, &config.delays);
+    let broker = Broker::new(NAME, &config.broker, topology);
+    until_done(|| declare(&broker), BrokerError::is_refusal).await?;
+    write_to_stderr("database and broker are set up");
+    Ok(())
+}
+
+async fn declare(broker: &Broker) -> Result<(), BrokerError> {
+    let connection = broker.connect(NAME).await?;
+    broker.declare(&connection, broker.topology()).await?;
+    broker.close(connection).await
+}
+
+/// Repeats `step` until it is done, or until another attempt would fail the same way.
+async fn until_done<E: Display + std::error::Error + Send + Sync + 'static>(
+    step: impl AsyncFn() -> Result<(), E>,
+    is_permanent: impl Fn(&E) -> bool,
+) -> anyhow::Result<()> {
+    const PAUSES: ConstantBuilder = ConstantBuilder::new()
+        .with_delay(Duration::from_millis(500))
+        .without_max_times();
+    let mut said = String::new();
+    let attempt = || step();
+    attempt
+        .retry(PAUSES)
+        .when(|error| !is_permanent(error))
+        .notify(|error, _| {
+            let waiting = error.to_string();
+            if said != waiting {
+                write_to_stderr(&format!("waiting: {waiting}"));
+                said = waiting;
+            }
+        })
+        .await?;
+    Ok(())
+}
