@@ -13,9 +13,12 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 
-/// With 7 of the seeds 1 to 16 all tests hold. With each of the others one or two of three miss their bounds: those of
-/// workers so slow that a queue times out (6 seeds), of workers that become slower (3), and of replicas (1).
-const SEED: u64 = 2;
+/// The seed of simulations whose bounds leave room for chance.
+const SEED: u64 = 1;
+
+/// The seeds of simulations in which chance decides much: of a few look-ups a second the level learns slowly. The bounds
+/// are for all of them together, with wider ones for each.
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=16;
 
 const TICK: f64 = 0.02;
 const TIMEOUT: f64 = 5.0;
@@ -26,6 +29,10 @@ const CONNECTIONS: usize = 64;
 
 fn exponential(random: &mut StdRng, mean: f64) -> f64 {
     -mean * (1.0 - random.random::<f64>()).ln()
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// How long a look-up that begins at a time takes, once it has a worker.
@@ -115,6 +122,11 @@ impl Simulation {
         };
         (0..replicas).for_each(|replica| simulation.after(0.0, Event::Tick(replica)));
         simulation
+    }
+
+    fn seeded(mut self, seed: u64) -> Self {
+        self.random = StdRng::seed_from_u64(seed);
+        self
     }
 
     fn after(&mut self, seconds: f64, event: Event) {
@@ -312,7 +324,7 @@ fn a_service_with_few_workers_is_kept_busy_with_a_short_queue() {
             rates.push(simulation.rate_until(second.into()));
             queues.push(simulation.queue());
         }
-        let rate = rates.iter().sum::<f64>() / rates.len() as f64;
+        let rate = mean(&rates);
         let queue = queues.iter().sum::<usize>() / queues.len();
         assert!(rate > 0.94 * best, "{rate} of {best}");
         assert!(queue < 30, "{queue}");
@@ -331,13 +343,25 @@ fn fewer_workers_than_look_ups_at_the_start_are_found_too() {
 
 #[test]
 fn workers_so_slow_that_a_queue_times_out_are_found_too() {
-    let mut simulation = Simulation::new(Service::new(50, of_the_task), 1);
-    simulation.rate_until(60.0);
-    let before = simulation.all_timed_out();
-    let rate = simulation.rate_until(300.0);
-    let timed_out = simulation.all_timed_out() - before;
-    assert!(rate > 0.9 * 21.7, "{rate}");
-    assert!(timed_out < 300, "{timed_out} of {}", 240.0 * rate);
+    const BEST: f64 = 21.7;
+    let simulated = SEEDS.map(|seed| {
+        let service = Service::new(50, of_the_task);
+        let mut simulation = Simulation::new(service, 1).seeded(seed);
+        simulation.rate_until(60.0);
+        let before = simulation.all_timed_out();
+        let rate = simulation.rate_until(300.0);
+        let timed_out = simulation.all_timed_out() - before;
+        assert!(rate > 0.7 * BEST, "seed {seed}: {rate}");
+        assert!(
+            timed_out < 600,
+            "seed {seed}: {timed_out} of {}",
+            240.0 * rate
+        );
+        (rate, timed_out as f64)
+    });
+    let (rates, timed_out): (Vec<_>, Vec<_>) = simulated.unzip();
+    assert!(mean(&rates) > 0.9 * BEST, "{rates:?}");
+    assert!(mean(&timed_out) < 200.0, "{timed_out:?}");
 }
 
 #[test]
@@ -368,16 +392,30 @@ fn a_service_that_is_slower_for_a_minute_gets_as_many_look_ups_and_is_back_at_on
 
 #[test]
 fn slower_workers_have_no_longer_queue_and_are_kept_busy() {
+    const BEST: f64 = 2_500.0;
     let latency: Latency = |now, random| slower(now) * random.random_range(0.01..0.03);
-    let mut simulation = Simulation::new(Service::new(50, latency), 1);
-    simulation.rate_until(50.0);
-    let meanwhile = simulation.rate_until(90.0);
-    assert!(meanwhile > 0.9 * 250.0, "{meanwhile}");
-    assert!(simulation.queue() < 50, "{}", simulation.queue());
-    simulation.rate_until(110.0);
-    let after = simulation.rate_until(140.0);
-    assert!(after > 0.9 * 2_500.0, "{after}");
-    assert!(simulation.queue() < 50, "{}", simulation.queue());
+    let simulated = SEEDS.map(|seed| {
+        let mut simulation = Simulation::new(Service::new(50, latency), 1).seeded(seed);
+        simulation.rate_until(50.0);
+        let meanwhile = simulation.rate_until(90.0);
+        assert!(meanwhile > 0.08 * BEST, "seed {seed}: {meanwhile}");
+        assert!(
+            simulation.queue() < 50,
+            "seed {seed}: {}",
+            simulation.queue()
+        );
+        simulation.rate_until(110.0);
+        let after = simulation.rate_until(140.0);
+        assert!(after > 0.9 * BEST, "seed {seed}: {after}");
+        assert!(
+            simulation.queue() < 50,
+            "seed {seed}: {}",
+            simulation.queue()
+        );
+        meanwhile
+    });
+    let rates: Vec<_> = simulated.collect();
+    assert!(mean(&rates) > 0.09 * BEST, "{rates:?}");
 }
 
 #[test]
