@@ -103,7 +103,8 @@ fn setting_cells(spec: &Spec) -> String {
     let bounds = spec
         .bounds
         .map_or_else(String::new, |(least, most)| format!("`{least}`, `{most}`"));
-    format!("| `{}` | {default} | {bounds}", spec.variable())
+    let secret = if spec.is_secret { " (secret)" } else { "" };
+    format!("| `{}`{secret} | {default} | {bounds}", spec.variable())
 }
 
 /// The document has `table` between its markers.

@@ -54,6 +54,18 @@ impl AmqpUrl {
         &self.uri
     }
 
+    /// The same with another user and another password, where they are given.
+    pub(crate) fn with_login(mut self, username: Option<&str>, password: Option<&str>) -> Self {
+        let login = &mut self.uri.authority.userinfo;
+        if let Some(username) = username {
+            username.clone_into(&mut login.username);
+        }
+        if let Some(password) = password {
+            password.clone_into(&mut login.password);
+        }
+        self
+    }
+
     /// Host and port.
     #[must_use]
     pub fn place(&self) -> (&str, u16) {
@@ -166,6 +178,23 @@ mod tests {
         let login = &url.uri.authority.userinfo;
         assert_eq!((&*login.username, &*login.password), ("us/er", "p@s/s"));
         assert_eq!(url.uri.vhost, "a/b");
+    }
+
+    #[test]
+    fn a_login_given_apart_from_the_address_is_taken_as_it_is() {
+        let login = |username, password| {
+            let url = <AmqpUrl as Value>::parse("amqp://user:secret@host/%2f").unwrap();
+            let url = url.with_login(username, password);
+            assert!(!format!("{url:?}").contains("hidden"));
+            let login = url.uri.authority.userinfo;
+            (login.username, login.password)
+        };
+        let both = login(Some("a%40"), Some("hidden%40 @/"));
+        assert_eq!(both, ("a%40".to_owned(), "hidden%40 @/".to_owned()));
+        let one = login(None, Some("hidden"));
+        assert_eq!(one, ("user".to_owned(), "hidden".to_owned()));
+        let none = login(None, None);
+        assert_eq!(none, ("user".to_owned(), "secret".to_owned()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
+use settings::{Password, Secret, SecretError, Username};
 use tcp::{Lifeline, dial, reason, stranger};
 use thiserror::Error;
 
@@ -22,7 +23,12 @@ settings::settings! {
     /// Settings of the connection to the broker.
     pub struct BrokerSettings {
         /// Address and credentials of RabbitMQ: amqp://user:password@host:port/vhost, or amqps://.
-        pub amqp_url: AmqpUrl = "amqp://guest:guest@localhost:5672/%2f",
+        pub amqp_url: Secret<AmqpUrl> = "amqp://guest:guest@localhost:5672/%2f",
+        /// User of RabbitMQ, in place of the one in AMQP_URL, as it is: nothing is
+        /// percent-encoded.
+        pub amqp_username: Secret<Username> = "",
+        /// Password of the user, in place of the one in AMQP_URL, as it is.
+        pub amqp_password: Secret<Password> = "",
         /// Prefix of the names of queues and exchanges, so that several pipelines can share
         /// a broker.
         pub queue_prefix: QueuePrefix = "",
@@ -30,6 +36,15 @@ settings::settings! {
         /// the broker may confirm nothing, before the connection is replaced.
         pub broker_timeout: Duration = "5s" in "100ms"..="10m",
     } with {}
+}
+
+impl BrokerSettings {
+    /// Address and credentials, as they are now.
+    fn address(&self) -> Result<AmqpUrl, SecretError> {
+        let (username, password) = (self.amqp_username.get()?, self.amqp_password.get()?);
+        let url = self.amqp_url.get()?;
+        Ok(url.with_login(username.given(), password.given()))
+    }
 }
 
 /// Why a session with the broker ended.
@@ -41,6 +56,9 @@ pub enum BrokerError {
     /// There is no connection. Says where to, and why.
     #[error("connecting to {0}")]
     Connecting(String),
+    /// There are no credentials. Says which file they were to be in.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A step took longer than `broker_timeout`.
     #[error("{0} took too long")]
     Timeout(&'static str),
@@ -101,7 +119,7 @@ impl Deref for BrokerConnection {
 /// The way to a broker: where it is, and what is declared there.
 #[derive(Clone, Debug)]
 pub struct Broker {
-    url: AmqpUrl,
+    settings: BrokerSettings,
     timeout: Duration,
     topology: Topology,
     process: &'static str,
@@ -114,15 +132,14 @@ impl Broker {
     /// names the connections in the management UI.
     #[must_use]
     pub fn new(process: &'static str, settings: &BrokerSettings, topology: Topology) -> Self {
-        let url = settings.amqp_url.clone();
-        if url.is_exposed() {
+        if settings.amqp_url.get().is_ok_and(|url| url.is_exposed()) {
             tracing::warn!(
                 "AMQP_URL leads to another machine without TLS, so that others on the way can read \
                  passwords and ids; amqps:// encrypts"
             );
         }
         Self {
-            url,
+            settings: settings.clone(),
             timeout: settings.broker_timeout,
             topology,
             process,
@@ -183,22 +200,27 @@ impl Broker {
     /// Connects. `role` distinguishes the connections of a process.
     ///
     /// # Errors
-    /// The broker does not answer in time, or does not let the user in.
+    /// The broker does not answer in time, or does not let the user in, or the credentials cannot be read.
     pub async fn connect(&self, role: &'static str) -> Result<BrokerConnection, BrokerError> {
-        match self.try_connect(role).await {
+        let url = self.settings.address()?;
+        match self.try_connect(&url, role).await {
             Ok(connection) => Ok(connection),
-            Err(error) => Err(self.explained(error).await),
+            Err(error) => Err(self.explained(&url, error).await),
         }
     }
 
-    async fn try_connect(&self, role: &'static str) -> Result<BrokerConnection, BrokerError> {
+    async fn try_connect(
+        &self,
+        url: &AmqpUrl,
+        role: &'static str,
+    ) -> Result<BrokerConnection, BrokerError> {
         let name = format!("{} {role}", self.process);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let greet = |stream| {
-            let opened = open(self.url.uri().clone(), stream, properties.clone());
+            let opened = open(url.uri().clone(), stream, properties.clone());
             async { Ok::<_, BrokerError>(opened.await?) }
         };
-        let (connection, lifeline) = dial(self.url.place(), self.timeout, greet).await?;
+        let (connection, lifeline) = dial(url.place(), self.timeout, greet).await?;
         Ok(BrokerConnection {
             connection,
             lifeline,
@@ -218,14 +240,14 @@ impl Broker {
     }
 
     /// Says where the connection was to lead, and what answers there if it is no broker.
-    async fn explained(&self, error: BrokerError) -> BrokerError {
-        let (host, port) = self.url.place();
+    async fn explained(&self, url: &AmqpUrl, error: BrokerError) -> BrokerError {
+        let (host, port) = url.place();
         let is_answer = matches!(&error, BrokerError::Lapin(error)
             if matches!(error.kind(), ErrorKind::ProtocolError(_)));
         let stranger = if is_answer {
             None
         } else {
-            stranger(host, port, self.url.protocol()).await
+            stranger(host, port, url.protocol()).await
         };
         let why = match (stranger, error) {
             (Some(stranger), _) => stranger,

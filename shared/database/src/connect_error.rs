@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use futures::future::join_all;
+use settings::SecretError;
 use tcp::stranger;
 use thiserror::Error;
 
@@ -39,14 +40,29 @@ impl ConnectFailure {
     }
 }
 
-/// Why each of the servers could not be connected to.
+/// Why there is no connection.
 #[derive(Debug)]
-pub(crate) struct ConnectError(pub(crate) Vec<(Place, ConnectFailure)>);
+pub(crate) enum ConnectError {
+    /// Why each of the servers could not be connected to.
+    Servers(Vec<(Place, ConnectFailure)>),
+    /// The address or the credentials cannot be read.
+    Secret(SecretError),
+}
+
+impl From<SecretError> for ConnectError {
+    fn from(error: SecretError) -> Self {
+        Self::Secret(error)
+    }
+}
 
 impl ConnectError {
     /// All of the reasons, with what answers where that is no database.
     pub(crate) async fn explained(&self) -> String {
-        let explained = self.0.iter().map(async |(place, failure)| {
+        let failures = match self {
+            Self::Servers(failures) => failures,
+            Self::Secret(error) => return error.to_string(),
+        };
+        let explained = failures.iter().map(async |(place, failure)| {
             let stranger = if failure.may_be_a_stranger() {
                 stranger(&place.host, place.port, POSTGRES).await
             } else {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use futures::future::join_all;
 use parking_lot::Mutex;
+use settings::SecretError;
 use tokio::net::lookup_host;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -17,45 +18,59 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::connect_error::{ConnectError, ConnectFailure};
 use crate::connection::Connection;
-use crate::database_url::DatabaseUrl;
 use crate::metrics::CONNECTIONS_OPENED;
 use crate::server::{Address, Place, Server};
+use crate::store::DatabaseSettings;
 
 /// Makes connections, to the first of the servers that answers and can be written to.
 pub(crate) struct Connector {
-    config: Config,
-    tls: Option<MakeRustlsConnect>,
+    settings: DatabaseSettings,
+    process: String,
     timeout: Duration,
     /// The server of the last connection. It is tried first, because servers before it may hang.
     last: Mutex<Option<Address>>,
 }
 
+/// Where to connect to, and as whom, by the settings as they are now.
+struct Access {
+    config: Config,
+    tls: Option<MakeRustlsConnect>,
+}
+
 impl Connector {
-    /// Connects as `process` to the servers of `url`. They share `timeout`: each server is given up when
-    /// it is silent for its part.
-    pub(crate) fn new(url: &DatabaseUrl, process: &str, timeout: Duration) -> Self {
-        let mut config = url.config().clone();
-        config.application_name(process);
+    /// Connects as `process` to the servers that `settings` name. They share the time-out: each server is
+    /// given up when it is silent for its part.
+    pub(crate) fn new(settings: &DatabaseSettings, process: &str) -> Self {
         Self {
-            config,
-            tls: url.tls().cloned().map(MakeRustlsConnect::new),
-            timeout,
+            settings: settings.clone(),
+            process: process.to_owned(),
+            timeout: settings.database_timeout,
             last: Mutex::default(),
         }
+    }
+
+    fn access(&self) -> Result<Access, SecretError> {
+        let url = self.settings.address()?;
+        let mut config = url.config().clone();
+        config.application_name(&self.process);
+        let tls = url.tls().cloned().map(MakeRustlsConnect::new);
+        Ok(Access { config, tls })
     }
 
     /// Connects.
     ///
     /// # Errors
-    /// Why each of the servers could not be connected to.
+    /// Why each of the servers could not be connected to, or why the credentials cannot be read.
     pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
-        let (servers, failures) = self.servers().await;
-        self.connect_to_any(servers, failures).await
+        let access = self.access()?;
+        let (servers, failures) = self.servers(&access.config).await;
+        self.connect_to_any(&access, servers, failures).await
     }
 
     /// `failures` are those of servers without a known address.
     async fn connect_to_any(
         &self,
+        access: &Access,
         servers: Vec<Server>,
         mut failures: Vec<(Place, ConnectFailure)>,
     ) -> Result<Connection, ConnectError> {
@@ -63,7 +78,7 @@ impl Connector {
         let silence = self.timeout / count.max(1);
         for server in servers {
             // A future that is far larger than all others, and rarely needed.
-            match Box::pin(self.connect_to(&server, silence, count > 1)).await {
+            match Box::pin(self.connect_to(access, &server, silence, count > 1)).await {
                 Ok(connection) => {
                     CONNECTIONS_OPENED.increment(1);
                     *self.last.lock() = Some(server.address);
@@ -72,13 +87,13 @@ impl Connector {
                 Err(why) => failures.push((server.place, why)),
             }
         }
-        Err(ConnectError(failures))
+        Err(ConnectError::Servers(failures))
     }
 
     /// Every address of every server, that of the last connection first, and the servers without a known
     /// address.
-    async fn servers(&self) -> (Vec<Server>, Vec<(Place, ConnectFailure)>) {
-        let (hosts, ports) = (self.config.get_hosts(), self.config.get_ports());
+    async fn servers(&self, config: &Config) -> (Vec<Server>, Vec<(Place, ConnectFailure)>) {
+        let (hosts, ports) = (config.get_hosts(), config.get_ports());
         let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
         let looked_up = hosts.iter().enumerate().map(async |(index, host)| {
             let port = port(index);
@@ -88,7 +103,7 @@ impl Connector {
             };
             match host {
                 Host::Tcp(name) => {
-                    let known = self.config.get_hostaddrs().get(index);
+                    let known = config.get_hostaddrs().get(index);
                     let known = known.map(|address| SocketAddr::new(*address, port));
                     (place(name), self.addresses(name, port, known).await)
                 }
@@ -133,6 +148,7 @@ impl Connector {
     /// The handshake takes several round trips, each of which may take as long as `silence`.
     async fn connect_to(
         &self,
+        access: &Access,
         server: &Server,
         silence: Duration,
         is_choice: bool,
@@ -141,7 +157,7 @@ impl Connector {
         let opened = timeout(silence, server.open(&heard, self.timeout)).await;
         let wire = opened.map_err(|_| ConnectFailure::Silent(silence))??;
         let connecting = async {
-            let (config, tls) = (&self.config, self.tls.as_ref());
+            let (config, tls) = (&access.config, access.tls.as_ref());
             let connection = Connection::open(config, tls, server, wire, self.timeout).await?;
             if is_choice && connection.is_read_only().await? {
                 return Err(ConnectFailure::ReadOnly);
@@ -192,7 +208,6 @@ impl Manager for Connector {
 
 #[cfg(test)]
 mod tests {
-    use settings::Value;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::Instant;
@@ -232,8 +247,9 @@ mod tests {
         let (refusing, closed) = listening().await;
         drop(closed);
         tokio::spawn(async move { answer(listener.accept().await.unwrap().0).await });
-        let url = DatabaseUrl::parse("postgres://user@name/db").unwrap();
-        let connector = Connector::new(&url, "test", LIMIT);
+        let words = ["test", "--database-timeout=2s"].map(Into::into);
+        let settings = settings::load::<DatabaseSettings, ()>("test", "", words, []);
+        let connector = Connector::new(&settings.unwrap().settings, "test");
         let server = |address| Server {
             place: Place {
                 host: "name".to_owned(),
@@ -243,7 +259,9 @@ mod tests {
         };
         let servers = [refusing, silent, address].map(server).to_vec();
         let begun = Instant::now();
-        let connected = connector.connect_to_any(servers, Vec::new()).await;
+        let connected = connector
+            .connect_to_any(&connector.access().unwrap(), servers, Vec::new())
+            .await;
         assert!(connected.is_ok(), "{:?}", connected.err());
         assert!(begun.elapsed() < LIMIT, "after {:?}", begun.elapsed());
         assert_eq!(*connector.last.lock(), Some(Address::Tcp(address)));

@@ -33,6 +33,17 @@ impl DatabaseUrl {
         &self.config
     }
 
+    /// The same with another user and another password, where they are given.
+    pub(crate) fn with_login(mut self, username: Option<&str>, password: Option<&str>) -> Self {
+        if let Some(username) = username {
+            self.config.user(username);
+        }
+        if let Some(password) = password {
+            self.config.password(password);
+        }
+        self
+    }
+
     /// How the connection is encrypted, if it is.
     pub(crate) fn tls(&self) -> Option<&ClientConfig> {
         self.tls.as_ref()
@@ -161,6 +172,24 @@ mod tests {
             assert_eq!(url.show(), shown);
             assert_eq!(format!("{url:?}"), shown);
         }
+    }
+
+    #[test]
+    fn a_login_given_apart_from_the_address_is_taken_as_it_is() {
+        let login = |username, password| {
+            let url = <DatabaseUrl as Value>::parse("postgres://user:secret@host/db").unwrap();
+            let url = url.with_login(username, password);
+            assert!(!format!("{url:?} {:?}", url.config).contains("hidden"));
+            let password = url.config.get_password().map(<[u8]>::to_vec);
+            let password = String::from_utf8(password.unwrap()).unwrap();
+            (url.config.get_user().unwrap().to_owned(), password)
+        };
+        let both = login(Some("a%40"), Some("hidden%40 @/"));
+        assert_eq!(both, ("a%40".to_owned(), "hidden%40 @/".to_owned()));
+        let one = login(None, Some("hidden"));
+        assert_eq!(one, ("user".to_owned(), "hidden".to_owned()));
+        let none = login(None, None);
+        assert_eq!(none, ("user".to_owned(), "secret".to_owned()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use deadpool::Runtime;
 use deadpool::managed::{Object, Pool, PoolError, Timeouts};
 use lifecycle::Dependency;
 use parking_lot::Mutex;
+use settings::{Password, Secret, SecretError, Username};
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio::sync::watch;
@@ -33,7 +34,13 @@ settings::settings! {
         /// verify-ca checks the certificate only. The authorities are those of the system,
         /// or those in the file sslrootcert. sslcert and sslkey name the files of a client
         /// certificate.
-        pub database_url: DatabaseUrl = "postgres://postgres:postgres@localhost:5432/postgres",
+        pub database_url: Secret<DatabaseUrl> =
+            "postgres://postgres:postgres@localhost:5432/postgres",
+        /// User of PostgreSQL, in place of the one in DATABASE_URL, as it is: nothing is
+        /// percent-encoded.
+        pub database_username: Secret<Username> = "",
+        /// Password of the user, in place of the one in DATABASE_URL, as it is.
+        pub database_password: Secret<Password> = "",
         /// Maximum number of connections to the database.
         pub database_pool_size: NonZeroUsize = "4" in "1"..="1000",
         /// How long one statement, or the wait for a free connection, may take before it is
@@ -41,6 +48,16 @@ settings::settings! {
         /// silent for its share of this time.
         pub database_timeout: Duration = "5s" in "100ms"..="1h",
     } with {}
+}
+
+impl DatabaseSettings {
+    /// Address and credentials, as they are now.
+    pub(crate) fn address(&self) -> Result<DatabaseUrl, SecretError> {
+        let username = self.database_username.get()?;
+        let password = self.database_password.get()?;
+        let url = self.database_url.get()?;
+        Ok(url.with_login(username.given(), password.given()))
+    }
 }
 
 /// Parameters of a statement, each with its type. With types the server needs no named statement, which
@@ -70,14 +87,14 @@ impl Store {
     /// Makes the pool. Connections are made when they are needed.
     ///
     /// # Errors
-    /// The pool cannot be set up.
+    /// The address cannot be read, or the pool not be set up.
     pub fn new(
         process: &str,
         settings: &DatabaseSettings,
         dependency: Dependency,
     ) -> anyhow::Result<Self> {
         let timeout = settings.database_timeout;
-        let url = &settings.database_url;
+        let url = settings.address()?;
         if url.is_exposed() {
             tracing::warn!(
                 "DATABASE_URL leads to another machine without TLS, so that others on the way can \
@@ -85,7 +102,7 @@ impl Store {
             );
         }
         // The bounds on making a connection are the connector's.
-        let pool = Pool::builder(Connector::new(url, process, timeout))
+        let pool = Pool::builder(Connector::new(settings, process))
             .max_size(settings.database_pool_size.get())
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts::wait_millis(

@@ -64,7 +64,8 @@ macro_rules! settings {
             fn specs() -> Vec<$crate::Spec> {
                 let own = vec![
                     $( $crate::Spec::new(stringify!($field), $default, &[$($help),+])
-                        .within(None $(.or(Some(($least, $most))))?), )*
+                        .within(None $(.or(Some(($least, $most))))?)
+                        .secret(<$Type as $crate::Value>::SECRET), )*
                 ];
                 let groups: Vec<Vec<$crate::Spec>> = vec![$(
                     <$Group as $crate::Settings>::specs().into_iter()

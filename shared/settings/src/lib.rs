@@ -3,9 +3,13 @@
 //!
 //! A group of settings is declared with [`settings!`](crate::settings!); the documentation of a field
 //! is what `--help` prints. Each number and duration has bounds within which the process can work.
+//!
+//! A secret can be given in a file instead, whose name the setting with `_FILE` at its end has:
+//! `AMQP_PASSWORD_FILE=/run/secrets/amqp`.
 
 mod group;
 mod load;
+mod secret;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -14,6 +18,7 @@ mod values;
 
 pub use group::Settings;
 pub use load::{ConfigError, Loaded, load};
+pub use secret::{Password, Secret, SecretError, Username};
 pub use spec::{Bounds, Spec};
 pub use value::{ByteSize, DurationOrZero, ENCODE, Ratio, Value, mask_password, parse_url};
 pub use values::Values;

@@ -48,9 +48,9 @@ pub fn load<C: Settings, A: Args>(
         .about(about)
         .long_about(None);
     let mut matches = command.try_get_matches_from(arguments)?;
-    for spec in &specs {
-        if let Some(raw) = matches.remove_one::<String>(spec.name) {
-            values.raw.insert(spec.name.to_owned(), raw);
+    for name in specs.iter().flat_map(Spec::names) {
+        if let Some(raw) = matches.remove_one::<String>(&name) {
+            values.given.insert(name, raw);
         }
     }
     let arguments = A::from_arg_matches_mut(&mut matches)?;
@@ -67,26 +67,31 @@ pub fn load<C: Settings, A: Args>(
 }
 
 fn command(name: &'static str, specs: &[Spec]) -> Command {
-    let flags = specs.iter().map(|spec| {
-        Arg::new(spec.name)
-            .long(spec.flag())
-            .value_name("VALUE")
-            .allow_hyphen_values(true)
-            .help(format!(
-                "{} [{}, default: {:?}{}]",
-                spec.help,
-                spec.variable(),
-                spec.default,
-                spec.bounds
-                    .map(|(least, most)| format!(", from {least} to {most}"))
-                    .unwrap_or_default()
-            ))
+    let flags = specs.iter().flat_map(|spec| {
+        let help = format!(
+            "{} [{}, default: {:?}{}{}]",
+            spec.help,
+            spec.variable(),
+            spec.default,
+            spec.bounds
+                .map(|(least, most)| format!(", from {least} to {most}"))
+                .unwrap_or_default(),
+            if spec.is_secret { ", secret" } else { "" }
+        );
+        spec.names().map(move |name| {
+            let flag = Arg::new(name.clone()).long(name.replace('_', "-"));
+            // The help says once that there are twins.
+            let flag = flag.hide(name != spec.name).help(help.clone());
+            flag.value_name("VALUE").allow_hyphen_values(true)
+        })
     });
     Command::new(name)
         .version(env!("CARGO_PKG_VERSION"))
         .args_override_self(true)
         .after_help(
-            "Every setting can be given as the environment variable named with it; a flag wins.",
+            "Every setting can be given as the environment variable named with it; a flag wins. \
+             A secret can be given in a file instead: add _FILE to the variable, or -file to the flag, \
+             and give the name of the file.",
         )
         .args(flags)
 }

@@ -11,6 +11,8 @@ pub struct Spec {
     pub help: String,
     /// Least and largest value, written as a user would write them.
     pub bounds: Option<Bounds>,
+    /// Whether its value must not be shown. It can be given in a file then.
+    pub is_secret: bool,
 }
 
 /// Least and largest value.
@@ -30,6 +32,7 @@ impl Spec {
             default,
             help,
             bounds: None,
+            is_secret: false,
         }
     }
 
@@ -39,12 +42,24 @@ impl Spec {
         Self { bounds, ..self }
     }
 
+    /// The same for a secret, if `is_secret`.
+    #[must_use]
+    pub fn secret(self, is_secret: bool) -> Self {
+        Self { is_secret, ..self }
+    }
+
     /// The same with another default, if this is the setting `name`.
     #[must_use]
     pub fn with_default(self, name: &str, default: &'static str) -> Self {
         let is_meant = self.name == name;
         let default = if is_meant { default } else { self.default };
         Self { default, ..self }
+    }
+
+    /// Its name, and that of the setting that names a file with its value, if there is one.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        let file = self.is_secret.then(|| file_twin(self.name));
+        std::iter::once(self.name.to_owned()).chain(file)
     }
 
     /// Name of the environment variable: `OBJECT_TTL`.
@@ -58,4 +73,9 @@ impl Spec {
     pub fn flag(&self) -> String {
         self.name.replace('_', "-")
     }
+}
+
+/// Name of the setting that names a file with the value of the setting `name`.
+pub(crate) fn file_twin(name: &str) -> String {
+    format!("{name}_file")
 }

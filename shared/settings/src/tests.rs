@@ -29,6 +29,8 @@ crate::settings! {
         pub size: ByteSize = "1MiB",
         /// A word.
         pub word: Word = "none",
+        /// A key.
+        pub key: Secret<Password> = "",
     } with {
         /// A group.
         pub inner: Inner where period = "20s",
@@ -144,6 +146,73 @@ fn a_variable_that_is_not_utf8_is_an_error_and_not_a_panic() {
     assert!(loaded.unwrap_err().to_string().contains("COUNT"));
 }
 
+/// A file with `text`, and its folder.
+fn file(text: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("key");
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    (folder, file)
+}
+
+#[test]
+fn a_secret_can_be_in_a_file_that_a_flag_or_the_environment_names() {
+    let (_folder, file) = file(" hidden-word\n");
+    let flag = format!("--key-file={file}");
+    for loaded in [
+        load_from(&[&flag], &[]),
+        load_from(&[], &[("KEY_FILE", &file)]),
+        load_from(&[], &[("KEY_FILE", &file), ("KEY", " ")]),
+    ] {
+        let settings = loaded.unwrap().settings;
+        assert_eq!(settings.key.get().unwrap().given(), Some(" hidden-word"));
+        assert!(settings.key.may_change());
+        let shown = format!("{:?} {settings:?}", settings.show());
+        assert!(shown.contains(&file), "{shown}");
+        assert!(!shown.contains("hidden"), "{shown}");
+    }
+}
+
+#[test]
+fn a_secret_given_itself_and_in_a_file_is_refused() {
+    let (_folder, file) = file("hidden-word");
+    let flag = format!("--key-file={file}");
+    for loaded in [
+        load_from(&[&flag, "--key=hidden-word"], &[]),
+        load_from(&[&flag], &[("KEY", "hidden-word")]),
+        load_from(&[], &[("KEY_FILE", &file), ("KEY", "hidden-word")]),
+    ] {
+        let message = loaded.unwrap_err().to_string();
+        assert!(message.contains("KEY and KEY_FILE"), "{message}");
+        assert!(!message.contains("hidden"), "{message}");
+    }
+}
+
+#[test]
+fn a_file_that_is_of_no_use_is_named_with_the_reason() {
+    let (folder, empty) = file("\n");
+    let missing = folder.path().join("none").display().to_string();
+    for (file, reason) in [(empty, "the file is empty"), (missing, "No such file")] {
+        let message = load_from(&[], &[("KEY_FILE", &file), ("COUNT", "0")]);
+        let message = message.unwrap_err().to_string();
+        let expected = format!("KEY_FILE={file}: {reason}");
+        assert!(message.contains(&expected), "{message}");
+        assert!(message.contains("COUNT=0"), "{message}");
+    }
+    // Somebody took it for the place of the secret itself.
+    let message = load_from(&["--key-file=hidden-word"], &[]).unwrap_err();
+    let message = message.to_string();
+    assert!(message.contains("KEY_FILE=***"), "{message}");
+    assert!(!message.contains("hidden"), "{message}");
+}
+
+#[test]
+fn what_is_no_secret_has_no_file() {
+    assert!(load_from(&["--count-file=/dev/null"], &[]).is_err());
+    let settings = load_from(&[], &[("COUNT_FILE", "/dev/null")]).unwrap();
+    assert_eq!(settings.settings.count.get(), 3);
+}
+
 #[test]
 fn help_lists_every_setting_with_its_variable_and_default() {
     let help = load_from(&["--help"], &[]).unwrap_err().to_string();
@@ -156,6 +225,8 @@ fn help_lists_every_setting_with_its_variable_and_default() {
         "from 1 to 100",
         "--period",
         "--size",
+        "secret]",
+        "add _FILE",
     ] {
         assert!(help.contains(part), "{part} is missing in: {help}");
     }

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
+
+use crate::secret;
 
 /// A type that a setting can have.
 pub trait Value: Sized {
@@ -15,6 +18,14 @@ pub trait Value: Sized {
     /// # Errors
     /// Says what is wrong with `raw`.
     fn parse(raw: &str) -> Result<Self, String>;
+
+    /// Reads the value from a file.
+    ///
+    /// # Errors
+    /// Says why the file cannot be read, or what is wrong with the text in it, which is not shown.
+    fn parse_file(file: &Path) -> Result<Self, String> {
+        Self::parse(&secret::read(file)?)
+    }
 
     /// The value as the start-up log shows it; secrets are masked.
     fn show(&self) -> String;

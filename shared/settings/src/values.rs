@@ -2,44 +2,51 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 
-use crate::spec::{Bounds, Spec};
+use crate::spec::{Bounds, Spec, file_twin};
 use crate::value::Value;
 
 /// The raw value of each setting by name, and what turned out to be wrong with them.
 #[derive(Debug)]
 pub struct Values {
-    pub(crate) raw: BTreeMap<String, String>,
+    defaults: BTreeMap<&'static str, &'static str>,
+    pub(crate) given: BTreeMap<String, String>,
     pub(crate) wrong: Vec<String>,
 }
 
 impl Values {
-    /// The defaults, and in their place what the environment says. An empty variable, or a blank one,
-    /// counts as not set: compose files write `${NAME:-}` for what is optional.
+    /// The defaults, and what the environment says. An empty variable, or a blank one, counts as not set:
+    /// compose files write `${NAME:-}` for what is optional.
     pub(crate) fn new(
         specs: &[Spec],
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Self {
+        let names = specs.iter().flat_map(Spec::names);
+        let names: Vec<String> = names.map(|name| name.to_uppercase()).collect();
         let (mut given, mut wrong) = (Vec::new(), Vec::new());
         for (variable, raw) in environment {
-            let Some(spec) = specs.iter().find(|spec| variable == *spec.variable()) else {
+            let Some(name) = names.iter().find(|name| variable == *name.as_str()) else {
                 continue;
             };
             match raw.into_string() {
                 Ok(raw) if raw.trim().is_empty() => {}
-                Ok(raw) => given.push((spec.variable(), raw)),
-                Err(_) => wrong.push(format!("{}: not valid UTF-8", spec.variable())),
+                Ok(raw) => given.push((name.clone(), raw)),
+                Err(_) => wrong.push(format!("{name}: not valid UTF-8")),
             }
         }
-        let defaults = specs.iter();
-        let defaults = defaults.map(|spec| (spec.name.to_owned(), spec.default.to_owned()));
-        let mut raw: BTreeMap<String, String> = defaults.collect();
         // The names of variables in lower case, as envy gives them, are those of the settings.
-        match envy::from_iter::<_, BTreeMap<String, String>>(given) {
-            Ok(given) => raw.extend(given),
-            Err(error) => wrong.push(error.to_string()),
+        let given = envy::from_iter::<_, BTreeMap<String, String>>(given);
+        let given = given.unwrap_or_else(|error| {
+            wrong.push(error.to_string());
+            BTreeMap::new()
+        });
+        let defaults = specs.iter();
+        Self {
+            defaults: defaults.map(|spec| (spec.name, spec.default)).collect(),
+            given,
+            wrong,
         }
-        Self { raw, wrong }
     }
 
     /// Reads one setting.
@@ -67,14 +74,42 @@ impl Values {
         name: &'static str,
         check: impl FnOnce(&T) -> Result<(), String>,
     ) -> Option<T> {
-        let raw = self.raw.get(name).map_or("", |raw| raw.trim());
-        let value = T::parse(raw).and_then(|value| check(&value).map(|()| value));
-        value
-            .map_err(|reason| {
-                let shown = if T::SECRET { "***" } else { raw };
-                self.wrong
-                    .push(format!("{}={shown}: {reason}", name.to_uppercase()));
-            })
-            .ok()
+        let value = self.parse::<T>(name, check);
+        value.map_err(|wrong| self.wrong.push(wrong)).ok()
     }
+
+    fn parse<T: Value>(
+        &self,
+        name: &'static str,
+        check: impl FnOnce(&T) -> Result<(), String>,
+    ) -> Result<T, String> {
+        let given = self.given.get(name).map(|raw| raw.trim());
+        let variable = name.to_uppercase();
+        let file = self.given.get(&file_twin(name)).filter(|_| T::SECRET);
+        if let Some(file) = file {
+            if given.is_some() {
+                return Err(format!(
+                    "{variable} and {variable}_FILE: both are given; leave one of them out"
+                ));
+            }
+            return parse_file(&variable, file.trim());
+        }
+        let raw = given.or(self.defaults.get(name).copied());
+        let raw = raw.unwrap_or_default();
+        let value = T::parse(raw).and_then(|value| check(&value).map(|()| value));
+        value.map_err(|reason| {
+            let shown = if T::SECRET { "***" } else { raw };
+            format!("{variable}={shown}: {reason}")
+        })
+    }
+}
+
+fn parse_file<T: Value>(variable: &str, file: &str) -> Result<T, String> {
+    let file = Path::new(file);
+    T::parse_file(file).map_err(|reason| {
+        // Else it may be the secret itself, given by mistake.
+        let is_name = file.is_absolute() || file.exists();
+        let shown = if is_name { file } else { Path::new("***") };
+        format!("{variable}_FILE={}: {reason}", shown.display())
+    })
 }

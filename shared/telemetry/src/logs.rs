@@ -78,6 +78,9 @@ settings::settings! {
     } with {}
 }
 
+/// The targets that are never logged: at the level trace they write passwords.
+const WITHHELD: &str = "lapin::io_loop=off,lapin::frames=off";
+
 /// How long a process that ends waits for its last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -90,7 +93,8 @@ static LOG: OnceLock<LogWriter> = OnceLock::new();
 /// # Errors
 /// Logging has been begun before.
 pub fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.log.0).context("reading the log filter")?;
+    let filter = format!("{},{WITHHELD}", settings.log.0);
+    let filter = EnvFilter::try_new(filter).context("reading the log filter")?;
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     // `Stdout` of the standard library would keep what could not be written, and hold a lock.
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);

@@ -31,6 +31,7 @@ mod profiles;
 mod proxies;
 mod reasons;
 mod schema;
+mod secrets;
 mod settings;
 mod spool;
 mod topology;

@@ -15,7 +15,7 @@ use opentelemetry_sdk::trace::{
     SpanExporter, SpanProcessor,
 };
 use opentelemetry_zipkin::ZipkinExporter;
-use settings::{Ratio, Value};
+use settings::{Ratio, Secret, Value};
 use tokio::runtime::Handle;
 use url::Url;
 
@@ -63,7 +63,7 @@ settings::settings! {
     pub struct TraceSettings {
         /// Address that spans are sent to, in Zipkin's format (version 2). With off the
         /// process makes no spans, and passes an incoming trace on unchanged.
-        pub zipkin_url: Collector = "http://localhost:9411/api/v2/spans",
+        pub zipkin_url: Secret<Collector> = "http://localhost:9411/api/v2/spans",
         /// Share of callbacks whose traces are recorded, from 0 to 1. A callback that
         /// arrives with a trace is recorded if that trace is.
         pub trace_ratio: Ratio = "1",
@@ -89,10 +89,10 @@ impl Recording {
     /// # Errors
     /// The HTTP client cannot be set up, or recording has been begun before.
     pub fn begin(service: &'static str, settings: &TraceSettings) -> anyhow::Result<Self> {
-        let Some(url) = &settings.zipkin_url.0 else {
+        let Some(url) = settings.zipkin_url.get()?.0 else {
             return Ok(Self(None));
         };
-        let exporter = exporter(service, url)?;
+        let exporter = exporter(service, &url, &settings.zipkin_url)?;
         let waiting = Arc::clone(&exporter.waiting);
         let sampler = Sampler::TraceIdRatioBased(settings.trace_ratio.get());
         let provider = SdkTracerProvider::builder()
@@ -132,7 +132,11 @@ impl Recording {
     }
 }
 
-fn exporter(service: &'static str, url: &Url) -> anyhow::Result<Exporter> {
+fn exporter(
+    service: &'static str,
+    url: &Url,
+    setting: &Secret<Collector>,
+) -> anyhow::Result<Exporter> {
     let http = reqwest::Client::builder()
         .timeout(TIMEOUT)
         .no_proxy()
@@ -140,7 +144,7 @@ fn exporter(service: &'static str, url: &Url) -> anyhow::Result<Exporter> {
         .context("setting up the HTTP client of the span collector")?;
     let client = Client {
         http,
-        url: url.clone(),
+        setting: setting.clone(),
         runtime: Handle::current(),
         service,
     };
@@ -223,8 +227,8 @@ impl SpanExporter for Exporter {
 /// Sends requests on the runtime of the process, for whoever asks from outside of it.
 struct Client {
     http: reqwest::Client,
-    /// With its credentials, which a URI of the `http` crate would be sent without.
-    url: Url,
+    /// Has the address with its credentials, which a URI of the `http` crate would be sent without.
+    setting: Secret<Collector>,
     runtime: Handle,
     service: &'static str,
 }
@@ -240,7 +244,9 @@ impl HttpClient for Client {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (parts, body) = request.into_parts();
         let body = zipkin::completed(&body, self.service)?;
-        let request = self.http.post(self.url.clone()).headers(parts.headers);
+        let Collector(url) = self.setting.get()?;
+        let url = url.ok_or("only a restart turns traces off")?;
+        let request = self.http.post(url).headers(parts.headers);
         let exchange = self.runtime.spawn(async move {
             let response = request.body(body).send().await?;
             let status = response.status();
