@@ -6,10 +6,11 @@ use std::iter::successors;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
 use broker::shortened;
+use futures::future::OptionFuture;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Method, StatusCode};
+use lifecycle::Dependency;
 use messages::ObjectId;
 use reqwest::{Request, Response};
 use trace::http::{Target, note_status};
@@ -19,6 +20,7 @@ use url::Url;
 use crate::answer::{Answer, Failure, Reason};
 use crate::config::Config;
 use crate::connection_pool::ConnectionPool;
+use crate::credentials::Credentials;
 use crate::object::Object;
 
 /// The client service.
@@ -27,34 +29,34 @@ pub(crate) struct ClientService {
     connections: Arc<ConnectionPool>,
     /// The address below which the objects are, without credentials.
     objects: Url,
-    /// The headers of each request that are not the HTTP client's own.
-    headers: HeaderMap,
+    credentials: Credentials,
     target: Target,
     answer_limit: usize,
 }
 
 impl ClientService {
     /// # Errors
-    /// The TLS set-up fails.
+    /// The TLS set-up fails, or the credentials cannot be read.
     pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
-        let connections = ConnectionPool::new(config)?;
-        // Makes a header of the credentials, if the address has some.
-        let request = connections.unpooled().get(config.client_url.objects());
-        let request = request
-            .build()
-            .context("reading the client service's address")?;
+        let credentials = Credentials::new(config)?;
+        let connections = ConnectionPool::new(config, &credentials)?;
+        credentials.read(connections.unpooled())?;
+        let url = config.client_url.get()?;
         Ok(Self {
             connections: Arc::new(connections),
-            objects: request.url().clone(),
-            headers: request.headers().clone(),
-            target: Target::new(config.client_url.url()),
+            objects: url.objects(),
+            credentials,
+            target: Target::new(url.url()),
             answer_limit: config.answer_limit.bytes(),
         })
     }
 
-    /// Moves further requests when the client service's name leads elsewhere, for ever.
-    pub(crate) async fn follow_name(&self) {
-        self.connections.follow_name().await;
+    /// Moves further requests when the client service's name leads elsewhere, and gives them the credentials
+    /// that files have by then, for ever. Says of the files whether they can be read, if there are some.
+    pub(crate) async fn follow(&self, files: Option<&Dependency>) {
+        let client = self.connections.unpooled();
+        let files = files.map(|dependency| self.credentials.follow_files(client, dependency));
+        tokio::join!(self.connections.follow_name(), OptionFuture::from(files));
     }
 
     /// Looks one object up, once.
@@ -110,7 +112,9 @@ impl ClientService {
         // Faster than to parse the whole URL.
         url.set_path(&format!("{}{id}", url.path()));
         let mut request = Request::new(Method::GET, url);
-        request.headers_mut().clone_from(&self.headers);
+        request
+            .headers_mut()
+            .clone_from(&self.credentials.headers());
         traces.inject(request.headers_mut());
         request
     }
@@ -201,7 +205,8 @@ fn reason_of(status: StatusCode) -> Reason {
     match status.as_u16() {
         status @ (404 | 410) => Reason::Gone(status),
         429 => Reason::Throttled,
-        status @ (408 | 425) => Reason::Status(status),
+        // 407 is what a proxy says of itself.
+        status @ (407 | 408 | 425) => Reason::Status(status),
         status @ 400..500 => Reason::Refused(status),
         status => Reason::Status(status),
     }
@@ -251,7 +256,7 @@ mod tests {
         for status in [400, 401, 403, 405, 451] {
             assert!(matches!(reason(status), Reason::Refused(_)), "{status}");
         }
-        for status in [204, 302, 404, 408, 410, 425, 429, 500, 503, 599] {
+        for status in [204, 302, 404, 407, 408, 410, 425, 429, 500, 503, 599] {
             assert!(!matches!(reason(status), Reason::Refused(_)), "{status}");
         }
     }

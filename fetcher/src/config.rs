@@ -7,16 +7,24 @@ use broker::{BrokerSettings, Delay};
 use database::DatabaseSettings;
 use metric_definitions::Description;
 use process::{ProcessConfig, ProcessSettings};
-use settings::{ByteSize, DurationOrZero, Value};
+use settings::{ByteSize, DurationOrZero, Secret, Value};
 use url::Url;
 
+use crate::credentials::{self, BearerToken, ClientHeader, ProxyUrl};
 use crate::retry::RetryLadder;
 
 settings::settings! {
     /// Settings of `fetcher`.
     pub struct Config {
         /// Address of the client service. Ids are looked up at /objects/ID below it.
-        pub client_url: ClientUrl = "http://localhost:9010",
+        pub client_url: Secret<ClientUrl> = "http://localhost:9010",
+        /// Token that each look-up has, as Authorization: Bearer TOKEN.
+        pub client_token: Secret<BearerToken> = "",
+        /// A header that each look-up has, such as X-Api-Key: KEY.
+        pub client_header: Secret<ClientHeader> = "",
+        /// Proxy that look-ups pass: http://user:password@host:port. Proxies in the
+        /// environment (HTTP_PROXY) do not count.
+        pub client_proxy: Secret<ProxyUrl> = "",
         /// Version of HTTP that look-ups are sent with. auto: HTTP/2 where the client service
         /// offers it with TLS, else HTTP/1.1. 2: HTTP/2, also without TLS. 1.1: HTTP/1.1.
         pub client_http_version: HttpVersion = "auto",
@@ -55,7 +63,7 @@ settings::settings! {
         pub database: DatabaseSettings,
         /// Settings that every process has.
         pub process: ProcessSettings where admin_address = "127.0.0.1:6061",
-    }
+    } check credentials::check
 }
 
 settings::settings! {
@@ -97,9 +105,12 @@ impl ClientUrl {
         &self.0
     }
 
-    /// Address of the look-ups: an id follows.
+    /// Address of the look-ups, without credentials: an id follows.
     pub(crate) fn objects(&self) -> Url {
         let mut objects = self.0.clone();
+        // Neither fails for an address of http or https.
+        objects.set_username("").ok();
+        objects.set_password(None).ok();
         objects.set_path(&format!("{}/objects/", self.0.path().trim_end_matches('/')));
         objects
     }
@@ -174,6 +185,7 @@ mod tests {
         for (raw, objects) in [
             ("http://host:9010", "http://host:9010/objects/"),
             ("http://host/api/", "http://host/api/objects/"),
+            ("http://user:word@host/", "http://host/objects/"),
         ] {
             assert_eq!(ClientUrl::parse(raw).unwrap().objects().as_str(), objects);
         }

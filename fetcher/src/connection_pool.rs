@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use url::Host;
 
 use crate::config::{Config, HttpVersion};
+use crate::credentials::Credentials;
 
 /// How long a connection is kept without use. Shorter than most servers keep it.
 pub(crate) const IDLE: Duration = Duration::from_secs(15);
@@ -47,6 +48,7 @@ struct Connector {
     version: HttpVersion,
     /// Made once, because it takes a while to read the system's certificates.
     tls: ClientConfig,
+    proxy: Option<reqwest::Proxy>,
 }
 
 impl Connector {
@@ -72,6 +74,10 @@ impl Connector {
             // copied for a further try that is never made.
             .retry(reqwest::retry::never().max_retries_per_request(0))
             .no_proxy();
+        let builder = match &self.proxy {
+            Some(proxy) => builder.proxy(proxy.clone()),
+            None => builder,
+        };
         match self.version {
             HttpVersion::Two => builder.http2_prior_knowledge(),
             HttpVersion::OneOne => builder.http1_only(),
@@ -102,7 +108,7 @@ fn tls(version: HttpVersion, is_needed: bool) -> anyhow::Result<ClientConfig> {
 /// Connections to the client service, which are made when they are needed.
 pub(crate) struct ConnectionPool {
     connector: Connector,
-    /// Name of the client service; none if its address is a number.
+    /// Name of the client service, or of the proxy in front of it; none if its address is a number.
     name: Option<String>,
     pooled: Mutex<PooledClients>,
     /// Requests in flight on each of the pooled clients.
@@ -128,13 +134,17 @@ pub(crate) struct PooledClient<'a> {
 
 impl ConnectionPool {
     /// # Errors
-    /// The TLS set-up fails.
-    pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
-        Self::with_names(config, Arc::new(SystemNames))
+    /// The TLS set-up fails, or the address cannot be read.
+    pub(crate) fn new(config: &Config, credentials: &Credentials) -> anyhow::Result<Self> {
+        Self::with_names(config, credentials, Arc::new(SystemNames))
     }
 
-    fn with_names(config: &Config, names: Arc<dyn Resolve>) -> anyhow::Result<Self> {
-        let url = config.client_url.url();
+    fn with_names(
+        config: &Config,
+        credentials: &Credentials,
+        names: Arc<dyn Resolve>,
+    ) -> anyhow::Result<Self> {
+        let url = config.client_url.get()?.url().clone();
         let has_tls = url.scheme() == "https";
         let version = config.client_http_version;
         let connector = Connector {
@@ -142,6 +152,7 @@ impl ConnectionPool {
             timeout: config.fetch_timeout,
             version,
             tls: tls(version, has_tls).context("setting up TLS")?,
+            proxy: credentials.proxy(),
         };
         let may_multiplex = match version {
             HttpVersion::OneOne => false,
@@ -166,7 +177,7 @@ impl ConnectionPool {
             pooled: Mutex::new(pooled),
             share,
             unpooled: client(0)?,
-            name: match url.host() {
+            name: match credentials.proxy_url().unwrap_or(url).host() {
                 Some(Host::Domain(name)) => Some(name.to_owned()),
                 Some(Host::Ipv4(_) | Host::Ipv6(_)) | None => None,
             },

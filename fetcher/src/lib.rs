@@ -17,6 +17,7 @@ mod breaker;
 mod client;
 mod config;
 mod connection_pool;
+mod credentials;
 mod fetch_handler;
 mod look_up;
 mod metrics;
@@ -46,6 +47,8 @@ use writer::Writer;
 /// A task ended before its time.
 pub async fn run(config: Config, context: ProcessContext) -> anyhow::Result<()> {
     let client_service = context.health.awaited("client service");
+    let credentials =
+        credentials::may_change(&config).then(|| context.health.awaited("client credentials"));
     let (broker, database) = (&config.broker, &config.database);
     let topology = topology(&config);
     let mut worker = Worker::start(Config::NAME, broker, topology, database, context).await?;
@@ -70,7 +73,7 @@ pub async fn run(config: Config, context: ProcessContext) -> anyhow::Result<()> 
     let watch_client_service = async {
         tokio::select! {
             () = prober.run(&shutdown) => {}
-            () = client.follow_name() => {}
+            () = client.follow(credentials.as_ref()) => {}
         }
     };
     Box::pin(worker.consume(consumptions, writing, watch_client_service)).await

@@ -22,6 +22,7 @@ const DEPENDENCIES: &[&str] = &[
     "broker (consuming bulk)",
     "database",
     "client service",
+    "client credentials",
 ];
 
 /// Messages whose ids are given up. The consumer counts those that it cannot work on.

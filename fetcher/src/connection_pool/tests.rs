@@ -43,7 +43,8 @@ fn speaking(version: &str, names: &Names, port: u16, timeout: &str) -> Connectio
     let version = format!("--client-http-version={version}");
     let arguments = ["fetcher", &url, &timeout, &version].map(OsString::from);
     let config = load::<Config, Ask>("fetcher", "", arguments, []).unwrap();
-    ConnectionPool::with_names(&config.settings, Arc::new(names.clone())).unwrap()
+    let credentials = Credentials::new(&config.settings).unwrap();
+    ConnectionPool::with_names(&config.settings, &credentials, Arc::new(names.clone())).unwrap()
 }
 
 /// Answers every request with the last number of the server's address.

@@ -10,6 +10,7 @@ mod alerts;
 mod binaries;
 mod broker;
 mod chunks;
+mod client_credentials;
 mod content_coding;
 mod database;
 mod dead_letters;
