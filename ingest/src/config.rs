@@ -38,7 +38,7 @@ settings::settings! {
         pub body_limit: ByteSize = "1MiB" in "1KiB"..="64MiB",
         /// Maximum number of ids in one callback, duplicates included. A callback with more
         /// gets 413.
-        pub ids_limit: NonZeroUsize = "100000" in "1"..="1000000",
+        pub ids_limit: NonZeroUsize = "10000" in "1"..="1000000",
         /// How long a client may take to send the header of a request. Then the connection
         /// is closed.
         pub header_timeout: Duration = "30s" in "10ms"..="1h",

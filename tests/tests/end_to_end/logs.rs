@@ -85,7 +85,9 @@ async fn a_stop_under_load_logs_no_error() {
     eventually("look-ups", async || (client.total() > 0).then_some(())).await;
     assert!(world.broker.ready(Queue::Fetch).await > 0);
     pipeline.fetcher.stop().await;
-    post_ids(pipeline.address, &(0..20_000).collect::<Vec<_>>()).await;
+    for ids in [0..10_000, 10_000..20_000] {
+        post_ids(pipeline.address, &ids.collect::<Vec<_>>()).await;
+    }
     pipeline.ingest.stop().await;
     pipeline.janitor.stop().await;
     for process in [&pipeline.ingest, &pipeline.fetcher, &pipeline.janitor] {

@@ -165,7 +165,8 @@ async fn mock_client_works_at_each_bound_of_its_settings() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callback_of_too_many_messages_is_refused() {
-    let refused = output("ingest", &["--chunk-size=1".to_owned()], &[]).await;
+    let flags = ["--chunk-size=1", "--ids-limit=10001"].map(str::to_owned);
+    let refused = output("ingest", &flags, &[]).await;
     let shown = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2));
     assert!(
