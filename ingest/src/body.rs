@@ -10,7 +10,6 @@ use http_server::RequestBody;
 use hyper::body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::coding::Codings;
 use crate::config::Config;
 use crate::error::ApiError;
 
@@ -39,22 +38,17 @@ impl BodyReader {
         }
     }
 
-    /// Reads a body to its end, and decodes it. The limit of its size holds before and after decoding.
+    /// Reads a body to its end, as it is sent. The limit of its size holds after decoding too.
     ///
     /// # Errors
     /// The body is too large, too slow or broken, or the shared memory is used up.
-    pub(crate) async fn read(
-        &self,
-        codings: &Codings,
-        body: RequestBody,
-    ) -> Result<Body, ApiError> {
+    pub(crate) async fn read(&self, body: RequestBody) -> Result<Body, ApiError> {
         if body.size_hint().lower() > self.limit as u64 {
             return Err(ApiError::PayloadTooLarge(self.limit));
         }
-        let body = tokio::time::timeout(self.timeout, self.gather(body))
+        tokio::time::timeout(self.timeout, self.gather(body))
             .await
-            .unwrap_or(Err(ApiError::RequestTimeout))?;
-        codings.decode(body)
+            .unwrap_or(Err(ApiError::RequestTimeout))
     }
 
     async fn gather(&self, mut incoming: RequestBody) -> Result<Body, ApiError> {

@@ -9,6 +9,7 @@ use broker::BrokerSettings;
 use metric_definitions::Description;
 use process::{ProcessConfig, ProcessSettings};
 use settings::{ByteSize, Value};
+use webhook::WebhookSettings;
 
 settings::settings! {
     /// Settings of `ingest`.
@@ -63,6 +64,8 @@ settings::settings! {
     } with {
         /// Settings of the connection to the broker.
         pub broker: BrokerSettings,
+        /// Settings of signed callbacks.
+        pub webhook: WebhookSettings,
         /// Settings that every process has.
         pub process: ProcessSettings,
     } check messages

@@ -10,9 +10,10 @@ mod linting;
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use http::header::{ACCEPT_ENCODING, ALLOW, RETRY_AFTER};
+    use http::header::{ACCEPT_ENCODING, ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
     use serde_json::{Value, json};
     use settings::Settings;
+    use webhook::Refusal;
 
     use super::*;
     use crate::config::Config;
@@ -26,6 +27,7 @@ mod tests {
         let errors = vec![
             parse(b"{"),
             parse(br#"{"object_ids":[1,"2"]}"#),
+            ApiError::Unauthorized(Refusal::Missing("webhook-signature")),
             ApiError::UnsupportedCoding,
             ApiError::UnsupportedTransferCoding,
             ApiError::MethodNotAllowed("GET, HEAD, OPTIONS"),
@@ -42,6 +44,7 @@ mod tests {
                 | ApiError::Undecodable(_)
                 | ApiError::UnsupportedCoding
                 | ApiError::UnsupportedTransferCoding
+                | ApiError::Unauthorized(_)
                 | ApiError::NotFound
                 | ApiError::MethodNotAllowed(_)
                 | ApiError::PayloadTooLarge(_)
@@ -126,7 +129,7 @@ mod tests {
                     .unwrap()
                     .response();
                 assert_eq!(answered.status().as_str(), status, "{code}");
-                for header in [RETRY_AFTER, ALLOW, ACCEPT_ENCODING] {
+                for header in [RETRY_AFTER, ALLOW, ACCEPT_ENCODING, WWW_AUTHENTICATE] {
                     let described = response["headers"].as_object().is_some_and(|headers| {
                         headers
                             .keys()

@@ -2,17 +2,23 @@
 //! `{"error":"<code>","message":"<what to do>"}`.
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use metric_definitions::Label;
 use serde_json::json;
 use thiserror::Error;
+use webhook::Refusal;
 
 use crate::request::CallbackError;
 
 /// The codings that are understood, as `Accept-Encoding` lists them.
 const UNDERSTOOD_CODINGS: &str = "gzip, deflate, identity";
+
+/// What 401 asks for; HTTP has no registered name for it.
+const CHALLENGE: &str = "StandardWebhooks";
 
 /// Seconds after which a client should try again.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -34,6 +40,9 @@ pub(crate) enum ApiError {
         "Transfer-Encoding may be chunked, and nothing else; send the callback in chunks or at once"
     )]
     UnsupportedTransferCoding,
+    /// The callback is not signed, and has to be.
+    #[error(transparent)]
+    Unauthorized(#[from] Refusal),
     #[error("there is no such path; POST callbacks to /callback, and see /openapi.json")]
     NotFound,
     /// With the methods that the path takes.
@@ -68,6 +77,7 @@ impl ApiError {
             Self::Callback(CallbackError::TooManyIds { .. }) | Self::PayloadTooLarge(_) => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large")
             }
+            Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
@@ -92,6 +102,10 @@ impl ApiError {
                 let understood = HeaderValue::from_static(UNDERSTOOD_CODINGS);
                 headers.insert(ACCEPT_ENCODING, understood);
             }
+            Self::Unauthorized(_) => {
+                let challenge = HeaderValue::from_static(CHALLENGE);
+                headers.insert(WWW_AUTHENTICATE, challenge);
+            }
             // Proxies may disagree where such a body ends: no further request may follow it.
             Self::UnsupportedTransferCoding => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -111,6 +125,7 @@ impl Label for ApiError {
     const VALUES: &'static [&'static str] = &[
         "invalid_json",
         "invalid_request",
+        "unauthorized",
         "method_not_allowed",
         "payload_too_large",
         "unsupported_media_type",

@@ -15,6 +15,7 @@ use crate::server::Server;
 use crate::spool::{Spool, drain};
 
 mod acceptance;
+mod admission;
 mod body;
 mod chunks;
 mod coding;
@@ -93,7 +94,14 @@ impl Ingest {
             refusal: error::refusal(),
         };
         // The system chooses the port where the setting says 0.
-        tracing::info!(address = %listener.local_addr()?, "accepting callbacks");
+        let address = listener.local_addr()?;
+        tracing::info!(%address, "accepting callbacks");
+        if self.config.webhook.webhook_secrets.is_empty() && !address.ip().is_loopback() {
+            tracing::warn!(
+                "callbacks are accepted from anybody who reaches this address, because \
+                 WEBHOOK_SECRETS is not set"
+            );
+        }
         let serving = serve(listener, limits, Arc::new(server), &self.shutdown);
         let draining = drain::run(&self.spool, &self.chunks, &self.shutdown);
         tokio::select! {

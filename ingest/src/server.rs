@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use trace::{Spans, Traces};
 
 use crate::acceptance::Acceptance;
+use crate::admission::Admission;
 use crate::body::BodyReader;
 use crate::coding::Codings;
 use crate::config::Config;
@@ -51,6 +52,7 @@ pub(crate) enum Endpoint {
 
 pub(crate) struct Server {
     config: Config,
+    admission: Admission,
     acceptance: Acceptance,
     health: Health,
     bodies: BodyReader,
@@ -79,6 +81,7 @@ impl Server {
         ));
         Self {
             config: config.clone(),
+            admission: Admission::new(config),
             acceptance,
             health,
             bodies: BodyReader::new(config),
@@ -123,8 +126,12 @@ impl Server {
         request: Request<RequestBody>,
         traces: Traces,
     ) -> Result<Success, ApiError> {
-        let codings = Codings::of(request.headers())?;
-        let body = self.bodies.read(&codings, request.into_body()).await?;
+        let (head, body) = request.into_parts();
+        let admitted = self.admission.admit_head(&head.headers)?;
+        let codings = Codings::of(&head.headers)?;
+        let body = self.bodies.read(body).await?;
+        self.admission.admit_body(admitted.as_ref(), body.bytes())?;
+        let body = codings.decode(body)?;
         let slot = Arc::clone(&self.slots)
             .try_acquire_owned()
             .map_err(|_| ApiError::Overloaded)?;

@@ -1,9 +1,10 @@
 //! Sends one callback in each interval, whatever became of the one before.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
-use http::{HeaderMap, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use lifecycle::Shutdown;
 use opentelemetry::trace::SpanKind;
 use serde_json::json;
@@ -20,6 +21,14 @@ pub(crate) struct Callbacks {
     config: Config,
     chance: Chance,
     http: reqwest::Client,
+}
+
+/// A callback that is ready to be sent.
+struct Callback {
+    /// How many it has, duplicates included.
+    ids: usize,
+    headers: HeaderMap,
+    body: String,
 }
 
 impl Callbacks {
@@ -40,6 +49,22 @@ impl Callbacks {
         })
     }
 
+    /// Makes a callback, signed where there are secrets.
+    fn callback(&self) -> Callback {
+        let ids = self.chance.ids(&self.config);
+        let body = json!({ "object_ids": ids }).to_string();
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let keys = &self.config.webhook.webhook_secrets;
+        let id = HeaderValue::from(self.chance.callback_id());
+        keys.sign(&mut headers, id, SystemTime::now(), body.as_bytes());
+        Callback {
+            ids: ids.len(),
+            headers,
+            body,
+        }
+    }
+
     /// Sends until the shut-down.
     pub(crate) async fn run(&self, shutdown: &Shutdown) {
         let mut ticks = interval(self.config.callback_interval);
@@ -49,8 +74,8 @@ impl Callbacks {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
-                    let body = json!({ "object_ids": self.chance.ids(&self.config) });
-                    under_way.spawn(send(self.http.clone(), self.config.callback_url.clone(), body));
+                    let callback = self.callback();
+                    under_way.spawn(send(self.http.clone(), self.config.callback_url.clone(), callback));
                 }
                 Some(_) = under_way.join_next(), if !under_way.is_empty() => {}
                 () = shutdown.begun() => return,
@@ -63,13 +88,14 @@ impl Callbacks {
 async fn post(
     http: reqwest::Client,
     url: url::Url,
-    body: &serde_json::Value,
+    Callback {
+        mut headers, body, ..
+    }: Callback,
     mut span: Spans,
 ) -> reqwest::Result<(StatusCode, String)> {
-    let mut headers = HeaderMap::new();
     span.traces().inject(&mut headers);
     let exchange = async {
-        let response = http.post(url).headers(headers).json(body).send().await?;
+        let response = http.post(url).headers(headers).body(body).send().await?;
         let status = response.status();
         Ok((status, response.text().await?))
     };
@@ -86,15 +112,15 @@ async fn post(
     result
 }
 
-async fn send(http: reqwest::Client, url: url::Url, body: serde_json::Value) {
-    let ids = body["object_ids"].as_array().map_or(0, Vec::len);
+async fn send(http: reqwest::Client, url: url::Url, callback: Callback) {
+    let ids = callback.ids;
     let started = Instant::now();
     let span = Traces::begin(None, SpanKind::Client, || {
         let attributes = trace::http::Target::new(&url).attributes("POST", url.path(), "");
         ("POST".to_owned(), attributes)
     });
     let traces = span.traces();
-    let result = traces.scope(post(http, url, &body, span)).await;
+    let result = traces.scope(post(http, url, callback, span)).await;
     let duration_ms = milliseconds(started.elapsed());
     match result {
         Ok((status, answer)) => {

@@ -42,6 +42,11 @@ impl Chance {
         }
     }
 
+    /// Draws a number that no other callback has.
+    pub(crate) fn callback_id(&self) -> u64 {
+        self.0.lock().random()
+    }
+
     /// Draws the ids of a callback, duplicates included.
     pub(crate) fn ids(&self, config: &Config) -> Vec<u16> {
         let mut rng = self.0.lock();

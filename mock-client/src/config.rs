@@ -8,6 +8,7 @@ use metric_definitions::Description;
 use process::{ProcessConfig, ProcessSettings};
 use settings::{DurationOrZero, Ratio};
 use url::Url;
+use webhook::WebhookSettings;
 
 settings::settings! {
     /// Settings of `mock-client`.
@@ -47,6 +48,8 @@ settings::settings! {
         /// Seed of all random choices. With 0 each run is different.
         pub seed: u64 = "0",
     } with {
+        /// Settings of signed callbacks.
+        pub webhook: WebhookSettings,
         /// Settings that every process has.
         pub process: ProcessSettings where admin_address = "127.0.0.1:6063",
     }

@@ -34,6 +34,7 @@ mod reasons;
 mod schema;
 mod secrets;
 mod settings;
+mod signatures;
 mod spool;
 mod topology;
 mod traces;
