@@ -1,52 +1,97 @@
-//! Who may hand in callbacks: by the head of a callback, before its body is read, and by the body.
+//! Who may hand in callbacks, and how many: before the body is read, when it is there, and when its ids
+//! are known.
 
-use std::time::SystemTime;
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
 use webhook::{Keys, SignatureHeaders};
 
 use crate::config::Config;
 use crate::error::ApiError;
+use crate::proxies::TrustedProxies;
+use crate::sources::{Buckets, Source};
 
 pub(crate) struct Admission {
     keys: Keys,
+    proxies: TrustedProxies,
+    callbacks: Option<Buckets>,
+    ids: Option<Buckets>,
+}
+
+/// Where a callback comes from, by its head.
+#[derive(Debug)]
+pub(crate) enum Head<'a> {
+    /// It says that it is signed.
+    Signed(SignatureHeaders<'a>),
+    /// It need not be signed.
+    From(IpAddr),
 }
 
 impl Admission {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             keys: config.webhook.webhook_secrets.clone(),
+            proxies: config.trusted_proxies.clone(),
+            callbacks: Buckets::new(config.source_callbacks_rate),
+            ids: Buckets::new(config.source_ids_rate),
         }
     }
 
-    /// Admits the head of a callback. Nothing is read of a body that cannot be accepted. `None` if
-    /// callbacks need not be signed.
+    /// Admits the head of a callback. Nothing is read of a body that cannot be accepted.
     ///
     /// # Errors
-    /// The callback cannot be signed.
+    /// The callback cannot be signed, or its source has sent too much.
     pub(crate) fn admit_head<'a>(
         &self,
         headers: &'a HeaderMap,
-    ) -> Result<Option<SignatureHeaders<'a>>, ApiError> {
-        if self.keys.is_empty() {
-            return Ok(None);
+        remote: IpAddr,
+    ) -> Result<Head<'a>, ApiError> {
+        if !self.keys.is_empty() {
+            let signature = SignatureHeaders::read(headers, SystemTime::now())?;
+            return Ok(Head::Signed(signature));
         }
-        let signature = SignatureHeaders::read(headers, SystemTime::now())?;
-        Ok(Some(signature))
+        if self.callbacks.is_none() && self.ids.is_none() {
+            return Ok(Head::From(remote));
+        }
+        let sender = self.proxies.sender(remote, headers);
+        self.take_callback(sender.into())?;
+        Ok(Head::From(sender))
     }
 
-    /// Admits the body, as it was received.
+    /// Admits the body, as it was received, and returns its source.
     ///
     /// # Errors
-    /// No key has signed the callback.
-    pub(crate) fn admit_body(
-        &self,
-        head: Option<&SignatureHeaders<'_>>,
-        body: &[u8],
-    ) -> Result<(), ApiError> {
-        if let Some(signature) = head {
-            signature.verify(&self.keys, body)?;
+    /// No key has signed the callback, or the key's holder has sent too much.
+    pub(crate) fn admit_body(&self, head: &Head<'_>, body: &[u8]) -> Result<Source, ApiError> {
+        match head {
+            Head::From(sender) => Ok((*sender).into()),
+            Head::Signed(signature) => {
+                let source = Source::Key(signature.verify(&self.keys, body)?);
+                self.take_callback(source)?;
+                Ok(source)
+            }
         }
-        Ok(())
     }
+
+    /// Admits the ids of a callback.
+    ///
+    /// # Errors
+    /// Their source has sent too many.
+    pub(crate) fn admit_ids(&self, source: Source, ids: usize) -> Result<(), ApiError> {
+        take(self.ids.as_ref(), source, ids)
+    }
+
+    fn take_callback(&self, source: Source) -> Result<(), ApiError> {
+        // Whoever owes ids need not send the callback.
+        take(self.ids.as_ref(), source, 0)?;
+        take(self.callbacks.as_ref(), source, 1)
+    }
+}
+
+fn take(buckets: Option<&Buckets>, source: Source, amount: usize) -> Result<(), ApiError> {
+    let taken = buckets.map_or(Ok(()), |buckets| {
+        buckets.take(source, amount, Instant::now())
+    });
+    taken.map_err(|wait: Duration| ApiError::TooManyRequests(wait.as_secs() + 1))
 }

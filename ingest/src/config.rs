@@ -11,6 +11,8 @@ use process::{ProcessConfig, ProcessSettings};
 use settings::{ByteSize, Value};
 use webhook::WebhookSettings;
 
+use crate::proxies::TrustedProxies;
+
 settings::settings! {
     /// Settings of `ingest`.
     pub struct Config {
@@ -61,6 +63,17 @@ settings::settings! {
         pub connections_limit: NonZeroUsize = "10000" in "1"..="1000000",
         /// Maximum number of callbacks in progress at once. Further ones get 503.
         pub requests_limit: NonZeroUsize = "1000" in "1"..="1000000",
+        /// Maximum number of callbacks a second from one source: a key of WEBHOOK_SECRETS or,
+        /// without keys, an IPv4 address or the /64 of an IPv6 address. What 10 s allow may
+        /// come at once; further callbacks get 429. 0 means no limit.
+        pub source_callbacks_rate: u64 = "0" in "0"..="1000000",
+        /// Maximum number of ids a second from one source, as in SOURCE_CALLBACKS_RATE. A
+        /// callback may have more; then the next ones wait for longer.
+        pub source_ids_rate: u64 = "0" in "0"..="1000000",
+        /// Addresses of proxies (10.0.0.7) and blocks of them (10.0.0.0/8), separated by
+        /// commas or blanks. Only these may say where a callback comes from: the last address
+        /// in X-Forwarded-For that is not one of them. From others that header does not count.
+        pub trusted_proxies: TrustedProxies = "",
     } with {
         /// Settings of the connection to the broker.
         pub broker: BrokerSettings,

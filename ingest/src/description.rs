@@ -33,6 +33,7 @@ mod tests {
             ApiError::MethodNotAllowed("GET, HEAD, OPTIONS"),
             ApiError::PayloadTooLarge(1 << 20),
             ApiError::RequestTimeout,
+            ApiError::TooManyRequests(1),
             ApiError::Overloaded,
             ApiError::Unavailable("the broker is unavailable, and the spool is full".to_owned()),
             ApiError::Internal,
@@ -49,6 +50,7 @@ mod tests {
                 | ApiError::MethodNotAllowed(_)
                 | ApiError::PayloadTooLarge(_)
                 | ApiError::RequestTimeout
+                | ApiError::TooManyRequests(_)
                 | ApiError::Overloaded
                 | ApiError::Unavailable(_)
                 | ApiError::Internal => {}

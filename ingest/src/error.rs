@@ -52,6 +52,9 @@ pub(crate) enum ApiError {
     PayloadTooLarge(usize),
     #[error("the body did not arrive in time; send the callback again")]
     RequestTimeout,
+    /// A limit of the source is reached. With the seconds after which it may send again.
+    #[error("too much came from this source; send the callback again after Retry-After")]
+    TooManyRequests(u64),
     /// A limit of requests, connections or memory is reached.
     #[error("there is too much to do; send the callback again")]
     Overloaded,
@@ -81,6 +84,7 @@ impl ApiError {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+            Self::TooManyRequests(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
@@ -105,6 +109,9 @@ impl ApiError {
             Self::Unauthorized(_) => {
                 let challenge = HeaderValue::from_static(CHALLENGE);
                 headers.insert(WWW_AUTHENTICATE, challenge);
+            }
+            Self::TooManyRequests(seconds) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
             }
             // Proxies may disagree where such a body ends: no further request may follow it.
             Self::UnsupportedTransferCoding => {
@@ -131,6 +138,7 @@ impl Label for ApiError {
         "unsupported_media_type",
         "not_implemented",
         "request_timeout",
+        "too_many_requests",
         "overloaded",
         "unavailable",
         "internal_error",

@@ -23,8 +23,10 @@ mod config;
 mod description;
 mod error;
 mod metrics;
+mod proxies;
 mod request;
 mod server;
+mod sources;
 mod spool;
 mod spread;
 

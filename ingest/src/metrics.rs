@@ -32,7 +32,7 @@ pub(crate) struct Status(pub(crate) StatusCode);
 impl Label for Status {
     const NAME: &'static str = "status";
     const VALUES: &'static [&'static str] = &[
-        "202", "400", "401", "405", "408", "413", "415", "500", "501", "503",
+        "202", "400", "401", "405", "408", "413", "415", "429", "500", "501", "503",
     ];
 
     fn value(&self) -> &'static str {

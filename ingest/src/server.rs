@@ -1,6 +1,6 @@
 //! Answers requests.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -92,6 +92,7 @@ impl Server {
     async fn route(
         &self,
         request: Request<RequestBody>,
+        remote: IpAddr,
         route: Option<&Route<Endpoint>>,
         traces: Traces,
     ) -> Result<Success, ApiError> {
@@ -104,7 +105,7 @@ impl Server {
             // Load balancers use any of its methods to ask where to send callbacks to.
             Endpoint::Status => self.status(),
             _ if request.method() == Method::OPTIONS => Ok(Success::Methods),
-            Endpoint::Callback => self.callback(request, traces).await,
+            Endpoint::Callback => self.callback(request, remote, traces).await,
             Endpoint::Live => Ok(Success::Alive),
             Endpoint::Description => Ok(Success::Description),
         }
@@ -124,13 +125,14 @@ impl Server {
     async fn callback(
         &self,
         request: Request<RequestBody>,
+        remote: IpAddr,
         traces: Traces,
     ) -> Result<Success, ApiError> {
         let (head, body) = request.into_parts();
-        let admitted = self.admission.admit_head(&head.headers)?;
+        let admitted = self.admission.admit_head(&head.headers, remote)?;
         let codings = Codings::of(&head.headers)?;
         let body = self.bodies.read(body).await?;
-        self.admission.admit_body(admitted.as_ref(), body.bytes())?;
+        let source = self.admission.admit_body(&admitted, body.bytes())?;
         let body = codings.decode(body)?;
         let slot = Arc::clone(&self.slots)
             .try_acquire_owned()
@@ -139,6 +141,7 @@ impl Server {
         // The ids take as much memory as the body did.
         let memory = body.into_memory();
         let ids = callback.object_ids().len();
+        self.admission.admit_ids(source, ids)?;
         let acceptance = self.acceptance.clone();
         let in_flight = InFlight::in_gauge(CALLBACKS_IN_FLIGHT.handle());
         // A separate task: if the client hangs up before the answer, this future is dropped, but a
@@ -168,7 +171,7 @@ impl Server {
     ) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let result = self.route(request, route, traces).await;
+        let result = self.route(request, remote.ip(), route, traces).await;
         let mut response = match &result {
             Ok(success) => success.response(),
             Err(error) => error.response(),

@@ -35,6 +35,7 @@ mod schema;
 mod secrets;
 mod settings;
 mod signatures;
+mod sources;
 mod spool;
 mod topology;
 mod traces;
