@@ -8,7 +8,7 @@ use tests::world::World;
 use crate::bare::{Confirmed, confirms};
 use crate::figure::{Figure, Point};
 use crate::form::{CONNECTIONS, Form};
-use crate::load::{Accepted, CALLBACK, post};
+use crate::load::{Accepted, CALLBACK, KEY, post};
 use crate::report::{Report, Used};
 use crate::service::{Bare, Part};
 use crate::stage::{self, CHUNK};
@@ -22,6 +22,8 @@ const WINDOW: usize = 1_000;
 /// One round at [`CONNECTIONS`].
 struct Round {
     ours: Accepted,
+    /// The same, but each callback's signature is checked.
+    signed: Accepted,
     http: Accepted,
     confirms: Confirmed,
     /// With as many confirms in flight as the connections can have.
@@ -77,6 +79,12 @@ fn add(rounds: &[Round], report: &mut Report) {
     let bare = of(|round| round.confirms.latency.percentile(0.99));
     let name = "p99 of bare confirms, 1,000 in flight";
     report.add(Figure::new("accept", name, bare, "ms"));
+    let signed = of(|round| round.signed.rate);
+    let of_unsigned = of(|round| round.signed.rate / round.ours.rate);
+    let signed = Figure::new("accept", "callbacks, signed", signed, "/s");
+    let unsigned = of(|round| round.ours.rate);
+    let signed = signed.beside("unsigned", unsigned).with_ratio(of_unsigned);
+    report.add(signed.at_least(0.95));
     let used = Used::median(rounds.iter().map(|round| round.used));
     report.add_process("accept", "ingest", used);
     for (what, accepted) in [
@@ -93,10 +101,13 @@ async fn round(servers: &Servers, duration: Duration) -> Round {
         post(bare.address, CONNECTIONS, duration).await
     };
     let (ours, used) = post_to_ingest(servers, CONNECTIONS, duration, &[]).await;
+    let key = [format!("--webhook-secrets={KEY}")];
+    let (signed, _) = post_to_ingest(servers, CONNECTIONS, duration, &key).await;
     let like_ours = bare_confirms(servers, CONNECTIONS * MESSAGES, duration).await;
     let confirms = bare_confirms(servers, WINDOW, duration).await;
     Round {
         ours,
+        signed,
         http,
         confirms,
         like_ours,

@@ -3,16 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+use webhook::Keys;
 
 use crate::processors::{Processors, Shares};
 use crate::statistics::Durations;
@@ -41,11 +43,11 @@ impl Sender {
         Self(sender)
     }
 
-    async fn post(&mut self, body: Bytes) {
-        let request = Request::post("/callback")
-            .header("host", "ingest")
-            .body(Full::new(body))
+    async fn post(&mut self, callback: &Callback) {
+        let mut request = Request::post("/callback")
+            .body(Full::new(callback.body.clone()))
             .unwrap();
+        request.headers_mut().clone_from(&callback.headers);
         self.0.ready().await.unwrap();
         let mut response = self.0.send_request(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::ACCEPTED);
@@ -55,10 +57,24 @@ impl Sender {
     }
 }
 
+/// The key that all callbacks are signed with, for an `ingest` that asks for it.
+pub(crate) const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+#[derive(Clone)]
+struct Callback {
+    headers: HeaderMap,
+    body: Bytes,
+}
+
 /// A callback with these ids.
-fn callback(ids: impl IntoIterator<Item = i64>) -> Bytes {
+fn callback(ids: impl IntoIterator<Item = i64>) -> Callback {
     let ids: Vec<i64> = ids.into_iter().collect();
-    serde_json::json!({ "object_ids": ids }).to_string().into()
+    let body: Bytes = serde_json::json!({ "object_ids": ids }).to_string().into();
+    let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("ingest"))]);
+    let keys = <Keys as settings::Value>::parse(KEY).unwrap();
+    let id = HeaderValue::from_static("msg_benchmark");
+    keys.sign(&mut headers, id, SystemTime::now(), &body);
+    Callback { headers, body }
 }
 
 /// Posts callbacks of [`CALLBACK`] ids on each of so many connections, one after the other.
@@ -74,12 +90,12 @@ pub(crate) async fn post(address: SocketAddr, connections: usize, duration: Dura
     let processors = Processors::watch();
     let begun = Instant::now();
     let mut work = JoinSet::new();
-    for (mut sender, body) in senders {
+    for (mut sender, callback) in senders {
         work.spawn(async move {
             let mut latencies = Vec::new();
             while begun.elapsed() < duration {
                 let sent = Instant::now();
-                sender.post(body.clone()).await;
+                sender.post(&callback).await;
                 latencies.push(sent.elapsed());
             }
             latencies
@@ -121,7 +137,7 @@ pub(crate) async fn offer(address: SocketAddr, offer: Offer) -> Vec<Posted> {
     let due = move |number: u32| Duration::from_secs_f64(f64::from(number) / offer.rate);
     let numbers = (0..).take_while(|number| due(*number) < offer.duration);
     // Before the clock starts.
-    let bodies: Arc<[(Duration, Bytes)]> = numbers
+    let callbacks: Arc<[(Duration, Callback)]> = numbers
         .map(|number| {
             let first = i64::from(number * offer.size);
             (due(number), callback(first..first + i64::from(offer.size)))
@@ -135,17 +151,17 @@ pub(crate) async fn offer(address: SocketAddr, offer: Offer) -> Vec<Posted> {
     let begun = Instant::now();
     let mut work = JoinSet::new();
     for mut sender in senders {
-        let (next, bodies) = (Arc::clone(&next), Arc::clone(&bodies));
+        let (next, callbacks) = (Arc::clone(&next), Arc::clone(&callbacks));
         work.spawn(async move {
             let mut posted = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some((due, body)) = bodies.get(number) else {
+                let Some((due, callback)) = callbacks.get(number) else {
                     return posted;
                 };
                 sleep_until(begun + *due).await;
                 let sent = Instant::now();
-                sender.post(body.clone()).await;
+                sender.post(callback).await;
                 let answered = Instant::now();
                 posted.push((number, Posted { sent, answered }));
             }
