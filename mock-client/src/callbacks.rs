@@ -7,6 +7,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use lifecycle::Shutdown;
 use opentelemetry::trace::SpanKind;
+use reqwest::redirect::Policy;
 use serde_json::json;
 use telemetry::milliseconds;
 use tokio::task::JoinSet;
@@ -40,6 +41,8 @@ impl Callbacks {
             // Shorter than the receiver keeps an idle connection.
             .pool_idle_timeout(std::time::Duration::from_secs(15))
             .no_proxy()
+            // A receiver that sends a callback elsewhere has not taken it.
+            .redirect(Policy::none())
             .build()
             .context("setting up the HTTP client")?;
         Ok(Self {

@@ -57,6 +57,8 @@ enum Endpoint {
 pub struct Admin {
     /// Dependencies, for `/readyz`.
     pub health: Health,
+    /// Whether profiles are given.
+    pub profiles: bool,
     /// Metrics, for `/metrics`, if they are collected.
     pub metrics: Option<Exposition>,
     /// The shut-down of the process, which ends a profile that is being taken.
@@ -93,6 +95,10 @@ impl Admin {
                 let metrics = self.metrics.as_ref().map(Exposition::render);
                 lines(StatusCode::OK, metrics.unwrap_or_default())
             }
+            Endpoint::HeapProfile | Endpoint::CpuProfile if !self.profiles => text(
+                StatusCode::FORBIDDEN,
+                "profiles are off; the setting PROFILES=true turns them on",
+            ),
             Endpoint::HeapProfile => file("heap", profile::heap().await),
             Endpoint::CpuProfile => match seconds(query) {
                 Some(period) => file("profile", profile::cpu(period, &self.shutdown).await),

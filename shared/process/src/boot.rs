@@ -131,6 +131,7 @@ where
     log_start(&settings, listener.local_addr()?);
     let admin = Admin {
         health: context.health.clone(),
+        profiles: settings.process().profiles,
         metrics,
         shutdown: context.shutdown.clone(),
     };

@@ -14,6 +14,9 @@ settings::settings! {
     pub struct ProcessSettings {
         /// Address of /livez, /readyz, /metrics, and the profiles below /debug/pprof.
         pub admin_address: SocketAddr = "127.0.0.1:6060",
+        /// Whether the admin address gives profiles to whoever asks. They show what a process
+        /// is doing, and taking one costs processor time.
+        pub profiles: bool = "false",
         /// How long the process may take to stop after SIGTERM or SIGINT. Unfinished work
         /// goes back to its queue.
         pub shutdown_timeout: Duration = "5s" in "100ms"..="1h",

@@ -1,11 +1,14 @@
 //! The client service that is part of the repository.
 
 use broker::Queue;
+use futures::FutureExt;
 use http::{Method, StatusCode};
 use serde_json::json;
 use tests::client::send;
 use tests::wait::eventually;
 use tests::world::World;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 /// No callbacks, and answers without delay.
 const QUIET: [&str; 4] = [
@@ -72,4 +75,29 @@ async fn callbacks_arrive_at_ingest() {
         (world.broker.ready(Queue::Fetch).await >= 3).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_does_not_follow_a_redirect() {
+    let world = &mut World::new().await;
+    let [receiver, other] = [
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    ];
+    let url = format!(
+        "--callback-url=http://{}/callback",
+        receiver.local_addr().unwrap()
+    );
+    world.mock_client(&[&url, "--callback-interval=10ms"]).await;
+    let location = other.local_addr().unwrap();
+    let answer = format!(
+        "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{location}/\r\n\
+         connection: close\r\ncontent-length: 0\r\n\r\n"
+    );
+    for _ in 0..3 {
+        let (mut stream, _) = receiver.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 4_096]).await.unwrap() > 0);
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+    assert!(other.accept().now_or_never().is_none());
 }

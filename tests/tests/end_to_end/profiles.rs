@@ -57,18 +57,19 @@ impl Running {
     }
 
     async fn mock_client() -> Self {
+        Self::mock_client_with(&["--profiles=true"]).await
+    }
+
+    async fn mock_client_with(more: &[&str]) -> Self {
         let flags = [
             "--callback-interval=1h",
             "--callback-url=http://127.0.0.1:1/",
             "--latency-min=0ms",
             "--latency-max=0ms",
         ];
-        Self::start(
-            "mock-client",
-            &flags.map(str::to_owned),
-            "answering look-ups",
-        )
-        .await
+        let flags = flags.iter().chain(more);
+        let flags: Vec<_> = flags.map(|flag| (*flag).to_owned()).collect();
+        Self::start("mock-client", &flags, "answering look-ups").await
     }
 
     async fn ask(&self, path: &str) -> Answer {
@@ -134,7 +135,8 @@ async fn a_cpu_profile_names_the_functions_at_work() {
     let client = Running::mock_client().await;
     let profile = at_work(&client, "mock_client::");
     assert_cpu(&under(look_ups(client.address), profile).await);
-    let flags = world.ingest_flags();
+    let mut flags = world.ingest_flags();
+    flags.push("--profiles=true".to_owned());
     let ingest = Running::start("ingest", &flags, "accepting callbacks").await;
     let profile = at_work(&ingest, "ingest::");
     assert_cpu(&under(callbacks(ingest.address), profile).await);
@@ -233,6 +235,16 @@ async fn a_cpu_profile_ends_with_the_process() {
     client.process.signal("TERM").await;
     assert_eq!(client.process.end().await, Some(0));
     drop(taken);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_are_no_profiles_unless_they_are_asked_for() {
+    let client = Running::mock_client_with(&["--profiles=false"]).await;
+    for path in [HEAP, CPU] {
+        let (status, message) = client.ask(path).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
+        assert!(message.starts_with(b"profiles are off"), "{message:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

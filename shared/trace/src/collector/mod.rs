@@ -15,6 +15,7 @@ use opentelemetry_sdk::trace::{
     SpanExporter, SpanProcessor,
 };
 use opentelemetry_zipkin::ZipkinExporter;
+use reqwest::redirect::Policy;
 use settings::{Ratio, Secret, Value};
 use tokio::runtime::Handle;
 use url::Url;
@@ -140,6 +141,7 @@ fn exporter(
     let http = reqwest::Client::builder()
         .timeout(TIMEOUT)
         .no_proxy()
+        .redirect(Policy::none())
         .build()
         .context("setting up the HTTP client of the span collector")?;
     let client = Client {
