@@ -55,6 +55,27 @@ fn decided(context: &SpanContext, recorder: Option<&Recorder>) -> SpanContext {
     )
 }
 
+/// What is believed of a sender: where senders are not trusted, they can have less recorded than the ratio
+/// says, but not more.
+fn trusted(context: SpanContext, recorder: Option<&Recorder>) -> Option<SpanContext> {
+    let Some(recorder) = recorder.filter(|recorder| !recorder.trusts_senders) else {
+        return Some(context);
+    };
+    if !context.is_sampled() || recorder.samples(context.trace_id()) {
+        return Some(context);
+    }
+    // Without ids there is nothing to continue.
+    context.is_valid().then(|| {
+        SpanContext::new(
+            context.trace_id(),
+            context.span_id(),
+            TraceFlags::default(),
+            true,
+            context.trace_state().clone(),
+        )
+    })
+}
+
 /// B3's decision whether to record, without ids.
 fn decision(headers: &HeaderMap) -> Option<SpanContext> {
     let value = |name| headers.get(name)?.to_str().ok();
@@ -139,6 +160,7 @@ impl Traces {
                 Some(decided(&context, RECORDER.get()))
             })
             .or_else(|| decision(headers))
+            .and_then(|context| trusted(context, RECORDER.get()))
     }
 
     /// Adds the headers of the first trace to a request, in both formats: the server continues the one

@@ -12,6 +12,8 @@ pub(crate) struct Recorder {
     pub(crate) tracer: SdkTracer,
     /// Decides on traces that begin here.
     pub(crate) sampler: Sampler,
+    /// Whether the sender of a request can have its trace recorded.
+    pub(crate) trusts_senders: bool,
 }
 
 impl Recorder {

@@ -389,7 +389,8 @@ async fn spans_are_sent_before_a_process_ends() {
 async fn at_ratio_0_only_requests_that_ask_for_it_are_recorded() {
     let world = &mut World::new().await;
     let client = even_ones_are_online().await;
-    let pipeline = Pipeline::start(world, &client, &["--trace-ratio=0"], &[]).await;
+    let flags = ["--trace-ratio=0", "--trust-traces=true"];
+    let pipeline = Pipeline::start(world, &client, &flags, &[]).await;
     post_ids(pipeline.address, &[2]).await;
     world.database.until_ids(&[2]).await;
     let headers = client.headers(2).remove(0);
@@ -407,10 +408,34 @@ async fn at_ratio_0_only_requests_that_ask_for_it_are_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn strangers_cannot_have_more_recorded_than_the_ratio_says() {
+    let world = &mut World::new().await;
+    let client = even_ones_are_online().await;
+    let mut pipeline = Pipeline::start(world, &client, &["--trace-ratio=0"], &[]).await;
+    for (id, name, value) in [
+        (2, "traceparent", PARENT),
+        (4, "b3", "1"),
+        (6, "x-b3-flags", "1"),
+    ] {
+        post_ids_with(pipeline.address, &[(name, value)], &[id]).await;
+    }
+    world.database.until_ids(&[2, 4, 6]).await;
+    // The trace goes on, unrecorded.
+    let headers = client.headers(2).remove(0);
+    let parent = headers["traceparent"].to_str().unwrap();
+    assert_eq!(parent[3..35], PARENT[3..35]);
+    assert!(parent.ends_with("-00"), "{parent}");
+    // What it had recorded would be sent before its end.
+    pipeline.ingest.signal("TERM").await;
+    assert_eq!(pipeline.ingest.end().await, Some(0));
+    assert_eq!(pipeline.collector.spans().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn log_lines_name_the_trace() {
     let world = &mut World::new().await;
     let client = even_ones_are_online().await;
-    let pipeline = Pipeline::start(world, &client, &["--trace-ratio=0"], &[]).await;
+    let pipeline = Pipeline::start(world, &client, &["--trace-ratio=0", "--trust-traces=true"], &[]).await;
     post_ids_with(pipeline.address, &[("traceparent", PARENT)], &[3]).await;
     let ids = format!(" trace_id={} span_id=", &PARENT[3..35]);
     eventually("the line of the request", async || {

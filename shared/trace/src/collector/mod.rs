@@ -66,8 +66,11 @@ settings::settings! {
         /// process makes no spans, and passes an incoming trace on unchanged.
         pub zipkin_url: Secret<Collector> = "http://localhost:9411/api/v2/spans",
         /// Share of callbacks whose traces are recorded, from 0 to 1. A callback that
-        /// arrives with a trace is recorded if that trace is.
+        /// arrives with a trace which is not recorded is not recorded either.
         pub trace_ratio: Ratio = "1",
+        /// Whether a callback that arrives with a trace which is recorded is recorded
+        /// too, whatever TRACE_RATIO is. Then strangers can have every callback recorded.
+        pub trust_traces: bool = "false",
     } with {}
 }
 
@@ -101,7 +104,11 @@ impl Recording {
             .with_span_processor(Bounded::new(exporter))
             .build();
         let tracer = provider.tracer(SCOPE);
-        let recorder = Recorder { tracer, sampler };
+        let recorder = Recorder {
+            tracer,
+            sampler,
+            trusts_senders: settings.trust_traces,
+        };
         if RECORDER.set(recorder).is_err() {
             anyhow::bail!("recording has been begun before");
         }
