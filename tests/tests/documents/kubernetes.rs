@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use settings::Settings;
+
 use crate::{read, specs};
 
 /// Names that look like those of settings, in lines such as `- name: AMQP_URL`.
@@ -23,8 +25,12 @@ fn names(file: &str) -> BTreeSet<String> {
 
 fn settings(process: &str) -> BTreeSet<String> {
     let of_process = specs().into_iter().filter(|(name, _)| *name == process);
+    // `setup` is an init container of the janitor.
+    let of_setup = fetcher::setup::Config::specs();
+    let of_setup = of_setup.into_iter().filter(|_| process == "janitor");
     of_process
         .flat_map(|(_, specs)| specs)
+        .chain(of_setup)
         .map(|spec| spec.variable())
         .collect()
 }
@@ -33,7 +39,7 @@ fn settings(process: &str) -> BTreeSet<String> {
 fn manifests_set_what_the_processes_read() {
     for process in ["ingest", "fetcher", "janitor"] {
         let (set, settings) = (names(&format!("{process}.yaml")), settings(process));
-        assert!(set.contains("AMQP_URL"), "only {set:?}");
+        assert!(set.contains("ADMIN_ADDRESS"), "only {set:?}");
         assert!(
             set.is_subset(&settings),
             "{process} does not read {:?}",

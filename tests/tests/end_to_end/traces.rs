@@ -435,7 +435,13 @@ async fn strangers_cannot_have_more_recorded_than_the_ratio_says() {
 async fn log_lines_name_the_trace() {
     let world = &mut World::new().await;
     let client = even_ones_are_online().await;
-    let pipeline = Pipeline::start(world, &client, &["--trace-ratio=0", "--trust-traces=true"], &[]).await;
+    let pipeline = Pipeline::start(
+        world,
+        &client,
+        &["--trace-ratio=0", "--trust-traces=true"],
+        &[],
+    )
+    .await;
     post_ids_with(pipeline.address, &[("traceparent", PARENT)], &[3]).await;
     let ids = format!(" trace_id={} span_id=", &PARENT[3..35]);
     eventually("the line of the request", async || {
