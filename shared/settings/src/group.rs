@@ -1,5 +1,7 @@
 //! A group of settings, and the macro that declares one.
 
+use std::collections::BTreeSet;
+
 use crate::spec::Spec;
 use crate::values::Values;
 
@@ -22,8 +24,15 @@ pub trait Settings: Sized {
     fn show(&self) -> Vec<(&'static str, String)>;
 }
 
+/// Leaves out what has the name of something before it: a group may be included in several others.
+#[doc(hidden)]
+pub fn once<T>(all: impl Iterator<Item = T>, name: impl Fn(&T) -> &'static str) -> Vec<T> {
+    let mut names = BTreeSet::new();
+    all.filter(|one| names.insert(name(one))).collect()
+}
+
 /// Declares a group of settings as a struct with [`Settings`]; `in` gives the bounds of a value, `with`
-/// names the groups that are included, `where` another default of a setting of such a group, and `check`
+/// names the groups that are included (also in several of them), `where` another default of a setting of such a group, and `check`
 /// a function that says whether values go together.
 ///
 /// ```
@@ -72,7 +81,8 @@ macro_rules! settings {
                         $(.map(|spec| spec.with_default(stringify!($setting), $other)))?
                         .collect()
                 ),*];
-                own.into_iter().chain(groups.into_iter().flatten()).collect()
+                let all = own.into_iter().chain(groups.into_iter().flatten());
+                $crate::once(all, |spec| spec.name)
             }
 
             fn read(values: &mut $crate::Values) -> Option<Self> {
@@ -96,7 +106,8 @@ macro_rules! settings {
                 ];
                 let groups: Vec<Vec<(&'static str, String)>> =
                     vec![$( $crate::Settings::show(&self.$group) ),*];
-                own.into_iter().chain(groups.into_iter().flatten()).collect()
+                let all = own.into_iter().chain(groups.into_iter().flatten());
+                $crate::once(all, |(name, _)| *name)
             }
         }
     };

@@ -16,7 +16,7 @@ mod tests;
 mod value;
 mod values;
 
-pub use group::Settings;
+pub use group::{Settings, once};
 pub use load::{ConfigError, Loaded, load};
 pub use secret::{Password, Secret, SecretError, Username};
 pub use spec::{Bounds, Spec};

@@ -37,6 +37,17 @@ crate::settings! {
     } check sizes
 }
 
+crate::settings! {
+    /// Settings of the tests, with a group that is in two of its groups.
+    pub struct Twice {
+    } with {
+        /// A group.
+        pub one: Outer,
+        /// A part of that group.
+        pub other: Inner,
+    }
+}
+
 /// Anything.
 #[derive(Clone, Debug)]
 pub struct Word(String);
@@ -88,6 +99,21 @@ fn a_group_can_have_another_default_where_it_is_included() {
     assert_eq!(settings.inner.period, Duration::from_secs(20));
     let help = load_from(&["--help"], &[]).unwrap_err().to_string();
     assert!(help.contains("default: \"20s\""), "{help}");
+}
+
+#[test]
+fn a_setting_of_several_groups_is_one_setting() {
+    let load = |flag: &str| {
+        let arguments = ["test", flag].map(OsString::from);
+        load::<Twice, Arguments>("test", "A test.", arguments, [])
+    };
+    let settings = load("--period=3s").unwrap().settings;
+    assert_eq!(settings.one.inner.period, settings.other.period);
+    let shown = settings.show();
+    let shown = shown.iter().filter(|(name, _)| *name == "period");
+    assert_eq!(shown.count(), 1);
+    let message = load("--period=1us").unwrap_err().to_string();
+    assert_eq!(message.matches("PERIOD").count(), 1, "{message}");
 }
 
 #[test]

@@ -75,7 +75,14 @@ impl Values {
         check: impl FnOnce(&T) -> Result<(), String>,
     ) -> Option<T> {
         let value = self.parse::<T>(name, check);
-        value.map_err(|wrong| self.wrong.push(wrong)).ok()
+        value
+            .map_err(|wrong| {
+                // A setting of several groups is read several times.
+                if !self.wrong.contains(&wrong) {
+                    self.wrong.push(wrong);
+                }
+            })
+            .ok()
     }
 
     fn parse<T: Value>(
