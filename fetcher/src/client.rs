@@ -40,7 +40,7 @@ impl ClientService {
     pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
         let credentials = Credentials::new(config)?;
         let connections = ConnectionPool::new(config, &credentials)?;
-        credentials.read(connections.unpooled())?;
+        credentials.read(&connections.unpooled())?;
         let url = config.client_url.get()?;
         Ok(Self {
             connections: Arc::new(connections),
@@ -51,12 +51,12 @@ impl ClientService {
         })
     }
 
-    /// Moves further requests when the client service's name leads elsewhere, and gives them the credentials
-    /// that files have by then, for ever. Says of the files whether they can be read, if there are some.
+    /// Moves further requests when the client service's name leads elsewhere, or its certificates change, and gives them
+    /// the credentials that files have by then, for ever. Says of the files whether they can be read, if there are some.
     pub(crate) async fn follow(&self, files: Option<&Dependency>) {
         let client = self.connections.unpooled();
-        let files = files.map(|dependency| self.credentials.follow_files(client, dependency));
-        tokio::join!(self.connections.follow_name(), OptionFuture::from(files));
+        let files = files.map(|dependency| self.credentials.follow_files(&client, dependency));
+        tokio::join!(self.connections.follow(), OptionFuture::from(files));
     }
 
     /// Looks one object up, once.

@@ -8,6 +8,7 @@ use database::DatabaseSettings;
 use metric_definitions::Description;
 use process::{ProcessConfig, ProcessSettings};
 use settings::{ByteSize, DurationOrZero, Secret, Value};
+use tls::{CertificateFile, Client, Identity, KeyFile, TrustSettings, check_pair};
 use url::Url;
 
 use crate::credentials::{self, BearerToken, ClientHeader, ProxyUrl};
@@ -28,6 +29,11 @@ settings::settings! {
         /// Version of HTTP that look-ups are sent with. auto: HTTP/2 where the client service
         /// offers it with TLS, else HTTP/1.1. 2: HTTP/2, also without TLS. 1.1: HTTP/1.1.
         pub client_http_version: HttpVersion = "auto",
+        /// File with a client certificate, then those of its issuers (PEM), for a client
+        /// service that asks for one. Read again when it changes.
+        pub client_certificate_file: CertificateFile = "",
+        /// File with the private key of CLIENT_CERTIFICATE_FILE (PEM).
+        pub client_key_file: KeyFile = "",
         /// How long the client service may take for one answer.
         pub fetch_timeout: Duration = "5s" in "10ms"..="10m",
         /// Maximum number of look-ups in flight in each replica. How many there are follows
@@ -63,7 +69,9 @@ settings::settings! {
         pub database: DatabaseSettings,
         /// Settings that every process has.
         pub process: ProcessSettings where admin_address = "127.0.0.1:6061",
-    } check credentials::check
+        /// Settings of whom connections trust.
+        pub trust: TrustSettings,
+    } check check
 }
 
 settings::settings! {
@@ -76,6 +84,29 @@ settings::settings! {
         /// the id goes to objects.dead.
         pub retry_delays: RetryLadder = "1s,5s,30s,2m",
     } with {}
+}
+
+fn check(config: &Config) -> Result<(), String> {
+    credentials::check(config)?;
+    let (certificate, key) = (&config.client_certificate_file, &config.client_key_file);
+    check_pair(
+        ("CLIENT_CERTIFICATE_FILE", certificate),
+        ("CLIENT_KEY_FILE", key),
+    )?;
+    let url = config.client_url.get().map_err(|error| error.to_string())?;
+    if certificate.path().is_some() && !url.is_encrypted() {
+        return Err("CLIENT_CERTIFICATE_FILE needs a CLIENT_URL with https://".to_owned());
+    }
+    Ok(())
+}
+
+impl Config {
+    /// TLS of the connections to the client service at `url`; `None` if there is none.
+    pub(crate) fn client_tls(&self, url: &ClientUrl) -> Option<Client> {
+        let identity = Identity::of(&self.client_certificate_file, &self.client_key_file);
+        url.is_encrypted()
+            .then(|| Client::new(&self.trust, identity))
+    }
 }
 
 impl ProcessConfig for Config {
@@ -103,6 +134,10 @@ pub struct ClientUrl(Url);
 impl ClientUrl {
     pub(crate) fn url(&self) -> &Url {
         &self.0
+    }
+
+    fn is_encrypted(&self) -> bool {
+        self.0.scheme() == "https"
     }
 
     /// Address of the look-ups, without credentials: an id follows.

@@ -1,4 +1,5 @@
-//! Connections to the client service. They are kept for further look-ups, until its name leads elsewhere.
+//! Connections to the client service. They are kept for further look-ups, until its name leads elsewhere, or a
+//! file of their TLS changes.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -7,103 +8,31 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use http::header::ACCEPT_ENCODING;
-use http::{HeaderMap, HeaderValue};
+use anyhow::Context;
 use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::redirect::Policy;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use tls::Stamp;
 use tokio::time::sleep;
 use url::Host;
 
 use crate::config::{Config, HttpVersion};
 use crate::credentials::Credentials;
 
+mod connector;
+
+use connector::Connector;
+
 /// How long a connection is kept without use. Shorter than most servers keep it.
 pub(crate) const IDLE: Duration = Duration::from_secs(15);
 
-/// How often the name is resolved while connections are kept.
-const RESOLVE_INTERVAL: Duration = Duration::from_secs(15);
+/// How often the name is resolved, and the files of TLS are looked at, while connections are kept.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Requests in flight on one client, which has one connection where the client service speaks HTTP/2. It is the
 /// least that a server is asked to take on a connection (RFC 9113, 6.5.2); what is more would wait there, on
 /// account of its time-out.
 const STREAMS: usize = 100;
-
-/// How often a connection that carries several requests is asked for a sign of life. A dead one would
-/// take others with it.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How much of answers may be on its way before it is read. Answers are small.
-const STREAM_WINDOW: u32 = 64 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
-
-/// Without it a server may choose any coding (RFC 9110, 12.5.3).
-const NOT_COMPRESSED: HeaderValue = HeaderValue::from_static("identity");
-
-struct Connector {
-    names: Arc<dyn Resolve>,
-    timeout: Duration,
-    version: HttpVersion,
-    /// Made once, because it takes a while to read the system's certificates.
-    tls: ClientConfig,
-    proxy: Option<reqwest::Proxy>,
-}
-
-impl Connector {
-    /// Makes a client that keeps at most `max_idle` unused connections.
-    fn client(&self, max_idle: usize) -> reqwest::Result<reqwest::Client> {
-        let builder = reqwest::Client::builder()
-            .user_agent(concat!("callback-pipeline-fetcher/", env!("CARGO_PKG_VERSION")))
-            .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, NOT_COMPRESSED)]))
-            .timeout(self.timeout)
-            // Shared by all addresses, so that the next one is tried while there is time for an answer.
-            .connect_timeout(self.timeout / 2)
-            .dns_resolver(Arc::clone(&self.names))
-            .pool_max_idle_per_host(max_idle)
-            .pool_idle_timeout(IDLE)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(self.timeout)
-            .http2_initial_stream_window_size(STREAM_WINDOW)
-            .http2_initial_connection_window_size(CONNECTION_WINDOW)
-            .tls_backend_preconfigured(self.tls.clone())
-            // A redirect is not an answer, and a proxy of the environment is not the client service.
-            .redirect(Policy::none())
-            // The pipeline makes further tries itself, and counts them. Without the limit of 0 each request would be
-            // copied for a further try that is never made.
-            .retry(reqwest::retry::never().max_retries_per_request(0))
-            .no_proxy();
-        let builder = match &self.proxy {
-            Some(proxy) => builder.proxy(proxy.clone()),
-            None => builder,
-        };
-        match self.version {
-            HttpVersion::Two => builder.http2_prior_knowledge(),
-            HttpVersion::OneOne => builder.http1_only(),
-            HttpVersion::Auto => builder,
-        }
-        .build()
-    }
-}
-
-/// What is trusted and offered in a TLS handshake. Without TLS nothing is, and no certificate is read.
-fn tls(version: HttpVersion, is_needed: bool) -> anyhow::Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    if is_needed {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        ensure!(
-            !roots.is_empty(),
-            "the system has no certificate authorities"
-        );
-    }
-    let mut tls = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let offered = version.offered().iter();
-    tls.alpn_protocols = offered.map(|name| name.as_bytes().to_vec()).collect();
-    Ok(tls)
-}
 
 /// Connections to the client service, which are made when they are needed.
 pub(crate) struct ConnectionPool {
@@ -113,13 +42,18 @@ pub(crate) struct ConnectionPool {
     pooled: Mutex<PooledClients>,
     /// Requests in flight on each of the pooled clients.
     share: usize,
-    unpooled: reqwest::Client,
 }
 
 /// Each request has a place while it is in flight, and goes to the client that has this place. The lowest free
 /// place is taken, so that the other clients' connections can become idle and be closed.
 struct PooledClients {
     clients: Vec<reqwest::Client>,
+    /// Keeps no connection.
+    unpooled: reqwest::Client,
+    /// Of all clients. Made once, because it takes a while to read the system's certificates.
+    tls: ClientConfig,
+    /// The files that this was made of.
+    stamp: Option<Stamp>,
     free: BinaryHeap<Reverse<usize>>,
     /// How many places there are, free or taken.
     places: usize,
@@ -144,20 +78,21 @@ impl ConnectionPool {
         credentials: &Credentials,
         names: Arc<dyn Resolve>,
     ) -> anyhow::Result<Self> {
-        let url = config.client_url.get()?.url().clone();
-        let has_tls = url.scheme() == "https";
+        let url = config.client_url.get()?;
         let version = config.client_http_version;
         let connector = Connector {
             names,
             timeout: config.fetch_timeout,
             version,
-            tls: tls(version, has_tls).context("setting up TLS")?,
+            files: config.client_tls(&url),
             proxy: credentials.proxy(),
         };
+        let stamp = connector.stamp();
+        let tls = connector.tls().context("setting up TLS")?;
         let may_multiplex = match version {
             HttpVersion::OneOne => false,
             HttpVersion::Two => true,
-            HttpVersion::Auto => has_tls,
+            HttpVersion::Auto => connector.files.is_some(),
         };
         let share = if may_multiplex {
             STREAMS
@@ -165,19 +100,21 @@ impl ConnectionPool {
             config.fetch_concurrency.get()
         };
         let client = |max_idle| {
-            let client = connector.client(max_idle);
+            let client = connector.client(&tls, max_idle);
             client.context("setting up the HTTP client")
         };
         let pooled = PooledClients {
             clients: vec![client(share)?],
+            unpooled: client(0)?,
+            tls,
+            stamp,
             free: BinaryHeap::new(),
             places: 0,
         };
         Ok(Self {
             pooled: Mutex::new(pooled),
             share,
-            unpooled: client(0)?,
-            name: match credentials.proxy_url().unwrap_or(url).host() {
+            name: match credentials.proxy_url().unwrap_or(url.url().clone()).host() {
                 Some(Host::Domain(name)) => Some(name.to_owned()),
                 Some(Host::Ipv4(_) | Host::Ipv6(_)) | None => None,
             },
@@ -199,11 +136,11 @@ impl ConnectionPool {
     fn client_of(&self, place: usize, pooled: &mut PooledClients) -> reqwest::Client {
         let number = place / self.share;
         while pooled.clients.len() <= number {
-            match self.connector.client(self.share) {
+            match self.connector.client(&pooled.tls, self.share) {
                 Ok(client) => pooled.clients.push(client),
                 Err(error) => {
                     tracing::warn!(%error, "no further client for look-ups");
-                    return self.unpooled.clone();
+                    return pooled.unpooled.clone();
                 }
             }
         }
@@ -211,26 +148,54 @@ impl ConnectionPool {
     }
 
     /// Makes a connection for each request.
-    pub(crate) fn unpooled(&self) -> &reqwest::Client {
-        &self.unpooled
+    pub(crate) fn unpooled(&self) -> reqwest::Client {
+        self.pooled.lock().unpooled.clone()
     }
 
-    /// Resolves the name every [`RESOLVE_INTERVAL`]. When its addresses have changed, further requests are sent
-    /// on connections to the new ones. Requests in flight end where they are.
-    pub(crate) async fn follow_name(&self) {
-        let Some(name) = &self.name else {
-            return std::future::pending().await;
-        };
+    /// Resolves the name every [`FOLLOW_INTERVAL`], and looks at the files of TLS. When its addresses or the files have
+    /// changed, further requests are sent on new connections. Requests in flight end where they are.
+    pub(crate) async fn follow(&self) {
         let mut known = None;
         loop {
-            let found = self.addresses(name).await;
-            if found.is_some() && known.is_some() && found != known {
-                tracing::info!(name, addresses = ?found, "client service has moved");
-                // New clients have no connections yet. Those in use end with their requests.
-                self.pooled.lock().clients.clear();
+            if let Some(name) = &self.name {
+                let found = self.addresses(name).await;
+                if found.is_some() && known.is_some() && found != known {
+                    tracing::info!(name, addresses = ?found, "client service has moved");
+                    // New clients have no connections yet. Those in use end with their requests.
+                    self.pooled.lock().clients.clear();
+                }
+                known = found.or(known);
             }
-            known = found.or(known);
-            sleep(RESOLVE_INTERVAL).await;
+            self.renew_tls();
+            sleep(FOLLOW_INTERVAL).await;
+        }
+    }
+
+    fn renew_tls(&self) {
+        let stamp = self.connector.stamp();
+        {
+            let mut pooled = self.pooled.lock();
+            if stamp == pooled.stamp {
+                return;
+            }
+            pooled.stamp = stamp;
+        }
+        let renewed = self.connector.tls().map_err(anyhow::Error::new);
+        let renewed = renewed.and_then(|tls| Ok((self.connector.client(&tls, 0)?, tls)));
+        match renewed {
+            Ok((unpooled, tls)) => {
+                let mut pooled = self.pooled.lock();
+                pooled.clients.clear();
+                (pooled.unpooled, pooled.tls) = (unpooled, tls);
+                tracing::info!("the certificates for the client service were read again");
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(
+                    error,
+                    "the new certificates for the client service are not used, the old ones stay"
+                );
+            }
         }
     }
 

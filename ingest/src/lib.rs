@@ -95,6 +95,7 @@ impl Ingest {
             idle_timeout: self.config.idle_timeout,
             refusal: error::refusal(),
         };
+        let tls = self.config.process.tls.acceptor()?;
         // The system chooses the port where the setting says 0.
         let address = listener.local_addr()?;
         tracing::info!(%address, "accepting callbacks");
@@ -104,7 +105,7 @@ impl Ingest {
                  WEBHOOK_SECRETS is not set"
             );
         }
-        let serving = serve(listener, limits, Arc::new(server), &self.shutdown);
+        let serving = serve(listener, tls, limits, Arc::new(server), &self.shutdown);
         let draining = drain::run(&self.spool, &self.chunks, &self.shutdown);
         tokio::select! {
             _ = async { tokio::join!(serving, draining) } => Ok(()),

@@ -36,15 +36,18 @@ impl Callbacks {
     /// # Errors
     /// The HTTP client cannot be set up.
     pub(crate) fn new(config: &Config, chance: Chance) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .timeout(config.callback_timeout)
             // Shorter than the receiver keeps an idle connection.
             .pool_idle_timeout(std::time::Duration::from_secs(15))
             .no_proxy()
             // A receiver that sends a callback elsewhere has not taken it.
-            .redirect(Policy::none())
-            .build()
-            .context("setting up the HTTP client")?;
+            .redirect(Policy::none());
+        if config.callback_url.scheme() == "https" {
+            let tls = tls::Client::new(&config.trust, None).config();
+            http = http.tls_backend_preconfigured(tls.context("setting up TLS")?);
+        }
+        let http = http.build().context("setting up the HTTP client")?;
         Ok(Self {
             config: config.clone(),
             chance,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use metric_definitions::Description;
 use process::{ProcessConfig, ProcessSettings};
 use settings::{DurationOrZero, Ratio};
+use tls::TrustSettings;
 use url::Url;
 use webhook::WebhookSettings;
 
@@ -52,6 +53,8 @@ settings::settings! {
         pub webhook: WebhookSettings,
         /// Settings that every process has.
         pub process: ProcessSettings where admin_address = "127.0.0.1:6063",
+        /// Settings of whom connections trust.
+        pub trust: TrustSettings,
     }
 }
 

@@ -34,6 +34,7 @@ pub async fn run(
     let shutdown = context.shutdown;
     let chance = Chance::new(config.seed);
     let callbacks = Callbacks::new(&config, chance.clone())?;
+    let tls = config.process.tls.acceptor()?;
     let objects = Arc::new(Objects::new(config, chance));
     let limits = ServerLimits {
         connections: 20_000,
@@ -46,7 +47,7 @@ pub async fn run(
     // The system chooses the port where the setting says 0.
     tracing::info!(address = %listener.local_addr()?, "answering look-ups");
     tokio::join!(
-        serve(listener, limits, objects, &shutdown),
+        serve(listener, tls, limits, objects, &shutdown),
         callbacks.run(&shutdown)
     );
     Ok(())

@@ -111,7 +111,7 @@ async fn the_next_address_is_asked_when_the_first_is_dead() {
     // Nobody listens at the fourth.
     for hosts in [[4, 3], [2, 3]] {
         names.lead_to(&hosts);
-        assert_eq!(ask(connections.unpooled(), port).await, "3", "{hosts:?}");
+        assert_eq!(ask(&connections.unpooled(), port).await, "3", "{hosts:?}");
     }
 }
 
@@ -134,7 +134,7 @@ async fn who_moves_is_followed_although_the_old_address_still_answers() {
         moved.elapsed()
     };
     let took = tokio::select! {
-        () = connections.follow_name() => panic!("it goes on for ever"),
+        () = connections.follow() => panic!("it goes on for ever"),
         took = steady_load => took,
     };
     assert!(took < Duration::from_mins(1), "{took:?}");

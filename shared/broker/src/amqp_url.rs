@@ -80,10 +80,14 @@ impl AmqpUrl {
         }
     }
 
+    pub(crate) fn is_encrypted(&self) -> bool {
+        matches!(self.uri.scheme, AMQPScheme::AMQPS)
+    }
+
     /// Whether others on the way can read along.
     #[must_use]
     pub fn is_exposed(&self) -> bool {
-        matches!(self.uri.scheme, AMQPScheme::AMQP) && !is_loopback(&self.uri.authority.host)
+        !self.is_encrypted() && !is_loopback(&self.uri.authority.host)
     }
 }
 

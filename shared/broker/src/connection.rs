@@ -13,6 +13,7 @@ use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use settings::{Password, Secret, SecretError, Username};
 use tcp::{Lifeline, dial, reason, stranger};
 use thiserror::Error;
+use tls::{CertificateFile, Client, Identity, KeyFile, TrustSettings, check_pair};
 
 use crate::amqp_url::AmqpUrl;
 use crate::open::open;
@@ -29,13 +30,35 @@ settings::settings! {
         pub amqp_username: Secret<Username> = "",
         /// Password of the user, in place of the one in AMQP_URL, as it is.
         pub amqp_password: Secret<Password> = "",
+        /// File with a client certificate, then those of its issuers (PEM), for a broker that
+        /// asks for one. Read again at each connection.
+        pub amqp_certificate_file: CertificateFile = "",
+        /// File with the private key of AMQP_CERTIFICATE_FILE (PEM).
+        pub amqp_key_file: KeyFile = "",
         /// Prefix of the names of queues and exchanges, so that several pipelines can share
         /// a broker.
         pub queue_prefix: QueuePrefix = "",
         /// How long one step with the broker (connect, declare, ack) may take, and how long
         /// the broker may confirm nothing, before the connection is replaced.
         pub broker_timeout: Duration = "5s" in "100ms"..="10m",
-    } with {}
+    } with {
+        /// Settings of whom connections trust.
+        pub trust: TrustSettings,
+    } check certificate
+}
+
+fn certificate(settings: &BrokerSettings) -> Result<(), String> {
+    let (certificate, key) = (&settings.amqp_certificate_file, &settings.amqp_key_file);
+    check_pair(
+        ("AMQP_CERTIFICATE_FILE", certificate),
+        ("AMQP_KEY_FILE", key),
+    )?;
+    let url = settings.amqp_url.get();
+    let url = url.map_err(|error| error.to_string())?;
+    if certificate.path().is_some() && !url.is_encrypted() {
+        return Err("AMQP_CERTIFICATE_FILE needs an AMQP_URL with amqps://".to_owned());
+    }
+    Ok(())
 }
 
 impl BrokerSettings {
@@ -120,6 +143,7 @@ impl Deref for BrokerConnection {
 #[derive(Clone, Debug)]
 pub struct Broker {
     settings: BrokerSettings,
+    tls: Client,
     timeout: Duration,
     topology: Topology,
     process: &'static str,
@@ -135,11 +159,13 @@ impl Broker {
         if settings.amqp_url.get().is_ok_and(|url| url.is_exposed()) {
             tracing::warn!(
                 "AMQP_URL leads to another machine without TLS, so that others on the way can read \
-                 passwords and ids; amqps:// encrypts"
+                 passwords and ids; amqps:// encrypts, and CA_FILE adds authorities"
             );
         }
+        let identity = Identity::of(&settings.amqp_certificate_file, &settings.amqp_key_file);
         Self {
             settings: settings.clone(),
+            tls: Client::new(&settings.trust, identity),
             timeout: settings.broker_timeout,
             topology,
             process,
@@ -217,7 +243,8 @@ impl Broker {
         let name = format!("{} {role}", self.process);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let greet = |stream| {
-            let opened = open(url.uri().clone(), stream, properties.clone());
+            let (uri, tls) = (url.uri().clone(), self.tls.clone());
+            let opened = open(uri, stream, tls, properties.clone());
             async { Ok::<_, BrokerError>(opened.await?) }
         };
         let (connection, lifeline) = dial(url.place(), self.timeout, greet).await?;

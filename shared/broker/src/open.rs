@@ -4,19 +4,21 @@
 use std::io;
 
 use async_compat::Compat;
-use lapin::tcp::TLSConfig;
+use lapin::tcp::RustlsConnector;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties, runtime};
 use parking_lot::Mutex;
+use tls::Client;
 use tokio::net::TcpStream;
 
-/// Speaks AMQP on `stream`, encrypted if `uri` says so.
+/// Speaks AMQP on `stream`, encrypted by `tls` if `uri` says so.
 ///
 /// # Errors
-/// The other side does not speak AMQP, or does not let the user in.
+/// A file of `tls` cannot be used, or the other side does not speak AMQP, or does not let the user in.
 pub(crate) async fn open(
     uri: AMQPUri,
     stream: TcpStream,
+    tls: Client,
     properties: ConnectionProperties,
 ) -> lapin::Result<Connection> {
     let stream = Mutex::new(Some(stream));
@@ -28,8 +30,8 @@ pub(crate) async fn open(
         Ok(match uri.scheme {
             AMQPScheme::AMQP => plain,
             AMQPScheme::AMQPS => {
-                let host = &uri.authority.host;
-                plain.into_tls(host, TLSConfig::default()).await?
+                let connector = RustlsConnector::from(tls.config()?);
+                plain.into_rustls(&connector, &uri.authority.host).await?
             }
         })
     };

@@ -35,14 +35,14 @@ impl Connection {
     /// Shakes hands with `server` over `wire`. A statement on the connection is cancelled within `timeout`.
     pub(crate) async fn open(
         config: &Config,
-        tls: Option<&MakeRustlsConnect>,
+        tls: Option<MakeRustlsConnect>,
         server: &Server,
         wire: Wire,
         timeout: Duration,
     ) -> Result<Self, tokio_postgres::Error> {
         let is_unreplicated = Arc::new(AtomicBool::new(false));
         let unreplicated = Arc::clone(&is_unreplicated);
-        let client = match tls {
+        let client = match &tls {
             None => carried(config.connect_raw(wire, NoTls).await?, unreplicated),
             Some(tls) => {
                 let connected = config.connect_raw(wire, server.tls(tls)).await?;
@@ -54,7 +54,7 @@ impl Connection {
             is_unreplicated,
             is_retired: AtomicBool::new(false),
             server: server.clone(),
-            tls: tls.cloned(),
+            tls,
             timeout,
         })
     }

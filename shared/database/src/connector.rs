@@ -18,6 +18,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::connect_error::{ConnectError, ConnectFailure};
 use crate::connection::Connection;
+use crate::encryption::Encryption;
 use crate::metrics::CONNECTIONS_OPENED;
 use crate::server::{Address, Place, Server};
 use crate::store::DatabaseSettings;
@@ -34,7 +35,7 @@ pub(crate) struct Connector {
 /// Where to connect to, and as whom, by the settings as they are now.
 struct Access {
     config: Config,
-    tls: Option<MakeRustlsConnect>,
+    encryption: Option<Encryption>,
 }
 
 impl Connector {
@@ -53,8 +54,8 @@ impl Connector {
         let url = self.settings.address()?;
         let mut config = url.config().clone();
         config.application_name(&self.process);
-        let tls = url.tls().cloned().map(MakeRustlsConnect::new);
-        Ok(Access { config, tls })
+        let encryption = url.encryption().cloned();
+        Ok(Access { config, encryption })
     }
 
     /// Connects.
@@ -157,8 +158,11 @@ impl Connector {
         let opened = timeout(silence, server.open(&heard, self.timeout)).await;
         let wire = opened.map_err(|_| ConnectFailure::Silent(silence))??;
         let connecting = async {
-            let (config, tls) = (&access.config, access.tls.as_ref());
-            let connection = Connection::open(config, tls, server, wire, self.timeout).await?;
+            let tls = access.encryption.as_ref();
+            let tls = tls.map(|encryption| encryption.config(&self.settings.trust));
+            let tls = tls.transpose()?.map(MakeRustlsConnect::new);
+            let (config, timeout) = (&access.config, self.timeout);
+            let connection = Connection::open(config, tls, server, wire, timeout).await?;
             if is_choice && connection.is_read_only().await? {
                 return Err(ConnectFailure::ReadOnly);
             }

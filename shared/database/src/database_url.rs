@@ -2,15 +2,14 @@
 
 use std::fmt;
 
-use rustls::ClientConfig;
 use settings::{ENCODE, Value};
 use tcp::{Protocol, is_loopback};
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 use url::form_urlencoded;
 
+use crate::encryption::{Encryption, TlsParameters};
 use crate::error::reason;
-use crate::tls::TlsParameters;
 
 /// One byte in answer to the question whether TLS is spoken; old servers answer with an error.
 pub(crate) const POSTGRES: Protocol = Protocol {
@@ -23,7 +22,7 @@ pub(crate) const POSTGRES: Protocol = Protocol {
 #[derive(Clone)]
 pub struct DatabaseUrl {
     config: Config,
-    tls: Option<ClientConfig>,
+    encryption: Option<Encryption>,
     masked: String,
 }
 
@@ -45,14 +44,14 @@ impl DatabaseUrl {
     }
 
     /// How the connection is encrypted, if it is.
-    pub(crate) fn tls(&self) -> Option<&ClientConfig> {
-        self.tls.as_ref()
+    pub(crate) fn encryption(&self) -> Option<&Encryption> {
+        self.encryption.as_ref()
     }
 
     /// Whether others on the way can read along.
     pub(crate) fn is_exposed(&self) -> bool {
         let is_far = |host: &Host| matches!(host, Host::Tcp(name) if !is_loopback(name));
-        self.tls.is_none() && self.config.get_hosts().iter().any(is_far)
+        self.encryption.is_none() && self.config.get_hosts().iter().any(is_far)
     }
 }
 
@@ -77,8 +76,8 @@ impl Value for DatabaseUrl {
                 others.push(pair);
             }
         }
-        let tls = tls.config()?;
-        others.push(if tls.is_some() {
+        let encryption = tls.encryption()?;
+        others.push(if encryption.is_some() {
             "sslmode=require"
         } else {
             "sslmode=disable"
@@ -90,7 +89,7 @@ impl Value for DatabaseUrl {
         }
         Ok(Self {
             config,
-            tls,
+            encryption,
             masked: masked(head, query),
         })
     }
@@ -245,7 +244,7 @@ mod tests {
         ] {
             let raw = format!("postgres://user@host/db{parameters}");
             let url = <DatabaseUrl as Value>::parse(&raw).unwrap();
-            assert_eq!(url.tls().is_some(), is_encrypted, "{raw}");
+            assert_eq!(url.encryption().is_some(), is_encrypted, "{raw}");
             assert_eq!(url.is_exposed(), !is_encrypted, "{raw}");
             assert_eq!(url.show(), raw);
         }

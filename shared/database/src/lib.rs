@@ -4,6 +4,7 @@ mod connect_error;
 mod connection;
 mod connector;
 mod database_url;
+mod encryption;
 mod error;
 mod metrics;
 mod migration;
@@ -13,7 +14,6 @@ mod schema;
 mod server;
 mod statement;
 mod store;
-mod tls;
 mod watch;
 mod wire;
 

@@ -66,12 +66,12 @@ impl Server {
         Ok(Wire { stream, heard })
     }
 
-    pub(crate) fn tls(&self, tls: &MakeRustlsConnect) -> Encryption {
+    pub(crate) fn tls(&self, tls: &MakeRustlsConnect) -> Handshake {
         let mut tls = tls.clone();
         let Ok(tls) = MakeTlsConnect::<Wire>::make_tls_connect(&mut tls, &self.place.host);
         tls
     }
 }
 
-/// How a stream to one server is encrypted.
-pub(crate) type Encryption = <MakeRustlsConnect as MakeTlsConnect<Wire>>::TlsConnect;
+/// Encrypts a stream to one server.
+pub(crate) type Handshake = <MakeRustlsConnect as MakeTlsConnect<Wire>>::TlsConnect;

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use settings::{Password, Secret, SecretError, Username};
 use time::OffsetDateTime;
 use time::macros::datetime;
+use tls::TrustSettings;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
@@ -31,9 +32,9 @@ settings::settings! {
         /// postgres://user:password@host:port/database. Several hosts (host:port,host:port)
         /// are tried in turn until one accepts writes. ?sslmode=require or verify-full
         /// encrypts the connection and checks the server's certificate and host name;
-        /// verify-ca checks the certificate only. The authorities are those of the system,
-        /// or those in the file sslrootcert. sslcert and sslkey name the files of a client
-        /// certificate.
+        /// verify-ca checks the certificate only. The authorities are those of the system
+        /// and of CA_FILE, or those in the file sslrootcert. sslcert and sslkey name the
+        /// files of a client certificate. Files are read again at each connection.
         pub database_url: Secret<DatabaseUrl> =
             "postgres://postgres:postgres@localhost:5432/postgres",
         /// User of PostgreSQL, in place of the one in DATABASE_URL, as it is: nothing is
@@ -47,7 +48,10 @@ settings::settings! {
         /// given up and tried again. With several servers, each is given up when it is
         /// silent for its share of this time.
         pub database_timeout: Duration = "5s" in "100ms"..="1h",
-    } with {}
+    } with {
+        /// Settings of whom connections trust.
+        pub trust: TrustSettings,
+    }
 }
 
 impl DatabaseSettings {
@@ -98,7 +102,7 @@ impl Store {
         if url.is_exposed() {
             tracing::warn!(
                 "DATABASE_URL leads to another machine without TLS, so that others on the way can \
-                 read passwords and rows; sslmode=verify-full encrypts"
+                 read passwords and rows; sslmode=verify-full encrypts, and CA_FILE adds authorities"
             );
         }
         // The bounds on making a connection are the connector's.

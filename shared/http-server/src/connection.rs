@@ -57,6 +57,22 @@ impl<S: Service> Server<S> {
             answer.map(Ok::<_, Infallible>)
         });
         let head_timeout = self.limits.header_timeout;
+        let stream = tokio::select! {
+            biased;
+            shaken = self.shake_hands(stream) => match shaken {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, %remote, "no TLS with a client");
+                    return;
+                }
+            },
+            () = activity.displaced() => {
+                CONNECTIONS_DISPLACED.increment(1);
+                tracing::debug!(%remote, "connection closed in its handshake to make room for another one");
+                return;
+            }
+            () = shutdown.begun() => return,
+        };
         let stream = LingeringStream::new(stream, Arc::clone(&activity), head_timeout);
         let mut connection = pin!(
             self.builder
@@ -153,8 +169,9 @@ impl<S: Service> Server<S> {
     /// Answers a connection above the limit, and waits until the answer has arrived.
     pub(crate) async fn refuse(&self, stream: TcpStream) {
         CONNECTIONS_REFUSED.increment(1);
-        let mut stream = LingeringStream::write_only(stream);
         let answer = async {
+            let stream = self.shake_hands(stream).await?;
+            let mut stream = LingeringStream::write_only(stream);
             stream.write_all(&self.limits.refusal).await?;
             stream.shutdown().await
         };
@@ -166,6 +183,10 @@ impl<S: Service> Server<S> {
     /// Answers a connection above the limit with what can be sent at once, and closes it.
     pub(crate) fn refuse_without_waiting(&self, stream: TcpStream) {
         CONNECTIONS_REFUSED.increment(1);
+        if self.tls.is_some() {
+            // A handshake takes too long.
+            return;
+        }
         let written = stream
             .into_std()
             .and_then(|mut stream| stream.write_all(&self.limits.refusal));

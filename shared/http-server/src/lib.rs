@@ -3,7 +3,8 @@
 //!
 //! The life of a connection: it is *accepted* and gets a *slot*. When all slots are taken, it goes into the *overflow* while
 //! the connection that has waited longest for its client is *displaced* and gives up its slot. If no connection has waited for
-//! a second, or the overflow is full too, the new one is *refused* with 503. With a slot the connection *waits* for its client:
+//! a second, or the overflow is full too, the new one is *refused* with 503. With a slot the connection *shakes hands* if the
+//! server speaks TLS, in the time that a head may take, and *waits* for its client:
 //! it is *idle* until a request begins, and then reads its head and body. When the whole request is here, the connection is
 //! *busy* and cannot be displaced, until it has answered and waits again. It ends when it is displaced, when a head takes too
 //! long, when it is idle for too long, when either side closes it, or with the shut-down; and if the client may still be
@@ -13,6 +14,7 @@ mod activity;
 mod connection;
 mod descriptors;
 mod displacement;
+mod handshake;
 mod head;
 mod lingering_stream;
 mod listener;

@@ -1,4 +1,4 @@
-//! The TCP connection below HTTP. It limits how long a head may take, and lingers at its end so that the
+//! The connection below HTTP. It limits how long a head may take, and lingers at its end so that the
 //! last answer arrives.
 
 use std::io;
@@ -7,11 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tls::server::TlsStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
+use tokio_util::either::Either;
 
 use crate::activity::Activity;
+
+/// What HTTP is spoken over. The state of TLS is large, and most servers have none.
+pub(crate) type Transport = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// How long bytes of the client are read and discarded after the last answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -23,7 +28,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// the client still sends until the client closes, or [`LINGER`] is over. If a connection is closed while
 /// bytes of the client are unread, TCP resets it, and a reset can destroy an answer on its way.
 pub(crate) struct LingeringStream {
-    stream: TcpStream,
+    stream: Transport,
     heads: Option<HeadTimer>,
     /// Whether the last read brought bytes, so that more may be unread.
     may_have_unread: bool,
@@ -44,7 +49,7 @@ struct HeadTimer {
 
 impl LingeringStream {
     /// A connection on which each head has to arrive within `head_timeout`.
-    pub(crate) fn new(stream: TcpStream, activity: Arc<Activity>, head_timeout: Duration) -> Self {
+    pub(crate) fn new(stream: Transport, activity: Arc<Activity>, head_timeout: Duration) -> Self {
         let heads = HeadTimer {
             activity,
             timeout: head_timeout,
@@ -60,7 +65,7 @@ impl LingeringStream {
     }
 
     /// A connection on which no request is read.
-    pub(crate) fn write_only(stream: TcpStream) -> Self {
+    pub(crate) fn write_only(stream: Transport) -> Self {
         Self {
             stream,
             heads: None,

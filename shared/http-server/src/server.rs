@@ -11,6 +11,7 @@ use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
 use lifecycle::Shutdown;
+use tls::Acceptor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -70,10 +71,11 @@ pub trait Service: Send + Sync + 'static {
     }
 }
 
-/// Serves HTTP/1.1 and, where a client asks for it, HTTP/2 without TLS, until the shut-down begins.
-/// Then no connection is accepted, and requests under way may finish while the shut-down leaves time.
+/// Serves HTTP/1.1 and, where a client asks for it, HTTP/2, until the shut-down begins: over TLS if `tls`
+/// is given, and else without. At the shut-down no connection is accepted, and requests under way may finish while the shut-down leaves time.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Acceptor>,
     limits: ServerLimits,
     service: Arc<impl Service>,
     shutdown: &Shutdown,
@@ -87,6 +89,7 @@ pub async fn serve(
         uploading: Arc::default(),
         builder: builder(limits.header_timeout, !service.ends_with_client()),
         keep_alive: keep_alive(limits.idle_timeout),
+        tls,
         limits,
         service,
     });
@@ -114,6 +117,8 @@ pub(crate) struct Server<S> {
     pub(crate) builder: auto::Builder<TokioExecutor>,
     /// The header that tells clients how long a connection may be idle.
     pub(crate) keep_alive: HeaderValue,
+    /// What connections begin with, if the server speaks TLS.
+    pub(crate) tls: Option<Acceptor>,
     pub(crate) limits: ServerLimits,
     pub(crate) service: Arc<S>,
 }

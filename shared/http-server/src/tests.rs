@@ -61,7 +61,8 @@ impl Serving {
         };
         let (service, shutdown) = (Arc::new(Obedient::default()), Shutdown::new(4 * BOUND));
         let (serving, ending) = (Arc::clone(&service), shutdown.clone());
-        let task = tokio::spawn(async move { serve(listener, limits, serving, &ending).await });
+        let task =
+            tokio::spawn(async move { serve(listener, None, limits, serving, &ending).await });
         Self {
             address,
             service,

@@ -18,7 +18,9 @@ use hyper_util::rt::TokioIo;
 use lifecycle::{Health, Shutdown};
 use telemetry::profile::ProfileError;
 use telemetry::{Exposition, profile};
+use tls::{Acceptor, connect_unverified};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::either::Either;
 
 /// The prefix of the paths of profiles.
 const PROFILES: &str = "/debug/pprof/";
@@ -63,11 +65,14 @@ pub struct Admin {
     pub metrics: Option<Exposition>,
     /// The shut-down of the process, which ends a profile that is being taken.
     pub shutdown: Shutdown,
+    /// The TLS of the port, if it has some.
+    pub tls: Option<Acceptor>,
 }
 
 impl Admin {
     /// Serves until `shutdown` begins.
-    pub async fn serve(self, listener: TcpListener, shutdown: &Shutdown) {
+    pub async fn serve(mut self, listener: TcpListener, shutdown: &Shutdown) {
+        let tls = self.tls.take();
         let limits = ServerLimits {
             connections: 64,
             header_timeout: Duration::from_secs(10),
@@ -83,7 +88,7 @@ impl Admin {
                 metrics.iter().for_each(Exposition::run_upkeep);
             }
         };
-        tokio::join!(serve(listener, limits, admin, shutdown), upkeep);
+        tokio::join!(serve(listener, tls, limits, admin, shutdown), upkeep);
     }
 
     async fn answer(&self, endpoint: Endpoint, query: &str) -> Response<Full<Bytes>> {
@@ -196,19 +201,46 @@ pub struct Ask {
 /// # Errors
 /// There is no answer within 5 s, or, for a profile, within its longest duration and 15 s.
 pub async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    ask_with(address, path, false).await
+}
+
+/// The same over TLS, whatever the certificate is.
+///
+/// # Errors
+/// As for [`ask`].
+pub async fn ask_over_tls(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    ask_with(address, path, true).await
+}
+
+async fn ask_with(
+    address: SocketAddr,
+    path: &str,
+    has_tls: bool,
+) -> anyhow::Result<(StatusCode, Bytes)> {
     let patience = Duration::from_secs(if path.starts_with(PROFILES) {
         SECONDS_LIMIT + 15
     } else {
         5
     });
-    tokio::time::timeout(patience, get(reachable(address), path))
+    tokio::time::timeout(patience, get(reachable(address), path, has_tls))
         .await
         .with_context(|| format!("{address} did not answer within {patience:?}"))?
         .with_context(|| format!("asking {address} for {path}"))
 }
 
-async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+async fn get(
+    address: SocketAddr,
+    path: &str,
+    has_tls: bool,
+) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = TcpStream::connect(address).await?;
+    let stream = if has_tls {
+        // The certificate names the host that clients ask, and this is asked by an address of the machine, which leads
+        // to no other. Nothing secret is sent.
+        Either::Right(connect_unverified(stream).await?)
+    } else {
+        Either::Left(stream)
+    };
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path)

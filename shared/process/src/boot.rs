@@ -13,11 +13,12 @@ use http_server::{listen, raise_limit};
 use lifecycle::{Health, Shutdown};
 use settings::{ConfigError, Loaded, Settings, load};
 use telemetry::{finish_logs, init_logs, init_metrics, write_to_stderr};
+use tls::install_provider;
 use tokio::net::TcpListener;
 use trace::Recording;
 
-use crate::admin::{Admin, Ask, ask};
-use crate::config::{ProcessConfig, ProcessContext};
+use crate::admin::{Admin, Ask, ask, ask_over_tls};
+use crate::config::{ProcessConfig, ProcessContext, ProcessSettings};
 use crate::metrics::{BUILD_INFO, Build};
 
 /// Boots the process and runs `work` until it ends. The exit code is 0 if the work ended in order.
@@ -30,7 +31,7 @@ where
         C::NAME,
         C::ABOUT,
         async |settings: C, Ask { path }| match path {
-            Some(path) => answer(settings.process().admin_address, &path).await,
+            Some(path) => answer(settings.process(), &path).await,
             None => run(settings, work).await,
         },
     )
@@ -49,7 +50,7 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     boot(name, about, async |settings, arguments| {
-        install_tls_provider();
+        install_provider();
         work(settings, arguments).await
     })
 }
@@ -92,16 +93,6 @@ impl Drop for FinishLogs {
     }
 }
 
-/// Each binary has the one provider, whether its connections use TLS or not.
-fn install_tls_provider() {
-    if rustls::crypto::ring::default_provider()
-        .install_default()
-        .is_err()
-    {
-        tracing::debug!("a TLS provider is installed already");
-    }
-}
-
 async fn run<C, F>(settings: C, work: impl FnOnce(C, ProcessContext) -> F) -> anyhow::Result<()>
 where
     C: ProcessConfig,
@@ -121,19 +112,21 @@ where
     };
     BUILD_INFO.of(&build).set(1);
     let shutdown = Shutdown::on_signals(settings.process().shutdown_timeout)?;
-    install_tls_provider();
+    install_provider();
     let recording = Recording::begin(C::NAME, &settings.process().traces)?;
     let context = ProcessContext {
         health: Health::default(),
         shutdown,
     };
     let listener = listen(settings.process().admin_address)?;
+    let tls = settings.process().tls.acceptor()?;
     log_start(&settings, listener.local_addr()?);
     let admin = Admin {
         health: context.health.clone(),
         profiles: settings.process().profiles,
         metrics,
         shutdown: context.shutdown.clone(),
+        tls,
     };
     let shutdown = context.shutdown.clone();
     let work = work(settings, context);
@@ -187,8 +180,12 @@ fn log_start<C: ProcessConfig>(settings: &C, admin_address: SocketAddr) {
 }
 
 /// Prints the answer of a running process. There is no log.
-async fn answer(address: SocketAddr, path: &str) -> anyhow::Result<()> {
-    let (status, body) = ask(address, path).await?;
+async fn answer(settings: &ProcessSettings, path: &str) -> anyhow::Result<()> {
+    let address = settings.admin_address;
+    let (status, body) = match settings.tls.tls_certificate_file.path() {
+        None => ask(address, path).await?,
+        Some(_) => ask_over_tls(address, path).await?,
+    };
     std::io::stdout().write_all(&body)?;
     anyhow::ensure!(status.is_success(), "{address}{path} answered {status}");
     Ok(())

@@ -7,6 +7,7 @@ use lifecycle::{Health, Shutdown};
 use metric_definitions::Description;
 use settings::Settings;
 use telemetry::LogSettings;
+use tls::ServerSettings;
 use trace::TraceSettings;
 
 settings::settings! {
@@ -28,6 +29,8 @@ settings::settings! {
         pub logs: LogSettings,
         /// Settings of traces.
         pub traces: TraceSettings,
+        /// Settings of the certificate that the process shows to its clients.
+        pub tls: ServerSettings,
     }
 }
 

@@ -6,6 +6,6 @@ mod config;
 mod metrics;
 
 pub use crate::metrics::METRICS;
-pub use admin::{Admin, Ask, ask};
+pub use admin::{Admin, Ask, ask, ask_over_tls};
 pub use boot::{start, start_command};
 pub use config::{ProcessConfig, ProcessContext, ProcessSettings};

@@ -18,6 +18,6 @@ pub(crate) fn start_serving(listener: TcpListener, service: Arc<impl Service>) {
     };
     tokio::spawn(async move {
         let never = Shutdown::new(Duration::from_secs(1));
-        serve(listener, limits, service, &never).await;
+        serve(listener, None, limits, service, &never).await;
     });
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use futures::future::join_all;
-use process::ask;
+use process::{ask, ask_over_tls};
 
 use crate::exposition::{self, Series};
 
@@ -81,7 +81,11 @@ impl Instance {
         } else {
             "/metrics"
         };
-        let answer = ask(address, path).await.ok();
+        let answer = match ask(address, path).await.ok() {
+            // What a port that speaks TLS says to those who do not.
+            Some((status, _)) if status == 400 => ask_over_tls(address, path).await.ok(),
+            answer => answer,
+        };
         let series = answer
             .filter(|(status, _)| status.is_success())
             .map(|(_, body)| exposition::read(&String::from_utf8_lossy(&body)));

@@ -15,16 +15,19 @@ use opentelemetry_sdk::trace::{
     SpanExporter, SpanProcessor,
 };
 use opentelemetry_zipkin::ZipkinExporter;
-use reqwest::redirect::Policy;
+use parking_lot::Mutex;
 use settings::{Ratio, Secret, Value};
+use tls::TrustSettings;
 use tokio::runtime::Handle;
 use url::Url;
 
 use crate::recorder::{RECORDER, Recorder};
 
+mod connections;
 mod deliveries;
 mod zipkin;
 
+use connections::Connections;
 use deliveries::Deliveries;
 pub use deliveries::{SPANS_DROPPED, SPANS_EXPORTED};
 
@@ -71,7 +74,10 @@ settings::settings! {
         /// Whether a callback that arrives with a trace which is recorded is recorded
         /// too, whatever TRACE_RATIO is. Then strangers can have every callback recorded.
         pub trust_traces: bool = "false",
-    } with {}
+    } with {
+        /// Settings of whom connections trust.
+        pub trust: TrustSettings,
+    }
 }
 
 /// Spans are recorded until it is finished.
@@ -96,7 +102,7 @@ impl Recording {
         let Some(url) = settings.zipkin_url.get()?.0 else {
             return Ok(Self(None));
         };
-        let exporter = exporter(service, &url, &settings.zipkin_url)?;
+        let exporter = exporter(service, &url, settings)?;
         let waiting = Arc::clone(&exporter.waiting);
         let sampler = Sampler::TraceIdRatioBased(settings.trace_ratio.get());
         let provider = SdkTracerProvider::builder()
@@ -143,17 +149,13 @@ impl Recording {
 fn exporter(
     service: &'static str,
     url: &Url,
-    setting: &Secret<Collector>,
+    settings: &TraceSettings,
 ) -> anyhow::Result<Exporter> {
-    let http = reqwest::Client::builder()
-        .timeout(TIMEOUT)
-        .no_proxy()
-        .redirect(Policy::none())
-        .build()
-        .context("setting up the HTTP client of the span collector")?;
+    let connections = Connections::new(url, &settings.trust);
+    let connections = connections.context("setting up the HTTP client of the span collector")?;
     let client = Client {
-        http,
-        setting: setting.clone(),
+        connections: Mutex::new(connections),
+        setting: settings.zipkin_url.clone(),
         runtime: Handle::current(),
         service,
     };
@@ -235,7 +237,7 @@ impl SpanExporter for Exporter {
 
 /// Sends requests on the runtime of the process, for whoever asks from outside of it.
 struct Client {
-    http: reqwest::Client,
+    connections: Mutex<Connections>,
     /// Has the address with its credentials, which a URI of the `http` crate would be sent without.
     setting: Secret<Collector>,
     runtime: Handle,
@@ -255,7 +257,8 @@ impl HttpClient for Client {
         let body = zipkin::completed(&body, self.service)?;
         let Collector(url) = self.setting.get()?;
         let url = url.ok_or("only a restart turns traces off")?;
-        let request = self.http.post(url).headers(parts.headers);
+        let http = self.connections.lock().current();
+        let request = http.post(url).headers(parts.headers);
         let exchange = self.runtime.spawn(async move {
             let response = request.body(body).send().await?;
             let status = response.status();

@@ -1,19 +1,19 @@
 //! How the connection to the database is encrypted, as `sslmode` and its kin ask for it.
 
-use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
+use tls::{Identity, TrustSettings, certificates, client_config, provider};
 
 /// The TLS parameters of the database's address, as they were written.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct TlsParameters {
     mode: Option<String>,
     roots: Option<String>,
@@ -35,11 +35,11 @@ impl TlsParameters {
         true
     }
 
-    /// The configuration that they ask for: `None` if the connection is not encrypted.
+    /// What they ask for: `None` if the connection is not encrypted.
     ///
     /// # Errors
     /// Names the parameter that cannot be carried out, and why.
-    pub(crate) fn config(&self) -> Result<Option<ClientConfig>, String> {
+    pub(crate) fn encryption(&self) -> Result<Option<Encryption>, String> {
         let checks_name = match self.mode.as_deref() {
             None | Some("disable" | "prefer") => return self.none(),
             Some("verify-ca") => false,
@@ -50,21 +50,28 @@ impl TlsParameters {
                 ));
             }
         };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = verifier(self.authorities()?, checks_name, &provider)?;
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier);
+        let roots = self.roots.as_deref().filter(|roots| *roots != "system");
+        let encryption = Encryption {
+            checks_name,
+            roots: roots.map(PathBuf::from),
+            identity: self.identity()?,
+        };
+        if let Some(file) = &encryption.roots {
+            certificates(file).map_err(|error| format!("sslrootcert={error}"))?;
+        }
+        Ok(Some(encryption))
+    }
+
+    fn identity(&self) -> Result<Option<Identity>, String> {
         match (&self.certificate, &self.key) {
-            (None, None) => Ok(Some(config.with_no_client_auth())),
+            (None, None) => Ok(None),
             (Some(certificate), Some(key)) => {
-                let wrong = |error: &dyn Display| format!("sslkey={key}: {error}");
-                let chain = certificates("sslcert", certificate)?;
-                let key = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(&error))?;
-                let config = config.with_client_auth_cert(chain, key);
-                config.map(Some).map_err(|error| wrong(&error))
+                let identity = Identity {
+                    certificate: certificate.into(),
+                    key: key.into(),
+                };
+                let loaded = identity.load().map(|_| Some(identity));
+                loaded.map_err(|error| format!("sslcert and sslkey: {error}"))
             }
             (Some(_), None) => Err("sslcert needs sslkey".to_owned()),
             (None, Some(_)) => Err("sslkey needs sslcert".to_owned()),
@@ -72,7 +79,7 @@ impl TlsParameters {
     }
 
     /// Without encryption, certificates have no use, and are refused.
-    fn none(&self) -> Result<Option<ClientConfig>, String> {
+    fn none(&self) -> Result<Option<Encryption>, String> {
         let given = [
             ("sslrootcert", &self.roots),
             ("sslcert", &self.certificate),
@@ -85,51 +92,43 @@ impl TlsParameters {
             None => Ok(None),
         }
     }
-
-    fn authorities(&self) -> Result<RootCertStore, String> {
-        let (name, found) = match self.roots.as_deref() {
-            None | Some("system") => (
-                "the system".to_owned(),
-                rustls_native_certs::load_native_certs().certs,
-            ),
-            Some(path) => (
-                format!("sslrootcert={path}"),
-                certificates("sslrootcert", path)?,
-            ),
-        };
-        let mut roots = RootCertStore::empty();
-        match roots.add_parsable_certificates(found) {
-            (0, _) => Err(format!("{name} has no certificate authorities")),
-            _ => Ok(roots),
-        }
-    }
 }
 
-fn certificates(parameter: &str, path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let wrong = |error: &dyn Display| format!("{parameter}={path}: {error}");
-    let found = CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))?;
-    let found: Result<Vec<_>, _> = found.collect();
-    match found {
-        Ok(found) if found.is_empty() => Err(wrong(&"no certificate in this file")),
-        Ok(found) => Ok(found),
-        Err(error) => Err(wrong(&error)),
-    }
-}
-
-fn verifier(
-    authorities: RootCertStore,
+/// How connections are encrypted. The files are read for each of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Encryption {
     checks_name: bool,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ServerCertVerifier>, String> {
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(authorities), Arc::clone(provider))
-            .build()
-            .map_err(|error| error.to_string())?;
-    Ok(if checks_name {
-        verifier
-    } else {
-        Arc::new(AnyName(verifier))
-    })
+    /// In place of the authorities that connections trust otherwise.
+    roots: Option<PathBuf>,
+    identity: Option<Identity>,
+}
+
+impl Encryption {
+    /// The configuration of a connection.
+    ///
+    /// # Errors
+    /// A file cannot be used, or there is no authority.
+    pub(crate) fn config(&self, trust: &TrustSettings) -> io::Result<ClientConfig> {
+        let authorities = match &self.roots {
+            None => trust.authorities()?,
+            Some(file) => authorities(file)?,
+        };
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(authorities), provider());
+        let verifier = verifier.build().map_err(io::Error::other)?;
+        let verifier: Arc<dyn ServerCertVerifier> = if self.checks_name {
+            verifier
+        } else {
+            Arc::new(AnyName(verifier))
+        };
+        client_config(verifier, self.identity.as_ref())
+    }
+}
+
+fn authorities(file: &Path) -> io::Result<RootCertStore> {
+    let mut authorities = RootCertStore::empty();
+    authorities.add_parsable_certificates(certificates(file)?);
+    Ok(authorities)
 }
 
 /// Checks that an authority has signed the certificate, for any name: `verify-ca`.
