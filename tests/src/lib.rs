@@ -12,5 +12,6 @@ pub mod faults;
 pub mod processes;
 pub mod proxy;
 pub mod servers;
+pub mod tls;
 pub mod wait;
 pub mod world;

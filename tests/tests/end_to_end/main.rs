@@ -37,5 +37,7 @@ mod settings;
 mod signatures;
 mod sources;
 mod spool;
+mod tls_in;
+mod tls_out;
 mod topology;
 mod traces;
