@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use messages::DeleteBatch;
 use tokio::sync::{mpsc, oneshot};
+#[cfg(test)]
+use tokio::time::sleep;
 use trace::Traces;
 
 use crate::clock::DatabaseTime;
+#[cfg(not(test))]
+use crate::precise::sleep;
 use crate::schedule::{Limits, Schedule};
 
 /// How far ahead rows may expire for their message to wait. Messages come 250 ms before; rows that
@@ -56,7 +60,7 @@ impl BatchSource {
             }
             tokio::select! {
                 request = self.requests.recv() => self.schedule(request?),
-                () = tokio::time::sleep(wait) => {}
+                () = sleep(wait) => {}
                 () = self.time.changed() => {}
             }
         }

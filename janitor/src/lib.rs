@@ -11,6 +11,8 @@ mod config;
 mod delete;
 mod deleter;
 mod metrics;
+#[cfg(not(test))]
+mod precise;
 mod schedule;
 mod sweep;
 
