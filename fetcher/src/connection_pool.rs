@@ -54,6 +54,8 @@ struct PooledClients {
     tls: ClientConfig,
     /// The files that this was made of.
     stamp: Option<Stamp>,
+    /// Why newer files are not used; said once.
+    refused: Option<String>,
     free: BinaryHeap<Reverse<usize>>,
     /// How many places there are, free or taken.
     places: usize,
@@ -108,6 +110,7 @@ impl ConnectionPool {
             unpooled: client(0)?,
             tls,
             stamp,
+            refused: None,
             free: BinaryHeap::new(),
             places: 0,
         };
@@ -173,12 +176,8 @@ impl ConnectionPool {
 
     fn renew_tls(&self) {
         let stamp = self.connector.stamp();
-        {
-            let mut pooled = self.pooled.lock();
-            if stamp == pooled.stamp {
-                return;
-            }
-            pooled.stamp = stamp;
+        if stamp == self.pooled.lock().stamp {
+            return;
         }
         let renewed = self.connector.tls().map_err(anyhow::Error::new);
         let renewed = renewed.and_then(|tls| Ok((self.connector.client(&tls, 0)?, tls)));
@@ -187,14 +186,20 @@ impl ConnectionPool {
                 let mut pooled = self.pooled.lock();
                 pooled.clients.clear();
                 (pooled.unpooled, pooled.tls) = (unpooled, tls);
+                (pooled.stamp, pooled.refused) = (stamp, None);
                 tracing::info!("the certificates for the client service were read again");
             }
             Err(error) => {
+                // They are read again soon: this may have passed by then.
                 let error = format!("{error:#}");
-                tracing::warn!(
-                    error,
-                    "the new certificates for the client service are not used, the old ones stay"
-                );
+                let mut pooled = self.pooled.lock();
+                if pooled.refused.as_ref() != Some(&error) {
+                    tracing::warn!(
+                        error,
+                        "the new certificates for the client service are not used, the old ones stay"
+                    );
+                    pooled.refused = Some(error);
+                }
             }
         }
     }

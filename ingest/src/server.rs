@@ -132,11 +132,11 @@ impl Server {
         let admitted = self.admission.admit_head(&head.headers, remote)?;
         let codings = Codings::of(&head.headers)?;
         let body = self.bodies.read(body).await?;
-        let source = self.admission.admit_body(&admitted, body.bytes())?;
-        let body = codings.decode(body)?;
         let slot = Arc::clone(&self.slots)
             .try_acquire_owned()
             .map_err(|_| ApiError::Overloaded)?;
+        let source = self.admission.admit_body(&admitted, body.bytes())?;
+        let body = codings.decode(body)?;
         let callback = Callback::parse(body.bytes(), self.config.ids_limit.get())?;
         // The ids take as much memory as the body did.
         let memory = body.into_memory();

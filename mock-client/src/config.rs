@@ -52,7 +52,7 @@ settings::settings! {
         /// Settings of signed callbacks.
         pub webhook: WebhookSettings,
         /// Settings that every process has.
-        pub process: ProcessSettings where admin_address = "127.0.0.1:6063",
+        pub process: ProcessSettings where admin_address = "127.0.0.1:6063" where trust_traces = "true",
         /// Settings of whom connections trust.
         pub trust: TrustSettings,
     }

@@ -168,14 +168,20 @@ impl<S: Service> Server<S> {
 
     /// Answers a connection above the limit, and waits until the answer has arrived.
     pub(crate) async fn refuse(&self, stream: TcpStream) {
+        /// While it lasts, nobody else has the place for a refusal.
+        const HANDSHAKE: Duration = Duration::from_secs(1);
         CONNECTIONS_REFUSED.increment(1);
+        let patience = match self.tls {
+            Some(_) => HANDSHAKE,
+            None => self.limits.header_timeout,
+        };
         let answer = async {
             let stream = self.shake_hands(stream).await?;
             let mut stream = LingeringStream::write_only(stream);
             stream.write_all(&self.limits.refusal).await?;
             stream.shutdown().await
         };
-        if let Ok(Err(error)) = tokio::time::timeout(self.limits.header_timeout, answer).await {
+        if let Ok(Err(error)) = tokio::time::timeout(patience, answer).await {
             tracing::debug!(%error, "a refused connection was gone already");
         }
     }

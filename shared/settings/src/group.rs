@@ -59,7 +59,7 @@ macro_rules! settings {
                 $(in $least:literal ..= $most:literal)?, )*
         } with {
             $( $(#[doc = $about:literal])+ pub $group:ident : $Group:ty
-                $(where $setting:ident = $other:literal)?, )*
+                $(where $setting:ident = $other:literal)*, )*
         } $(check $check:path)?
     ) => {
         $(#[$meta])*
@@ -78,7 +78,7 @@ macro_rules! settings {
                 ];
                 let groups: Vec<Vec<$crate::Spec>> = vec![$(
                     <$Group as $crate::Settings>::specs().into_iter()
-                        $(.map(|spec| spec.with_default(stringify!($setting), $other)))?
+                        $(.map(|spec| spec.with_default(stringify!($setting), $other)))*
                         .collect()
                 ),*];
                 let all = own.into_iter().chain(groups.into_iter().flatten());

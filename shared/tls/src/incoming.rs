@@ -84,6 +84,8 @@ struct Certificate {
 struct Current {
     key: Arc<CertifiedKey>,
     stamp: Stamp,
+    /// Why newer files are not used; said once.
+    refused: Option<String>,
     /// When the files were looked at last.
     looked: Instant,
 }
@@ -95,6 +97,7 @@ impl Certificate {
         let current = Current {
             key: Arc::new(identity.load()?),
             stamp,
+            refused: None,
             looked: Instant::now(),
         };
         Ok(Self {
@@ -108,14 +111,19 @@ impl Certificate {
         if stamp == current.stamp {
             return;
         }
-        current.stamp = stamp;
         match self.identity.load() {
             Ok(key) => {
                 current.key = Arc::new(key);
+                (current.stamp, current.refused) = (stamp, None);
                 tracing::info!("the certificate of TLS_CERTIFICATE_FILE was read again");
             }
+            // They are read again soon: this may have passed by then.
             Err(error) => {
-                tracing::warn!(%error, "the new certificate is not used, the old one stays");
+                let error = error.to_string();
+                if current.refused.as_ref() != Some(&error) {
+                    tracing::warn!(error, "the new certificate is not used, the old one stays");
+                    current.refused = Some(error);
+                }
             }
         }
     }

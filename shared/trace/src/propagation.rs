@@ -8,6 +8,7 @@ use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry_http::HeaderExtractor;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use opentelemetry_zipkin::{B3Encoding, Propagator as B3};
 
 use crate::recorder::{RECORDER, Recorder};
@@ -61,15 +62,17 @@ fn trusted(context: SpanContext, recorder: Option<&Recorder>) -> Option<SpanCont
     let Some(recorder) = recorder.filter(|recorder| !recorder.trusts_senders) else {
         return Some(context);
     };
-    if !context.is_sampled() || recorder.samples(context.trace_id()) {
+    if !context.is_sampled() {
         return Some(context);
     }
+    // By an id that the sender did not choose.
+    let is_sampled = recorder.samples(RandomIdGenerator::default().new_trace_id());
     // Without ids there is nothing to continue.
     context.is_valid().then(|| {
         SpanContext::new(
             context.trace_id(),
             context.span_id(),
-            TraceFlags::default(),
+            TraceFlags::default().with_sampled(is_sampled),
             true,
             context.trace_state().clone(),
         )

@@ -25,7 +25,7 @@ const ASYMMETRIC: &str = "v1a,";
 const TOLERANCE: u64 = 5 * 60;
 
 /// Further signatures are not looked at: each costs time. A sender that changes its secret sends two.
-const SIGNATURES_LIMIT: usize = 8;
+const SIGNATURES_LIMIT: usize = 4;
 
 /// Why a callback does not count as signed. The text helps an honest sender, and is no help to others.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]

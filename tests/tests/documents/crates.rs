@@ -6,6 +6,16 @@ use std::process::Command;
 
 use serde_json::Value;
 
+fn cargo(arguments: &[&str]) -> Vec<u8> {
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    output.stdout
+}
+
 /// What each package uses, tests and build scripts aside, by package id.
 struct Packages {
     names: BTreeMap<String, String>,
@@ -14,12 +24,14 @@ struct Packages {
 
 impl Packages {
     fn of_the_workspace() -> Self {
-        let output = Command::new(env!("CARGO"))
-            .args(["metadata", "--offline", "--locked", "--format-version", "1"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .output()
-            .unwrap();
-        let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let version = cargo(&["--version", "--verbose"]);
+        let version = String::from_utf8(version).unwrap();
+        let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+        // Packages for other platforms have not been downloaded.
+        let platform = format!("--filter-platform={}", host.unwrap());
+        let format = "--format-version=1";
+        let metadata = cargo(&["metadata", "--offline", "--locked", format, &platform]);
+        let metadata: Value = serde_json::from_slice(&metadata).unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let nodes = metadata["resolve"]["nodes"].as_array().unwrap();
         let is_normal = |dependency: &&Value| {

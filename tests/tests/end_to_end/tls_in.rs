@@ -250,6 +250,24 @@ async fn a_handshake_counts_as_a_connection_and_makes_room_for_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn silent_clients_keep_nobody_out_for_long() {
+    let world = &mut World::new().await;
+    let authority = Authority::new("ours");
+    let shown = authority.certify("server", NAMES);
+    let limits = ["--connections-limit=2", "--header-timeout=5m"];
+    let address = start(world, &shown, &limits).await;
+    // As many as are served, and as many as are refused at once.
+    let silent = (0..140).map(async |_| TcpStream::connect(address).await.unwrap());
+    let _silent = join_all(silent).await;
+    let client = client(&authority).build().unwrap();
+    eventually("room for another client", async || {
+        let (status, _) = post(&client, address).await.ok()?;
+        (status == StatusCode::ACCEPTED).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_limit_a_client_is_refused_over_tls() {
     let world = &mut World::new().await;
     let authority = Authority::new("ours");

@@ -432,6 +432,23 @@ async fn strangers_cannot_have_more_recorded_than_the_ratio_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn strangers_cannot_choose_ids_that_are_recorded() {
+    let world = &mut World::new().await;
+    let client = even_ones_are_online().await;
+    let mut pipeline = Pipeline::start(world, &client, &["--trace-ratio=0.01"], &[]).await;
+    for id in 1..=100 {
+        // A sampler that looks at the id takes low ones.
+        let parent = format!("00-{id:016x}{:016x}-00000000000000b7-01", 1);
+        let header = [("traceparent", parent.as_str()), ("b3", "1")];
+        post_ids_with(pipeline.address, &header[id % 2..=id % 2], &[1]).await;
+    }
+    pipeline.ingest.signal("TERM").await;
+    assert_eq!(pipeline.ingest.end().await, Some(0));
+    let recorded = pipeline.collector.traces().len();
+    assert!(recorded < 20, "{recorded} of 100");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn log_lines_name_the_trace() {
     let world = &mut World::new().await;
     let client = even_ones_are_online().await;

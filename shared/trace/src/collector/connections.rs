@@ -11,6 +11,8 @@ pub(super) struct Connections {
     http: reqwest::Client,
     /// What TLS is made of, if there is TLS, and the files that it was made of.
     tls: Option<(tls::Client, Stamp)>,
+    /// Why newer files are not used; said once.
+    refused: Option<String>,
 }
 
 impl Connections {
@@ -22,6 +24,7 @@ impl Connections {
         Ok(Self {
             http: client(tls.as_ref().map(|(_, tls)| tls))?,
             tls: tls.map(|(stamp, tls)| (tls, stamp)),
+            refused: None,
         })
     }
 
@@ -30,12 +33,15 @@ impl Connections {
         if let Some((tls, known)) = &mut self.tls {
             let stamp = tls.stamp();
             if stamp != *known {
-                *known = stamp;
                 match client(Some(tls)) {
-                    Ok(http) => self.http = http,
+                    Ok(http) => (self.http, *known, self.refused) = (http, stamp, None),
+                    // It is read again with the next spans: this may have passed by then.
                     Err(error) => {
                         let error = format!("{error:#}");
-                        tracing::warn!(error, "the new CA_FILE is not used for spans");
+                        if self.refused.as_ref() != Some(&error) {
+                            tracing::warn!(error, "the new CA_FILE is not used for spans");
+                            self.refused = Some(error);
+                        }
                     }
                 }
             }
