@@ -1,7 +1,7 @@
 //! What the processes find: the schema of the database, the rights of their roles, and the exchange and queues of
 //! the broker. A step before they start, by an owner who may do so; the processes need no such rights.
 
-use std::fmt::Display;
+use std::error::Error;
 use std::time::Duration;
 
 use backon::{ConstantBuilder, Retryable};
@@ -76,7 +76,7 @@ async fn declare(broker: &Broker) -> Result<(), BrokerError> {
 }
 
 /// Repeats `step` until it is done, or until another attempt would fail the same way.
-async fn until_done<E: Display + std::error::Error + Send + Sync + 'static>(
+async fn until_done<E: Error + Send + Sync + 'static>(
     step: impl AsyncFn() -> Result<(), E>,
     is_permanent: impl Fn(&E) -> bool,
 ) -> anyhow::Result<()> {
