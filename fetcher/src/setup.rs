@@ -71,8 +71,11 @@ pub async fn run(config: Config, (): ()) -> anyhow::Result<()> {
 
 async fn declare(broker: &Broker) -> Result<(), BrokerError> {
     let connection = broker.connect(NAME).await?;
-    broker.declare(&connection, broker.topology()).await?;
-    broker.close(connection).await
+    let channel = broker.declare(&connection, broker.topology()).await?;
+    let closed = broker.close(connection).await;
+    // Closed before the connection, it would be an error of that.
+    drop(channel);
+    closed
 }
 
 /// Repeats `step` until it is done, or until another attempt would fail the same way.

@@ -1,5 +1,6 @@
 //! The way to the broker: its address, its topology, and steps with it that are bounded in time.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::ops::Deref;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
+use parking_lot::Mutex;
 use settings::{Password, Secret, SecretError, Username};
 use tcp::{Lifeline, dial, reason, stranger};
 use thiserror::Error;
@@ -149,6 +151,8 @@ pub struct Broker {
     process: &'static str,
     /// Whether the user has been refused to declare anything.
     pub(crate) only_looks: Arc<AtomicBool>,
+    /// The parts of the topology that the user may not look at.
+    pub(crate) hidden: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Broker {
@@ -170,6 +174,7 @@ impl Broker {
             topology,
             process,
             only_looks: Arc::default(),
+            hidden: Arc::default(),
         }
     }
 

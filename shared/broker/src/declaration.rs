@@ -72,8 +72,8 @@ impl Broker {
         topology: &Topology,
     ) -> Result<Channel, BrokerError> {
         if self.only_looks.load(Relaxed) {
-            let channel = self.channel(connection).await?;
-            match self.look(connection, &channel, topology).await {
+            let mut channel = self.channel(connection).await?;
+            match self.look(connection, &mut channel, topology).await {
                 // The user may have got the right meanwhile.
                 Err(BrokerError::Missing(_)) => {}
                 looked => return looked.map(|_| channel),
@@ -86,30 +86,39 @@ impl Broker {
         if !is_refused {
             return declared;
         }
-        let channel = self.channel(connection).await?;
-        self.look(connection, &channel, topology)
-            .await
-            .map(|_| channel)
+        let mut channel = self.channel(connection).await?;
+        let looked = self.look(connection, &mut channel, topology).await;
+        looked.map(|_| channel)
     }
 
-    /// Looks whether all of the topology exists, for which no rights are needed. Returns how many
-    /// messages found no queue.
+    /// Looks whether all of the topology exists. Returns how many messages found no queue.
+    ///
+    /// RabbitMQ 4.3 lets a user look at what it has some right on, and closes the channel otherwise. What the
+    /// user has no right on is no part of its work, and is not looked at again.
     ///
     /// # Errors
     /// A part is missing, or the connection is lost.
     async fn look(
         &self,
         connection: &Connection,
-        channel: &Channel,
+        channel: &mut Channel,
         topology: &Topology,
     ) -> Result<u32, BrokerError> {
         let mut unroutable = 0;
         for step in [Step::Exchange].into_iter().chain(topology.queue_steps()) {
+            let part = step.of(topology);
+            if self.hidden.lock().contains(&part) {
+                continue;
+            }
             let looking = look(channel, topology, &step);
             let name = "looking at the topology";
             match self.bounded_unless_blocked(connection, name, looking).await {
                 Err(error) if error.is_soft(&AMQPSoftError::NOTFOUND) => {
-                    return Err(BrokerError::Missing(step.of(topology)));
+                    return Err(BrokerError::Missing(part));
+                }
+                Err(error) if error.is_soft(&AMQPSoftError::ACCESSREFUSED) => {
+                    self.hidden.lock().insert(part);
+                    *channel = self.channel(connection).await?;
                 }
                 Ok(messages) if step == Step::Queue(Queue::Unroutable) => unroutable = messages,
                 result => drop(result?),
