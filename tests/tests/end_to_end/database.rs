@@ -109,10 +109,11 @@ async fn the_pipeline_works_behind_pgbouncer() {
     let pooler = Pooler::start(&world.database.url).await;
     let flag = format!("--database-url={}", pooler.url(&world.database.url));
     let client = ClientService::start(|_, _| Reply::Online).await;
-    let mut started = Vec::new();
+    // It lays the schema, by one of the two connections of the pooler.
+    world.janitor(&[&flag]).await;
+    let mut started = vec![world.start_janitor(&[&flag])];
     for _ in 0..2 {
         started.push(world.start_fetcher(&client, &[&flag, "--object-ttl=1s", "--write-batch=5"]));
-        started.push(world.start_janitor(&[&flag]));
     }
     for place in started {
         world.running(place).ready().await;
