@@ -12,7 +12,7 @@ use anyhow::Context;
 use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::ClientConfig;
-use tls::Stamp;
+use tls::Renewal;
 use tokio::time::sleep;
 use url::Host;
 
@@ -40,6 +40,8 @@ pub(crate) struct ConnectionPool {
     /// Name of the client service, or of the proxy in front of it; none if its address is a number.
     name: Option<String>,
     pooled: Mutex<PooledClients>,
+    /// Of the TLS of all clients, if there is TLS.
+    renewal: Mutex<Option<Renewal>>,
     /// Requests in flight on each of the pooled clients.
     share: usize,
 }
@@ -52,10 +54,6 @@ struct PooledClients {
     unpooled: reqwest::Client,
     /// Of all clients. Made once, because it takes a while to read the system's certificates.
     tls: ClientConfig,
-    /// The files that this was made of.
-    stamp: Option<Stamp>,
-    /// Why newer files are not used; said once.
-    refused: Option<String>,
     free: BinaryHeap<Reverse<usize>>,
     /// How many places there are, free or taken.
     places: usize,
@@ -89,7 +87,7 @@ impl ConnectionPool {
             files: config.client_tls(&url),
             proxy: credentials.proxy(),
         };
-        let stamp = connector.stamp();
+        let renewal = connector.stamp().map(Renewal::of);
         let tls = connector.tls().context("setting up TLS")?;
         let may_multiplex = match version {
             HttpVersion::OneOne => false,
@@ -109,13 +107,12 @@ impl ConnectionPool {
             clients: vec![client(share)?],
             unpooled: client(0)?,
             tls,
-            stamp,
-            refused: None,
             free: BinaryHeap::new(),
             places: 0,
         };
         Ok(Self {
             pooled: Mutex::new(pooled),
+            renewal: Mutex::new(renewal),
             share,
             name: match credentials.proxy_url().unwrap_or(url.url().clone()).host() {
                 Some(Host::Domain(name)) => Some(name.to_owned()),
@@ -175,32 +172,20 @@ impl ConnectionPool {
     }
 
     fn renew_tls(&self) {
-        let stamp = self.connector.stamp();
-        if stamp == self.pooled.lock().stamp {
+        let mut renewal = self.renewal.lock();
+        let (Some(renewal), Some(stamp)) = (renewal.as_mut(), self.connector.stamp()) else {
             return;
-        }
-        let renewed = self.connector.tls().map_err(anyhow::Error::new);
-        let renewed = renewed.and_then(|tls| Ok((self.connector.client(&tls, 0)?, tls)));
-        match renewed {
-            Ok((unpooled, tls)) => {
-                let mut pooled = self.pooled.lock();
-                pooled.clients.clear();
-                (pooled.unpooled, pooled.tls) = (unpooled, tls);
-                (pooled.stamp, pooled.refused) = (stamp, None);
-                tracing::info!("the certificates for the client service were read again");
-            }
-            Err(error) => {
-                // They are read again soon: this may have passed by then.
-                let error = format!("{error:#}");
-                let mut pooled = self.pooled.lock();
-                if pooled.refused.as_ref() != Some(&error) {
-                    tracing::warn!(
-                        error,
-                        "the new certificates for the client service are not used, the old ones stay"
-                    );
-                    pooled.refused = Some(error);
-                }
-            }
+        };
+        let warning = "the new certificates for the client service are not used, the old ones stay";
+        let renewed = renewal.renew(stamp, warning, || {
+            let tls = self.connector.tls()?;
+            anyhow::Ok((self.connector.client(&tls, 0)?, tls))
+        });
+        if let Some((unpooled, tls)) = renewed {
+            let mut pooled = self.pooled.lock();
+            pooled.clients.clear();
+            (pooled.unpooled, pooled.tls) = (unpooled, tls);
+            tracing::info!("the certificates for the client service were read again");
         }
     }
 

@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 use crate::file::{CertificateFile, FileError, KeyFile, Stamp};
 use crate::identity::{Identity, check_pair};
 use crate::provider::provider;
+use crate::renewal::Renewal;
 
 settings::settings! {
     /// Settings of the certificate that a process shows to its clients.
@@ -83,21 +84,17 @@ struct Certificate {
 #[derive(Debug)]
 struct Current {
     key: Arc<CertifiedKey>,
-    stamp: Stamp,
-    /// Why newer files are not used; said once.
-    refused: Option<String>,
+    renewal: Renewal,
     /// When the files were looked at last.
     looked: Instant,
 }
 
 impl Certificate {
     fn new(identity: Identity) -> Result<Self, FileError> {
-        // Before they are read: a change in between is seen later.
-        let stamp = Stamp::of(identity.files());
+        let renewal = Renewal::of(Stamp::of(identity.files()));
         let current = Current {
             key: Arc::new(identity.load()?),
-            stamp,
-            refused: None,
+            renewal,
             looked: Instant::now(),
         };
         Ok(Self {
@@ -108,23 +105,13 @@ impl Certificate {
 
     fn renew(&self, current: &mut Current) {
         let stamp = Stamp::of(self.identity.files());
-        if stamp == current.stamp {
-            return;
-        }
-        match self.identity.load() {
-            Ok(key) => {
-                current.key = Arc::new(key);
-                (current.stamp, current.refused) = (stamp, None);
-                tracing::info!("the certificate of TLS_CERTIFICATE_FILE was read again");
-            }
-            // They are read again soon: this may have passed by then.
-            Err(error) => {
-                let error = error.to_string();
-                if current.refused.as_ref() != Some(&error) {
-                    tracing::warn!(error, "the new certificate is not used, the old one stays");
-                    current.refused = Some(error);
-                }
-            }
+        let warning = "the new certificate is not used, the old one stays";
+        let renewed = current
+            .renewal
+            .renew(stamp, warning, || self.identity.load());
+        if let Some(key) = renewed {
+            current.key = Arc::new(key);
+            tracing::info!("the certificate of TLS_CERTIFICATE_FILE was read again");
         }
     }
 }

@@ -7,6 +7,7 @@ mod identity;
 mod incoming;
 mod outgoing;
 mod provider;
+mod renewal;
 mod unverified;
 
 pub use file::{CertificateFile, FileError, KeyFile, Stamp, certificates};
@@ -14,5 +15,6 @@ pub use identity::{Identity, check_pair};
 pub use incoming::{Acceptor, ServerSettings};
 pub use outgoing::{Client, TrustSettings, client_config};
 pub use provider::{install_provider, provider};
+pub use renewal::Renewal;
 pub use tokio_rustls::{client, server};
 pub use unverified::connect_unverified;

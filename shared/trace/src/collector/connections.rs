@@ -1,7 +1,7 @@
 //! Connections to the collector.
 
 use reqwest::redirect::Policy;
-use tls::{Stamp, TrustSettings};
+use tls::{Renewal, TrustSettings};
 use url::Url;
 
 use super::TIMEOUT;
@@ -10,9 +10,7 @@ use super::TIMEOUT;
 pub(super) struct Connections {
     http: reqwest::Client,
     /// What TLS is made of, if there is TLS, and the files that it was made of.
-    tls: Option<(tls::Client, Stamp)>,
-    /// Why newer files are not used; said once.
-    refused: Option<String>,
+    tls: Option<(tls::Client, Renewal)>,
 }
 
 impl Connections {
@@ -20,30 +18,23 @@ impl Connections {
     /// A file of the TLS cannot be used, or the client cannot be set up.
     pub(super) fn new(url: &Url, trust: &TrustSettings) -> anyhow::Result<Self> {
         let tls = (url.scheme() == "https").then(|| tls::Client::new(trust, None));
-        let tls = tls.map(|tls| (tls.stamp(), tls));
+        let tls = tls.map(|tls| {
+            let renewal = Renewal::of(tls.stamp());
+            (tls, renewal)
+        });
         Ok(Self {
-            http: client(tls.as_ref().map(|(_, tls)| tls))?,
-            tls: tls.map(|(stamp, tls)| (tls, stamp)),
-            refused: None,
+            http: client(tls.as_ref().map(|(tls, _)| tls))?,
+            tls,
         })
     }
 
     /// The client for the next request.
     pub(super) fn current(&mut self) -> reqwest::Client {
-        if let Some((tls, known)) = &mut self.tls {
-            let stamp = tls.stamp();
-            if stamp != *known {
-                match client(Some(tls)) {
-                    Ok(http) => (self.http, *known, self.refused) = (http, stamp, None),
-                    // It is read again with the next spans: this may have passed by then.
-                    Err(error) => {
-                        let error = format!("{error:#}");
-                        if self.refused.as_ref() != Some(&error) {
-                            tracing::warn!(error, "the new CA_FILE is not used for spans");
-                            self.refused = Some(error);
-                        }
-                    }
-                }
+        if let Some((tls, renewal)) = &mut self.tls {
+            let warning = "the new CA_FILE is not used for spans";
+            let renewed = renewal.renew(tls.stamp(), warning, || client(Some(tls)));
+            if let Some(http) = renewed {
+                self.http = http;
             }
         }
         self.http.clone()
