@@ -2,15 +2,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
-use tls::{Identity, TrustSettings, certificates, client_config, provider};
+use rustls::{ClientConfig, RootCertStore};
+use tls::{Check, Identity, TrustSettings, certificates, client_config, verifier};
 
 /// The TLS parameters of the database's address, as they were written.
 #[derive(Clone, Debug, Default)]
@@ -40,10 +34,10 @@ impl TlsParameters {
     /// # Errors
     /// Names the parameter that cannot be carried out, and why.
     pub(crate) fn encryption(&self) -> Result<Option<Encryption>, String> {
-        let checks_name = match self.mode.as_deref() {
+        let check = match self.mode.as_deref() {
             None | Some("disable" | "prefer") => return self.none(),
-            Some("verify-ca") => false,
-            Some("require" | "verify-full") => true,
+            Some("verify-ca") => Check::Authority,
+            Some("require" | "verify-full") => Check::Name,
             Some(mode) => {
                 return Err(format!(
                     "sslmode={mode} is not disable, prefer, require, verify-ca or verify-full"
@@ -52,7 +46,7 @@ impl TlsParameters {
         };
         let roots = self.roots.as_deref().filter(|roots| *roots != "system");
         let encryption = Encryption {
-            checks_name,
+            check,
             roots: roots.map(PathBuf::from),
             identity: self.identity()?,
         };
@@ -97,7 +91,7 @@ impl TlsParameters {
 /// How connections are encrypted. The files are read for each of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Encryption {
-    checks_name: bool,
+    check: Check,
     /// In place of the authorities that connections trust otherwise.
     roots: Option<PathBuf>,
     identity: Option<Identity>,
@@ -113,14 +107,7 @@ impl Encryption {
             None => trust.authorities()?,
             Some(file) => authorities(file)?,
         };
-        let verifier =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(authorities), provider());
-        let verifier = verifier.build().map_err(io::Error::other)?;
-        let verifier: Arc<dyn ServerCertVerifier> = if self.checks_name {
-            verifier
-        } else {
-            Arc::new(AnyName(verifier))
-        };
+        let verifier = verifier(authorities, self.check)?;
         client_config(verifier, self.identity.as_ref())
     }
 }
@@ -129,54 +116,4 @@ fn authorities(file: &Path) -> io::Result<RootCertStore> {
     let mut authorities = RootCertStore::empty();
     authorities.add_parsable_certificates(certificates(file)?);
     Ok(authorities)
-}
-
-/// Checks that an authority has signed the certificate, for any name: `verify-ca`.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyName {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let checked = self
-            .0
-            .verify_server_cert(certificate, intermediates, name, ocsp, now);
-        match checked {
-            // The name is checked last, when everything else is in order.
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            checked => checked,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0
-            .verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0
-            .verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
 }

@@ -9,12 +9,14 @@ mod outgoing;
 mod provider;
 mod renewal;
 mod unverified;
+mod verifier;
 
 pub use file::{CertificateFile, FileError, KeyFile, Stamp, certificates};
 pub use identity::{Identity, check_pair};
 pub use incoming::{Acceptor, ServerSettings};
 pub use outgoing::{Client, TrustSettings, client_config};
-pub use provider::{install_provider, provider};
+pub use provider::install_provider;
 pub use renewal::Renewal;
 pub use tokio_rustls::{client, server};
 pub use unverified::connect_unverified;
+pub use verifier::{Check, verifier};

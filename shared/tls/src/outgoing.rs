@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
@@ -12,6 +11,7 @@ use rustls_native_certs::load_native_certs;
 use crate::file::{CertificateFile, Stamp, certificates};
 use crate::identity::Identity;
 use crate::provider::provider;
+use crate::verifier::{Check, verifier};
 
 settings::settings! {
     /// Settings of whom connections trust.
@@ -65,9 +65,7 @@ impl Client {
     /// # Errors
     /// A file cannot be used, or there is no authority.
     pub fn config(&self) -> io::Result<ClientConfig> {
-        let authorities = Arc::new(self.trust.authorities()?);
-        let verifier = WebPkiServerVerifier::builder_with_provider(authorities, provider());
-        let verifier = verifier.build().map_err(io::Error::other)?;
+        let verifier = verifier(self.trust.authorities()?, Check::Name)?;
         client_config(verifier, self.identity.as_ref())
     }
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, ring};
 
 /// The implementation, for configurations that are made by hand.
-#[must_use]
-pub fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
