@@ -336,3 +336,30 @@ async fn a_file_that_cannot_be_used_is_refused_by_setting_file_and_reason() {
         assert!(shown.contains(&said), "{said:?} is missing in: {shown}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_ca_takes_any_name_but_no_other_authority() {
+    let world = &mut World::new().await;
+    let [ours, foreign] = ["ours", "foreign"].map(Authority::new);
+    let names = &["elsewhere.example"];
+    let [right, wrong] = [&ours, &foreign].map(|authority| authority.certify("server", names));
+    let roots = ours.file();
+    for (shown, mode, reason) in [
+        (&right, "verify-ca", None),
+        (
+            &right,
+            "verify-full",
+            Some("certificate not valid for name"),
+        ),
+        (&wrong, "verify-ca", Some("UnknownIssuer")),
+    ] {
+        let url = TlsProxy::url(&world.database.url, Speaks::Postgres, shown, None).await;
+        let roots = roots.display();
+        let flag = format!("--database-url={url}?sslmode={mode}&sslrootcert={roots}");
+        let started = world.start_janitor(&[&flag]);
+        match reason {
+            None => world.running(started).ready().await,
+            Some(reason) => world.running(started).until_down("database", reason).await,
+        }
+    }
+}
