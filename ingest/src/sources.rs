@@ -18,7 +18,7 @@ const REMEMBERED: usize = 50_000;
 pub(crate) enum Source {
     /// The holder of the key at this place among `WEBHOOK_SECRETS`.
     Key(usize),
-    /// Of an IPv6 address only the first half: whoever has one has all that differ in the other half.
+    /// Of an IPv6 address only the first half: its owner has all addresses that differ in the other half.
     Address(IpAddr),
 }
 

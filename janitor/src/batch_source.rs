@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use messages::DeleteBatch;
 use tokio::sync::{mpsc, oneshot};
+// In the tests time is simulated, which only the runtime's own timers follow.
 #[cfg(test)]
 use tokio::time::sleep;
 use trace::Traces;

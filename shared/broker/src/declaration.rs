@@ -106,7 +106,7 @@ impl Broker {
     ) -> Result<u32, BrokerError> {
         let mut unroutable = 0;
         for step in [Step::Exchange].into_iter().chain(topology.queue_steps()) {
-            let part = step.of(topology);
+            let part = step.name_in(topology);
             if self.hidden.lock().contains(&part) {
                 continue;
             }

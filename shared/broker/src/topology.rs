@@ -39,7 +39,7 @@ pub(crate) enum Step {
 
 impl Step {
     /// What it declares, as a person would call it.
-    pub(crate) fn of(&self, topology: &Topology) -> String {
+    pub(crate) fn name_in(&self, topology: &Topology) -> String {
         match self {
             Self::Exchange => format!("the exchange {}", topology.exchange()),
             Self::Queue(queue) => format!("the queue {}", topology.name(*queue)),

@@ -252,7 +252,7 @@ impl Broker {
         .await;
     }
 
-    /// Carries out an operator's command on a connection of its own, and once more where the broker
+    /// Carries out an operator's command on a separate connection, and once more where the broker
     /// failed: RabbitMQ 4.3 can end the connection with `INTERNAL_ERROR` if something is deleted
     /// while it is declared.
     async fn operate(&self, command: impl AsyncFn(Channel) -> lapin::Result<()>) {

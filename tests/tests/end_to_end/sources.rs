@@ -1,4 +1,4 @@
-//! Limits of each source: whoever sends more waits, and nobody else does.
+//! Limits of each source: a source that sends more has to wait, and no other one.
 
 use std::net::{IpAddr, SocketAddr};
 
