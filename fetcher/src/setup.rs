@@ -13,6 +13,10 @@ use telemetry::write_to_stderr;
 use crate::config::Delays;
 use crate::topology_of;
 
+mod unused_queues;
+
+use unused_queues::ManagementUrl;
+
 settings::settings! {
     /// Settings of `setup`.
     pub struct Config {
@@ -22,6 +26,10 @@ settings::settings! {
         pub janitor_role: Role = "",
         /// Role at the database that may read the view live_objects.
         pub reader_role: Role = "",
+        /// Address of RabbitMQ's management API, such as http://localhost:15672. With it,
+        /// delay queues that OBJECT_TTL and RETRY_DELAYS no longer name are deleted when they
+        /// are empty.
+        pub management_url: ManagementUrl = "",
     } with {
         /// The delays that queues are made for.
         pub delays: Delays,
@@ -65,6 +73,17 @@ pub async fn run(config: Config, (): ()) -> anyhow::Result<()> {
     let topology = topology_of(&config.broker, &config.delays);
     let broker = Broker::new(NAME, &config.broker, topology);
     until_done(|| declare(&broker), BrokerError::is_refusal).await?;
+    if let Some(management) = &config.management_url.0 {
+        // The pipeline works with them, too.
+        match unused_queues::remove(management, &config.broker, &broker).await {
+            Ok(removed) => {
+                for name in removed {
+                    write_to_stderr(&format!("deleted the queue {name}, which no setting names"));
+                }
+            }
+            Err(error) => write_to_stderr(&format!("unused delay queues are left: {error:#}")),
+        }
+    }
     write_to_stderr("database and broker are set up");
     Ok(())
 }

@@ -40,6 +40,8 @@ pub struct World {
     pub broker: Broker,
     /// Where the broker's metrics can be read, if they can.
     pub broker_metrics: Option<SocketAddr>,
+    /// Where the broker's management API is, if it is known.
+    pub management: Option<SocketAddr>,
     server_url: String,
     name: String,
     queues: BTreeSet<String>,
@@ -67,6 +69,7 @@ impl World {
         Self {
             amqp_url: servers.amqp_url.clone(),
             broker_metrics: servers.broker_metrics,
+            management: servers.management,
             server_url: servers.database_url.clone(),
             queues: broker.topology.queue_names().into_iter().collect(),
             spool: TempDir::new().unwrap(),

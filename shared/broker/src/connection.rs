@@ -65,7 +65,10 @@ fn certificate(settings: &BrokerSettings) -> Result<(), String> {
 
 impl BrokerSettings {
     /// Address and credentials, as they are now.
-    fn address(&self) -> Result<AmqpUrl, SecretError> {
+    ///
+    /// # Errors
+    /// A file that has them cannot be read.
+    pub fn address(&self) -> Result<AmqpUrl, SecretError> {
         let (username, password) = (self.amqp_username.get()?, self.amqp_password.get()?);
         let url = self.amqp_url.get()?;
         Ok(url.with_login(username.given(), password.given()))

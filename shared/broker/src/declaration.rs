@@ -168,7 +168,11 @@ impl Topology {
     }
 }
 
-async fn carry_out(channel: &Channel, topology: &Topology, step: &Step) -> lapin::Result<()> {
+pub(crate) async fn carry_out(
+    channel: &Channel,
+    topology: &Topology,
+    step: &Step,
+) -> lapin::Result<()> {
     match step {
         Step::Exchange => declare_exchange(channel, topology).await,
         Step::Queue(queue) => {
@@ -208,7 +212,11 @@ async fn declare_exchange(channel: &Channel, topology: &Topology) -> lapin::Resu
 
 /// Returns the number of messages in a queue. If the queue or the exchange is missing, the broker answers
 /// 404 and closes the channel.
-async fn look(channel: &Channel, topology: &Topology, step: &Step) -> lapin::Result<u32> {
+pub(crate) async fn look(
+    channel: &Channel,
+    topology: &Topology,
+    step: &Step,
+) -> lapin::Result<u32> {
     let none = FieldTable::default();
     let Step::Queue(queue) = step else {
         let (name, kind) = (topology.exchange().into(), ExchangeKind::Direct);

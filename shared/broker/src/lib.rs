@@ -21,6 +21,7 @@ mod publication;
 mod publish_session;
 mod publisher;
 mod queue;
+mod removal;
 mod spans;
 mod subscription;
 mod supervisor;

@@ -144,24 +144,30 @@ impl Topology {
         self.queues.iter().copied().map(Step::Queue)
     }
 
+    /// The step that has the exchange route to `queue`.
+    pub(crate) fn binding(&self, queue: Queue) -> Step {
+        Step::Bind {
+            queue,
+            exchange: self.exchange(),
+            key: self.name(queue),
+        }
+    }
+
     /// The steps in order. The queue for unroutable messages comes first: between the declaration of the
     /// exchange and its bindings every message is unroutable, and would otherwise be confirmed and lost.
     pub(crate) fn steps(&self) -> Vec<Step> {
-        let bind = |queue, exchange: &str, key: String| Step::Bind {
-            queue,
-            exchange: exchange.to_owned(),
+        let caught = self.every_name().map(|key| Step::Bind {
+            queue: Queue::Unroutable,
+            exchange: ALTERNATE_EXCHANGE.to_owned(),
             key,
-        };
-        let caught = self
-            .every_name()
-            .map(|pattern| bind(Queue::Unroutable, ALTERNATE_EXCHANGE, pattern));
+        });
         let mut steps = vec![Step::Queue(Queue::Unroutable)];
         steps.extend(caught);
         steps.push(Step::Exchange);
         for queue in &self.queues {
             if *queue != Queue::Unroutable {
                 steps.push(Step::Queue(*queue));
-                steps.push(bind(*queue, &self.exchange(), self.name(*queue)));
+                steps.push(self.binding(*queue));
             }
         }
         steps

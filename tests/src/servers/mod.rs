@@ -35,6 +35,9 @@ const PASSWORD: &str = "test";
 /// Where RabbitMQ's metrics are within a container.
 const BROKER_METRICS_PORT: u16 = 15_692;
 
+/// Where RabbitMQ's management API is within a container.
+const MANAGEMENT_PORT: u16 = 15_672;
+
 /// The servers that all tests of a process share.
 pub struct Servers {
     /// Address of RabbitMQ when the run began.
@@ -43,6 +46,8 @@ pub struct Servers {
     pub database_url: String,
     /// Where RabbitMQ's metrics can be read, if they can.
     pub broker_metrics: Option<SocketAddr>,
+    /// Where RabbitMQ's management API is, if it is known.
+    pub management: Option<SocketAddr>,
     /// RabbitMQ.
     pub broker: Server,
     /// PostgreSQL.
@@ -77,9 +82,8 @@ impl Servers {
         match (variable("TEST_AMQP_URL"), variable("TEST_DATABASE_URL")) {
             (Some(amqp_url), Some(database_url)) => {
                 let mut servers = Self::new(amqp_url, database_url, [keeper(), keeper()], runtime);
-                let metrics = variable("TEST_BROKER_METRICS_ADDRESS");
-                let metrics = metrics.map(|address| address.parse()).transpose();
-                servers.broker_metrics = metrics.context("TEST_BROKER_METRICS_ADDRESS")?;
+                servers.broker_metrics = given_address("TEST_BROKER_METRICS_ADDRESS")?;
+                servers.management = given_address("TEST_MANAGEMENT_ADDRESS")?;
                 servers.wait(SERVER_BOUND)?;
                 Ok(servers)
             }
@@ -100,6 +104,7 @@ impl Servers {
             amqp_url,
             database_url,
             broker_metrics: None,
+            management: None,
             runtime,
             _remover: None,
         }
@@ -135,18 +140,24 @@ impl Servers {
                 "postgres://postgres:{PASSWORD}@{}/postgres",
                 address(&database, Program::Postgres.port()).await?
             );
-            let metrics = address(&broker, BROKER_METRICS_PORT).await?;
-            let metrics = tokio::net::lookup_host(metrics)
-                .await?
-                .find(SocketAddr::is_ipv4);
+            let metrics = ipv4_address(&broker, BROKER_METRICS_PORT).await?;
+            let management = ipv4_address(&broker, MANAGEMENT_PORT).await?;
             let remover = remove_at_end([broker.id(), database.id()])?;
             let keepers =
                 [broker, database].map(|container| Keeper::Container(Box::new(container)));
-            anyhow::Ok((amqp_url, database_url, metrics, remover, keepers))
+            anyhow::Ok((
+                amqp_url,
+                database_url,
+                [metrics, management],
+                remover,
+                keepers,
+            ))
         };
-        let (amqp_url, database_url, metrics, remover, keepers) = runtime.block_on(start)?;
+        let (amqp_url, database_url, [metrics, management], remover, keepers) =
+            runtime.block_on(start)?;
         let servers = Self {
             broker_metrics: metrics,
+            management,
             _remover: Some(remover),
             ..Self::new(amqp_url, database_url, keepers, runtime)
         };
@@ -188,6 +199,11 @@ pub fn variable(name: &str) -> Option<String> {
         .filter(|value| !value.is_empty())
 }
 
+fn given_address(name: &'static str) -> anyhow::Result<Option<SocketAddr>> {
+    let address = variable(name).map(|address| address.parse()).transpose();
+    address.context(name)
+}
+
 /// What keeps the servers running that the environment names.
 fn keeper() -> Keeper {
     variable("TEST_SERVERS_STATE").map_or(Keeper::Unknown, |state| {
@@ -204,7 +220,9 @@ async fn container(
     let (name, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
     let mut exposing = GenericImage::new(name, tag).with_exposed_port(program.port().tcp());
     if program == Program::RabbitMq {
-        exposing = exposing.with_exposed_port(BROKER_METRICS_PORT.tcp());
+        exposing = exposing
+            .with_exposed_port(BROKER_METRICS_PORT.tcp())
+            .with_exposed_port(MANAGEMENT_PORT.tcp());
     }
     let mut request = exposing.with_cmd(command.to_vec());
     for (variable, value) in variables {
@@ -215,6 +233,14 @@ async fn container(
         .start()
         .await
         .with_context(|| format!("starting a container of {image}; {HINT}"))
+}
+
+async fn ipv4_address(
+    container: &ContainerAsync<GenericImage>,
+    port: u16,
+) -> anyhow::Result<Option<SocketAddr>> {
+    let mut addresses = tokio::net::lookup_host(address(container, port).await?).await?;
+    Ok(addresses.find(SocketAddr::is_ipv4))
 }
 
 async fn address(container: &ContainerAsync<GenericImage>, port: u16) -> anyhow::Result<String> {

@@ -1,11 +1,16 @@
 //! Queues and schema, when several processes make them and when settings change.
 
-use broker::{Delay, Queue};
+use broker::{Delay, Headers, Queue};
 use fetcher::delay_queue;
+use messages::{FetchChunk, ObjectId};
 use settings::Value;
 use tests::client::{ClientService, Reply, post_ids};
+use tests::processes::output;
+use tests::servers::programs::may_skip;
 use tests::wait::eventually;
 use tests::world::World;
+
+use crate::privileges::Users;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_topology_can_be_declared_twice() {
@@ -72,4 +77,65 @@ async fn a_queue_that_exists_with_other_arguments_is_named_as_the_reason() {
     })
     .await;
     assert!(reason.contains("objects.fetch"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn setup_deletes_empty_delay_queues_that_no_setting_names() {
+    let world = &mut World::new().await;
+    let Some(management) = world.management else {
+        assert!(may_skip("TEST_MANAGEMENT_ADDRESS is not set"));
+        return;
+    };
+    let users = Users::create(world).await;
+    let named = |delay: &str| <Delay as Value>::parse(delay).unwrap();
+    let [former, new] = [["1h", "20m", "40m"], ["2h", "30m", "30m"]].map(|[ttl, first, second]| {
+        let retries = [first, second].map(|delay| Queue::Retry(named(delay)));
+        [delay_queue(named(ttl)), retries[0], retries[1]]
+    });
+    let topology = world.broker.topology.clone();
+    world.will_use(&topology.clone().with(former).with(new));
+    let world = &*world;
+    let flags = |delays: [&str; 2]| {
+        let [ttl, retry] = delays;
+        vec![
+            format!("--amqp-url={}", users.amqp_url("setup")),
+            format!("--queue-prefix={}", world.prefix()),
+            format!("--database-url={}", world.database.url),
+            format!("--management-url=http://{management}"),
+            format!("--object-ttl={ttl}"),
+            format!("--retry-delays={retry}"),
+        ]
+    };
+    let ended = output("setup", &flags(["1h", "20m,40m"]), &[]).await;
+    assert!(ended.status.success(), "{ended:?}");
+    let [empty @ .., held] = former;
+    let waiting = FetchChunk {
+        object_ids: vec![ObjectId(7)],
+    };
+    world
+        .broker
+        .publish(held, &waiting, &Headers::default())
+        .await;
+
+    // The broker counts what is in new queues only after a while.
+    eventually("the empty queues to go", async || {
+        let ended = output("setup", &flags(["2h", "30m"]), &[]).await;
+        assert!(ended.status.success(), "{ended:?}");
+        let mut left = 0;
+        for queue in empty {
+            left += u32::from(world.broker.exists(&topology.name(queue)).await);
+        }
+        (left == 0).then_some(())
+    })
+    .await;
+    assert_eq!(world.broker.ready(held).await, 1);
+    for queue in new {
+        assert!(world.broker.exists(&topology.name(queue)).await);
+    }
+    // It is bound still.
+    world
+        .broker
+        .publish(held, &waiting, &Headers::default())
+        .await;
+    world.broker.until_ready(held, 2).await;
 }
