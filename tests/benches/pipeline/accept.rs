@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use tests::servers::Servers;
+use tests::tls::Authority;
 use tests::world::World;
 
 use crate::bare::{Confirmed, confirms};
 use crate::figure::{Figure, Point};
 use crate::form::{CONNECTIONS, Form};
-use crate::load::{Accepted, CALLBACK, KEY, post};
+use crate::load::{Accepted, CALLBACK, KEY, Way, post};
 use crate::report::{Report, Used};
 use crate::service::{Bare, Part};
 use crate::stage::{self, CHUNK};
@@ -24,6 +25,8 @@ struct Round {
     ours: Accepted,
     /// The same, but each callback's signature is checked.
     signed: Accepted,
+    /// The same as `ours`, but with TLS.
+    encrypted: Accepted,
     http: Accepted,
     confirms: Confirmed,
     /// With as many confirms in flight as the connections can have.
@@ -85,6 +88,11 @@ fn add(rounds: &[Round], report: &mut Report) {
     let unsigned = of(|round| round.ours.rate);
     let signed = signed.beside("unsigned", unsigned).with_ratio(of_unsigned);
     report.add(signed.at_least(0.95));
+    let encrypted = of(|round| round.encrypted.rate);
+    let of_plain = of(|round| round.encrypted.rate / round.ours.rate);
+    let encrypted = Figure::new("accept", "callbacks, TLS", encrypted, "/s");
+    let encrypted = encrypted.beside("without TLS", unsigned);
+    report.add(encrypted.with_ratio(of_plain).at_least(0.8));
     let used = Used::median(rounds.iter().map(|round| round.used));
     report.add_process("accept", "ingest", used);
     for (what, accepted) in [
@@ -98,16 +106,18 @@ fn add(rounds: &[Round], report: &mut Report) {
 async fn round(servers: &Servers, duration: Duration) -> Round {
     let http = {
         let bare = Bare::start(Part::Callbacks).await;
-        post(bare.address, CONNECTIONS, duration).await
+        post(&bare.address.into(), CONNECTIONS, duration).await
     };
     let (ours, used) = post_to_ingest(servers, CONNECTIONS, duration, &[]).await;
     let key = [format!("--webhook-secrets={KEY}")];
     let (signed, _) = post_to_ingest(servers, CONNECTIONS, duration, &key).await;
+    let encrypted = post_encrypted(servers, duration).await;
     let like_ours = bare_confirms(servers, CONNECTIONS * MESSAGES, duration).await;
     let confirms = bare_confirms(servers, WINDOW, duration).await;
     Round {
         ours,
         signed,
+        encrypted,
         http,
         confirms,
         like_ours,
@@ -121,6 +131,17 @@ async fn bare_confirms(servers: &Servers, in_flight: usize, duration: Duration) 
     confirms(&world, in_flight, duration).await
 }
 
+/// Callbacks to an `ingest` that has a certificate. Each connection shakes hands once.
+async fn post_encrypted(servers: &Servers, duration: Duration) -> Accepted {
+    let authority = Authority::new("benchmark");
+    let shown = authority.certify("ingest", &["127.0.0.1"]);
+    let world = World::create(servers).await;
+    world.broker.declare().await;
+    let (_ingest, address) = stage::ingest(&world, &shown.flags("tls")).await;
+    let tls = Some(authority.connector());
+    post(&Way { address, tls }, CONNECTIONS, duration).await
+}
+
 /// Callbacks to an `ingest` with these settings, and what it took for them.
 pub(crate) async fn post_to_ingest(
     servers: &Servers,
@@ -132,7 +153,7 @@ pub(crate) async fn post_to_ingest(
     world.broker.declare().await;
     let (process, address) = stage::ingest(&world, flags).await;
     let before = process.processor_time();
-    let accepted = post(address, connections, duration).await;
+    let accepted = post(&address.into(), connections, duration).await;
     let ids = accepted.latency.len() as f64 * f64::from(CALLBACK);
     let used = Used::since(before, &process, ids);
     (accepted, used)

@@ -11,9 +11,11 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+use tokio_rustls::TlsConnector;
 use webhook::Keys;
 
 use crate::processors::{Processors, Shares};
@@ -34,10 +36,33 @@ pub(crate) struct Accepted {
 /// One kept connection, with as little around it as there can be.
 struct Sender(SendRequest<Full<Bytes>>);
 
+/// Where callbacks are posted to.
+pub(crate) struct Way {
+    pub(crate) address: SocketAddr,
+    /// None: without TLS.
+    pub(crate) tls: Option<TlsConnector>,
+}
+
+impl From<SocketAddr> for Way {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, tls: None }
+    }
+}
+
 impl Sender {
-    async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+    async fn connect(way: &Way) -> Self {
+        let stream = TcpStream::connect(way.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        match &way.tls {
+            None => Self::on(stream).await,
+            Some(tls) => {
+                let name = way.address.ip().into();
+                Self::on(tls.connect(name, stream).await.unwrap()).await
+            }
+        }
+    }
+
+    async fn on(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         Self(sender)
@@ -78,12 +103,12 @@ fn callback(ids: impl IntoIterator<Item = i64>) -> Callback {
 }
 
 /// Posts callbacks of [`CALLBACK`] ids on each of so many connections, one after the other.
-pub(crate) async fn post(address: SocketAddr, connections: usize, duration: Duration) -> Accepted {
+pub(crate) async fn post(way: &Way, connections: usize, duration: Duration) -> Accepted {
     let mut senders = Vec::new();
     for number in 0..i64::try_from(connections).unwrap() {
         let first = number * 1_000_000;
         senders.push((
-            Sender::connect(address).await,
+            Sender::connect(way).await,
             callback(first..first + i64::from(CALLBACK)),
         ));
     }
@@ -145,7 +170,7 @@ pub(crate) async fn offer(address: SocketAddr, offer: Offer) -> Vec<Posted> {
         .collect();
     let mut senders = Vec::new();
     for _ in 0..CONNECTIONS {
-        senders.push(Sender::connect(address).await);
+        senders.push(Sender::connect(&address.into()).await);
     }
     let next = Arc::new(AtomicUsize::new(0));
     let begun = Instant::now();

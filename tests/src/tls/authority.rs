@@ -1,12 +1,16 @@
 //! An authority, and what it certifies.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     date_time_ymd,
 };
+use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
+use tls::certificates;
+use tokio_rustls::TlsConnector;
 
 /// An authority whose certificate no system knows.
 pub struct Authority {
@@ -81,6 +85,17 @@ impl Authority {
     #[must_use]
     pub fn flag(&self) -> String {
         format!("--ca-file={}", self.file().display())
+    }
+
+    /// Shakes hands as a client that trusts this authority alone.
+    #[must_use]
+    pub fn connector(&self) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates(&self.file()).unwrap());
+        let config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
     }
 
     /// Has what trusts this authority by its file trust `other` in its place.

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,8 +10,8 @@ use clap::Parser;
 use futures::future::join_all;
 use http::{StatusCode, Version};
 use reqwest::{Certificate, Client, ClientBuilder};
+use rustls::HandshakeKind;
 use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tests::client::exchange;
 use tests::processes::{Process, address_in, output};
 use tests::tls::{Authority, Certified, replace};
@@ -22,7 +21,6 @@ use tls::certificates;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use crate::binaries::{flags, replaced};
 
@@ -52,23 +50,13 @@ async fn start(world: &mut World, shown: &Certified, more: &[&str]) -> SocketAdd
     world.ingest(&flags).await
 }
 
-/// Shakes hands as a client that trusts this authority alone.
-fn connector(authority: &Authority) -> TlsConnector {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates(&authority.file()).unwrap());
-    let config = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    TlsConnector::from(Arc::new(config))
-}
-
 /// The certificate that is shown at `address`.
 async fn shown_at(
     authority: &Authority,
     address: SocketAddr,
 ) -> io::Result<CertificateDer<'static>> {
     let stream = TcpStream::connect(address).await?;
-    let connector = connector(authority);
+    let connector = authority.connector();
     let stream = connector.connect(address.ip().into(), stream).await?;
     let (_, session) = stream.get_ref();
     Ok(session.peer_certificates().unwrap()[0].clone())
@@ -106,7 +94,7 @@ async fn a_client_that_comes_back_resumes_its_session() {
     let world = &mut World::new().await;
     let authority = Authority::new("ours");
     let address = start(world, &authority.certify("server", NAMES), &[]).await;
-    let connector = connector(&authority);
+    let connector = authority.connector();
     let mut kinds = Vec::new();
     for _ in 0..2 {
         let stream = TcpStream::connect(address).await.unwrap();
