@@ -84,10 +84,15 @@ show_unready_containers() {
   fail "these do not become ready: $(unready_containers | tr '\n' ' ')"
 }
 
-# A fetcher's container has the command, and the way to the broker in its environment.
-containers_dead_letters() { docker exec "$(containers fetcher | head -n 1)" /usr/local/bin/dead-letters "$@"; }
+# A fetcher's container has the command, and the way to the broker in its environment. Only this user may read the password.
+containers_dead_letters() {
+  docker exec --user 10005 -e AMQP_USERNAME=dead-letters -e AMQP_PASSWORD_FILE=/secrets/dead-letters/amqp-password \
+    "$(containers fetcher | head -n 1)" /usr/local/bin/dead-letters "$@"
+}
 
 containers_attach() { :; }
+
+management_password() { docker exec "$(containers rabbitmq)" cat "/secrets/rabbitmq/$(dot_env RABBITMQ_USER)-password"; }
 
 # Every image of ours has the command, which finds the others by name.
 containers_status() {
@@ -113,7 +118,7 @@ containers_addresses() {
   zipkin=$(published zipkin 9411)
   address_line "ingest" "http://$INGEST_ADDRESS/callback"
   address_line "client service" "http://$(published mock-client 9010)/objects/1"
-  address_line "RabbitMQ" "http://$(published rabbitmq 15672) (user $(dot_env RABBITMQ_USER), password $(dot_env RABBITMQ_PASSWORD))"
+  address_line "RabbitMQ" "http://$(published rabbitmq 15672) (user $(dot_env RABBITMQ_USER), password $(management_password))"
   address_line "Zipkin" "${zipkin:+http://}${zipkin:-$(collector "$(setting_of ingest ZIPKIN_URL)")}"
   optional_address "Prometheus" prometheus 9090
   optional_address "Grafana" grafana 3000

@@ -22,7 +22,9 @@ host_start() {
   # shellcheck disable=SC2034 # the EXIT trap of scripts/up reads it
   STARTED=yes
   start_servers "$HOST_STATE"
+  make_users
   write_run_file
+  run_setup
   start_binaries
   wait_for_binaries
 }
@@ -58,6 +60,33 @@ choose_ports() {
   choose_server_ports
 }
 
+# The users, roles and passwords that the containers have too. From then on AMQP_URL and DATABASE_URL name no user.
+make_users() {
+  local name log=$HOST_STATE/logs/users.log
+  SECRETS=$HOST_STATE/secrets
+  RABBITMQ_USER=$SERVER_NAME RABBITMQ_PASSWORD=$SERVER_PASSWORD deploy/secrets/generate "$SECRETS"
+  into_log "$log" "$HOST_STATE/rabbitmqctl" import_definitions <"$SECRETS/rabbitmq/definitions.json" ||
+    fail "RabbitMQ's users cannot be made ($(tail -n 1 "$log"))"
+  # From outside this superuser gets in with its password only, and keeps it.
+  PGPASSWORD=$SERVER_PASSWORD into_log "$log" "$POSTGRES_FOLDER/psql" --no-psqlrc --quiet --set=ON_ERROR_STOP=1 \
+    --host=127.0.0.1 --port="$POSTGRES_PORT" --username="$SERVER_NAME" --dbname="$SERVER_NAME" \
+    --file=deploy/postgres/roles.sql --file=<(grep -v current_user "$SECRETS/roles/passwords.sql") ||
+    fail "PostgreSQL's roles cannot be made ($(tail -n 1 "$log"))"
+  for name in AMQP_URL DATABASE_URL; do export "$name=${!name%%://*}://${!name#*@}"; done
+}
+
+# user_settings BROKER_USER DATABASE_ROLE FOLDER: sets USER_SETTINGS to assignments.
+user_settings() {
+  USER_SETTINGS=("AMQP_USERNAME=$1" "AMQP_PASSWORD_FILE=$SECRETS/$3/amqp-password")
+  if [[ -n $2 ]]; then USER_SETTINGS+=("DATABASE_USERNAME=$2" "DATABASE_PASSWORD_FILE=$SECRETS/$3/database-password"); fi
+}
+
+run_setup() {
+  user_settings setup pipeline_owner setup
+  into_log "$HOST_STATE/logs/setup.log" env "${USER_SETTINGS[@]}" FETCHER_ROLE=fetcher JANITOR_ROLE=janitor READER_ROLE=reader \
+    "$(binary setup)" || fail "setup failed ($(tail -n 1 "$HOST_STATE/logs/setup.log"))"
+}
+
 # What a second scripts/up needs to show the running pipeline.
 write_run_file() {
   local name
@@ -71,16 +100,18 @@ write_run_file() {
   )
 }
 
-# URLs may have passwords: they are in the environment, for others can read the arguments.
 start_binaries() {
   local number
   export CLIENT_URL=${CLIENT_URL:-http://127.0.0.1:$MOCK_CLIENT_PORT}
   export CALLBACK_URL=${CALLBACK_URL:-http://127.0.0.1:$INGEST_PORT/callback}
-  start_binary ingest ingest 6060 "LISTEN_ADDRESS=0.0.0.0:$INGEST_PORT" "SPOOL_DIRECTORY=$HOST_STATE/spool"
+  user_settings ingest '' ingest
+  start_binary ingest ingest 6060 "${USER_SETTINGS[@]}" "LISTEN_ADDRESS=0.0.0.0:$INGEST_PORT" "SPOOL_DIRECTORY=$HOST_STATE/spool"
+  user_settings fetcher fetcher fetcher
   for ((number = 1; number <= ${FETCHERS:-1}; number++)); do
-    start_binary "fetcher-$number" fetcher 6061
+    start_binary "fetcher-$number" fetcher 6061 "${USER_SETTINGS[@]}"
   done
-  start_binary janitor janitor 6062
+  user_settings janitor janitor janitor
+  start_binary janitor janitor 6062 "${USER_SETTINGS[@]}"
   start_binary mock-client mock-client 6063 "LISTEN_ADDRESS=127.0.0.1:$MOCK_CLIENT_PORT"
 }
 
@@ -129,7 +160,10 @@ host_addresses() {
   INGEST_ADDRESS=localhost:$INGEST_PORT
 }
 
-host_dead_letters() { AMQP_URL=$AMQP_URL QUEUE_PREFIX=$QUEUE_PREFIX "$(binary dead-letters)" "$@"; }
+host_dead_letters() {
+  AMQP_URL=$AMQP_URL QUEUE_PREFIX=$QUEUE_PREFIX AMQP_USERNAME=dead-letters \
+    AMQP_PASSWORD_FILE=$HOST_STATE/secrets/dead-letters/amqp-password "$(binary dead-letters)" "$@"
+}
 
 host_status() {
   local addresses

@@ -128,6 +128,25 @@ fn the_readmes_list_every_setting_as_it_is() {
     }
 }
 
+/// One row for each setting of `setup` that no process has.
+fn setup_settings_table() -> String {
+    let mut table =
+        "| setting | default | from, to | what it does |\n| --- | --- | --- | --- |\n".to_owned();
+    let others: BTreeSet<&str> = settings().iter().map(|(spec, _)| spec.name).collect();
+    for spec in fetcher::setup::Config::specs() {
+        if !others.contains(spec.name) {
+            writeln!(table, "{} | {} |", setting_cells(&spec), spec.help).unwrap();
+        }
+    }
+    table
+}
+
+#[test]
+fn the_runbook_lists_the_settings_of_setup() {
+    let table = setup_settings_table();
+    assert_has_table("deploy/runbook/privileges.md", "settings", &table);
+}
+
 fn metrics() -> [(&'static str, &'static [&'static [Description]]); 4] {
     [
         (ingest::Config::NAME, ingest::Config::METRICS),
@@ -195,7 +214,8 @@ fn no_process_has_two_metrics_of_one_name() {
 }
 
 /// Names in the compose file that are of its images, not of our processes.
-const OF_IMAGES: [&str; 9] = [
+const OF_IMAGES: [&str; 10] = [
+    "GRAFANA_",
     "RABBITMQ_",
     "POSTGRES_",
     "PGDATA",
@@ -212,10 +232,12 @@ const NOT_IN_CONTAINERS: [&str; 2] = ["LISTEN_ADDRESS", "QUEUE_PREFIX"];
 
 #[test]
 fn the_compose_file_passes_every_setting_on_and_nothing_else() {
-    let settings: BTreeSet<String> = specs()
-        .into_iter()
-        .flat_map(|(_, specs)| specs)
-        .map(|spec| spec.variable())
+    let of_setup = fetcher::setup::Config::specs();
+    let specs = specs().into_iter().flat_map(|(_, specs)| specs);
+    let specs: Vec<Spec> = specs.chain(of_setup).collect();
+    let settings: BTreeSet<String> = specs
+        .iter()
+        .map(Spec::variable)
         .filter(|name| !NOT_IN_CONTAINERS.contains(&name.as_str()))
         .collect();
     let compose = read("deploy/compose.yaml");
@@ -223,12 +245,20 @@ fn the_compose_file_passes_every_setting_on_and_nothing_else() {
         .lines()
         .filter_map(|line| line.trim().split_once(':'))
         .map(|(name, _)| name);
+    // Each secret setting may be in a file.
+    let of_file = |name: &str| {
+        let setting = name.strip_suffix("_FILE")?;
+        let mut secrets = specs.iter().filter(|spec| spec.is_secret);
+        secrets
+            .any(|spec| spec.variable() == setting)
+            .then(|| setting.to_owned())
+    };
     let is_variable = |name: &str| name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
     let passed_on: BTreeSet<String> = names
         .filter(|name| {
             is_variable(name) && !OF_IMAGES.iter().any(|prefix| name.starts_with(prefix))
         })
-        .map(str::to_owned)
+        .map(|name| of_file(name).unwrap_or_else(|| name.to_owned()))
         .collect();
     assert_eq!(
         passed_on,

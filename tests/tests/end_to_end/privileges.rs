@@ -36,7 +36,7 @@ const VERBS: [&str; 10] = [
 ];
 
 /// The user's part of the pipeline, with the names of a test.
-struct Users {
+pub(crate) struct Users {
     name: String,
     amqp_url: String,
     database_url: String,
@@ -44,7 +44,7 @@ struct Users {
 
 impl Users {
     /// Makes the users and the roles. Their names begin with that of the test's database.
-    async fn create(world: &World) -> Self {
+    pub(crate) async fn create(world: &World) -> Self {
         let (_, name) = world.database.url.rsplit_once('/').unwrap();
         let users = Self {
             name: name.to_owned(),
@@ -76,12 +76,9 @@ impl Users {
         let eval = ["rabbitmqctl", "eval", &import];
         broker.command(&eval).await.unwrap();
 
-        let mut roles = ROLES.to_owned();
+        let mut roles = ROLES.replace(" login;", &format!(" login password '{PASSWORD}';"));
         for role in ["pipeline_owner", "fetcher", "janitor", "reader"] {
-            let own = users.role(role);
-            let create = format!("create role {own} login password '{PASSWORD}'");
-            roles = roles.replace(&format!("create role {role} login"), &create);
-            roles = roles.replace(&format!("to {role};"), &format!("to {own};"));
+            roles = roles.replace(role, &users.role(role));
         }
         world.database.client.batch_execute(&roles).await.unwrap();
         users
@@ -95,7 +92,7 @@ impl Users {
         format!("{}_{role}", self.name)
     }
 
-    fn amqp_url(&self, user: &str) -> String {
+    pub(crate) fn amqp_url(&self, user: &str) -> String {
         let (_, place) = self.amqp_url.rsplit_once('@').unwrap();
         format!("amqp://{}:{PASSWORD}@{place}", self.broker_user(user))
     }
