@@ -1,10 +1,15 @@
 //! Who may hand in callbacks, and how many: before the body is read, when it is there, and when its ids
 //! are known.
 
+use std::future::pending;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
+use parking_lot::Mutex;
+use settings::{Secret, SecretError};
+use tokio::time::sleep;
 use webhook::{Keys, SignatureHeaders};
 
 use crate::config::Config;
@@ -12,8 +17,13 @@ use crate::error::ApiError;
 use crate::proxies::TrustedProxies;
 use crate::sources::{Buckets, Source};
 
+/// How often a file with the keys is read again.
+const INTERVAL: Duration = Duration::from_secs(5);
+
 pub(crate) struct Admission {
-    keys: Keys,
+    secrets: Secret<Keys>,
+    /// The keys as they were last read.
+    keys: Mutex<Arc<Keys>>,
     proxies: TrustedProxies,
     callbacks: Option<Buckets>,
     ids: Option<Buckets>,
@@ -29,12 +39,46 @@ pub(crate) enum Head<'a> {
 }
 
 impl Admission {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self {
-            keys: config.webhook.webhook_secrets.clone(),
+    /// # Errors
+    /// The file with the keys cannot be read.
+    pub(crate) fn new(config: &Config) -> Result<Self, SecretError> {
+        let secrets = config.webhook.webhook_secrets.clone();
+        Ok(Self {
+            keys: Mutex::new(Arc::new(secrets.get()?)),
+            secrets,
             proxies: config.trusted_proxies.clone(),
             callbacks: Buckets::new(config.source_callbacks_rate),
             ids: Buckets::new(config.source_ids_rate),
+        })
+    }
+
+    /// Whether callbacks have to be signed.
+    pub(crate) fn asks_for_signatures(&self) -> bool {
+        !self.keys.lock().is_empty()
+    }
+
+    /// Reads the keys again and again, for ever, if they are in a file. While it cannot be read, the former keys
+    /// hold, and the reason is logged once.
+    pub(crate) async fn follow_keys(&self) {
+        if !self.secrets.may_change() {
+            return pending().await;
+        }
+        let mut refused = None;
+        loop {
+            sleep(INTERVAL).await;
+            match self.secrets.get() {
+                Ok(keys) => {
+                    *self.keys.lock() = Arc::new(keys);
+                    refused = None;
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    if refused.as_ref() != Some(&error) {
+                        tracing::warn!(error, "the former WEBHOOK_SECRETS hold");
+                        refused = Some(error);
+                    }
+                }
+            }
         }
     }
 
@@ -47,7 +91,7 @@ impl Admission {
         headers: &'a HeaderMap,
         remote: IpAddr,
     ) -> Result<Head<'a>, ApiError> {
-        if !self.keys.is_empty() {
+        if self.asks_for_signatures() {
             let signature = SignatureHeaders::read(headers, SystemTime::now())?;
             return Ok(Head::Signed(signature));
         }
@@ -67,7 +111,8 @@ impl Admission {
         match head {
             Head::From(sender) => Ok((*sender).into()),
             Head::Signed(signature) => {
-                let source = Source::Key(signature.verify(&self.keys, body)?);
+                let keys = Arc::clone(&self.keys.lock());
+                let source = Source::Key(signature.verify(&keys, body)?);
                 self.take_callback(source)?;
                 Ok(source)
             }

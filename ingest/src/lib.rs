@@ -88,7 +88,8 @@ impl Ingest {
     /// Answers requests and drains the spool until the shut-down.
     async fn work(&self, listener: TcpListener) -> anyhow::Result<()> {
         let acceptance = Acceptance::new(self.chunks.clone(), self.spool.clone());
-        let server = Server::new(&self.config, acceptance, self.health.clone());
+        let server = Server::new(&self.config, acceptance, self.health.clone())?;
+        let server = Arc::new(server);
         let limits = ServerLimits {
             connections: self.config.connections_limit.get(),
             header_timeout: self.config.header_timeout,
@@ -99,16 +100,17 @@ impl Ingest {
         // The system chooses the port where the setting says 0.
         let address = listener.local_addr()?;
         tracing::info!(%address, "accepting callbacks");
-        if self.config.webhook.webhook_secrets.is_empty() && !address.ip().is_loopback() {
+        if !server.admission().asks_for_signatures() && !address.ip().is_loopback() {
             tracing::warn!(
                 "callbacks are accepted from anybody who reaches this address, because \
                  WEBHOOK_SECRETS is not set"
             );
         }
-        let serving = serve(listener, tls, limits, Arc::new(server), &self.shutdown);
+        let serving = serve(listener, tls, limits, Arc::clone(&server), &self.shutdown);
         let draining = drain::run(&self.spool, &self.chunks, &self.shutdown);
         tokio::select! {
             _ = async { tokio::join!(serving, draining) } => Ok(()),
+            () = server.admission().follow_keys() => Ok(()),
             error = self.publishing.failed() => Err(error),
             error = self.spooling.failed() => Err(error),
         }

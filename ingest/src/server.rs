@@ -12,6 +12,7 @@ use http_server::{RequestBody, Route, Service};
 use lifecycle::Health;
 use metric_definitions::InFlight;
 use serde_json::json;
+use settings::SecretError;
 use telemetry::milliseconds;
 use tokio::sync::Semaphore;
 use trace::{Spans, Traces};
@@ -75,18 +76,29 @@ enum Success {
 }
 
 impl Server {
-    pub(crate) fn new(config: &Config, acceptance: Acceptance, health: Health) -> Self {
+    /// # Errors
+    /// The file with the keys of callbacks cannot be read.
+    pub(crate) fn new(
+        config: &Config,
+        acceptance: Acceptance,
+        health: Health,
+    ) -> Result<Self, SecretError> {
         let slots = Arc::new(Semaphore::new(
             config.requests_limit.get().min(Semaphore::MAX_PERMITS),
         ));
-        Self {
+        Ok(Self {
             config: config.clone(),
-            admission: Admission::new(config),
+            admission: Admission::new(config)?,
             acceptance,
             health,
             bodies: BodyReader::new(config),
             slots,
-        }
+        })
+    }
+
+    /// Who may hand in callbacks.
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     async fn route(

@@ -63,7 +63,10 @@ impl Callbacks {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let keys = &self.config.webhook.webhook_secrets;
         let id = HeaderValue::from(self.chance.callback_id());
-        keys.sign(&mut headers, id, SystemTime::now(), body.as_bytes());
+        match keys.get() {
+            Ok(keys) => keys.sign(&mut headers, id, SystemTime::now(), body.as_bytes()),
+            Err(error) => tracing::warn!(%error, "the callback is not signed"),
+        }
         Callback {
             ids: ids.len(),
             headers,

@@ -11,6 +11,7 @@ mod tests;
 
 pub use headers::{Refusal, SignatureHeaders};
 pub use keys::Keys;
+use settings::Secret;
 
 settings::settings! {
     /// Settings of signed callbacks.
@@ -19,6 +20,6 @@ settings::settings! {
         /// secrets (whsec_ and 24 to 64 bytes in base64) and public keys (whpk_). ingest
         /// answers 401 to a callback that none of them has signed; the mock client signs
         /// with each secret. Without keys nothing is signed.
-        pub webhook_secrets: Keys = "",
+        pub webhook_secrets: Secret<Keys> = "",
     } with {}
 }

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use webhook::Keys;
 
 use crate::binaries::started;
+use crate::secrets::SecretFile;
 
 const BODY: &[u8] = br#"{"object_ids":[1,2]}"#;
 const NO_JSON: &[u8] = b"{";
@@ -344,4 +345,40 @@ async fn the_commands_of_the_runbook_make_a_secret_and_sign_with_it() {
         .await;
     let sign = sign.replace("localhost:9090", &address.to_string());
     assert_eq!(shell(&sign, &secret).await, r#"{"accepted":3}"#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_in_a_file_are_read_again_and_hold_while_it_cannot_be_read() {
+    let world = &mut World::new().await;
+    let file = SecretFile::new(&format!("{OLD}\n"));
+    let flag = format!("--webhook-secrets-file={}", file.name());
+    let address = world.ingest(&[&flag]).await;
+    let status = async |secret| {
+        let answer = post(Version::HTTP_11, address, &signed(secret, BODY), BODY).await;
+        answer.status
+    };
+    assert_eq!(status(OLD).await, StatusCode::ACCEPTED);
+    assert_eq!(status(NEW).await, StatusCode::UNAUTHORIZED);
+
+    file.write(&format!("{NEW},{OLD}"));
+    let accepted = async || (status(NEW).await == StatusCode::ACCEPTED).then_some(());
+    eventually("the new key to be accepted", accepted).await;
+    assert_eq!(status(OLD).await, StatusCode::ACCEPTED);
+
+    file.write(NEW);
+    let refused = async || (status(OLD).await == StatusCode::UNAUTHORIZED).then_some(());
+    eventually("the old key to be refused", refused).await;
+
+    // A file that says nothing, or nonsense, takes no key away and lets nobody in.
+    for broken in ["", "whsec_short"] {
+        file.write(broken);
+        let end = tokio::time::Instant::now() + Duration::from_secs(6);
+        while tokio::time::Instant::now() < end {
+            assert_eq!(status(NEW).await, StatusCode::ACCEPTED);
+            assert_eq!(status(FOREIGN).await, StatusCode::UNAUTHORIZED);
+        }
+    }
+    file.write(OLD);
+    let accepted = async || (status(OLD).await == StatusCode::ACCEPTED).then_some(());
+    eventually("the file to be read again", accepted).await;
 }
