@@ -2,7 +2,7 @@
 //! again. The step is done when each id is safe somewhere.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use broker::{Attempt, Handler, Headers, Load, Outcome, Publication, Publisher, Queue};
 use futures::stream::FuturesUnordered;
@@ -16,7 +16,8 @@ use crate::at_hand::IdsAtHand;
 use crate::breaker::Rejection;
 use crate::look_up::LookUpClient;
 use crate::metrics::{
-    DEAD_LETTER_IDS, DEAD_LETTERS, FETCH_RETRIES, OBJECTS_GONE, OBJECTS_OFFLINE, OBJECTS_OUTDATED,
+    DEAD_LETTER_IDS, DEAD_LETTERS, FETCH_RETRIES, ID_DURATION, OBJECTS_GONE, OBJECTS_OFFLINE,
+    OBJECTS_OUTDATED,
 };
 use crate::retry::RetryLadder;
 use crate::writer::{WriteError, Writer};
@@ -66,7 +67,12 @@ impl Handler for FetchHandler {
             let settle = |id| {
                 let settling = self.settle(id, &headers.traces);
                 // A failed id stays at hand until it is published.
-                settling.inspect(|result| at_hand.settled(usize::from(matches!(result, Ok(None)))))
+                settling.inspect(|result| {
+                    if matches!(result, Ok(None)) {
+                        at_hand.settled(1);
+                        note_settled(headers.accepted_at);
+                    }
+                })
             };
             let unsent = match settle_all(&ids, settle).await {
                 Ok(failed) => self.publish_failed(&headers, failed).await,
@@ -136,10 +142,12 @@ impl FetchHandler {
     ) -> Vec<ObjectId> {
         let mut groups: BTreeMap<(Queue, Reason), Vec<ObjectId>> = BTreeMap::new();
         for (id, failure) in failed {
-            match self.retry_delays.next(headers.attempt, &failure) {
-                Some(queue) => groups.entry((queue, failure.reason)).or_default().push(id),
-                None => OBJECTS_GONE.increment(1),
-            }
+            let Some(queue) = self.retry_delays.next(headers.attempt, &failure) else {
+                OBJECTS_GONE.increment(1);
+                note_settled(headers.accepted_at);
+                continue;
+            };
+            groups.entry((queue, failure.reason)).or_default().push(id);
         }
         let mut unsent = Vec::new();
         for ((queue, reason), object_ids) in groups {
@@ -175,6 +183,7 @@ impl FetchHandler {
             },
             reason: Some(reason.to_string()),
             traces: headers.traces.clone(),
+            accepted_at: headers.accepted_at,
         };
         let chunk = FetchChunk {
             object_ids: object_ids.to_vec(),
@@ -224,6 +233,13 @@ where
         failed.extend(left.map(|id| (*id, Reason::Unfinished.into())));
     }
     Ok(failed)
+}
+
+/// Records how long ago the callback of an id was accepted. A clock that is behind counts as no time at all.
+fn note_settled(accepted_at: Option<SystemTime>) {
+    if let Some(accepted_at) = accepted_at {
+        ID_DURATION.record(accepted_at.elapsed().unwrap_or_default());
+    }
 }
 
 fn report(queue: Queue, attempt: Attempt, reason: &Reason, ids: &[ObjectId]) {

@@ -79,6 +79,9 @@ metrics! {
     /// Ids that were given up and went to objects.dead, by what their last look-up ended in.
     pub(crate) DEAD_LETTER_IDS: Counter<Reason> =
         "dead_letter_ids_total", except(NEVER_GIVES_UP);
+    /// How long it took from the callback until its id was stored, or found to be offline or gone.
+    /// The clocks of two hosts are compared.
+    pub(crate) ID_DURATION: Histogram = "callback_id_duration_seconds" in buckets::LATE_SECONDS;
     /// Rows that were stored, or seen again.
     pub(crate) OBJECTS_STORED: Counter = "objects_stored_total";
     /// Rows whose deletion no message arms, because none could be published; the janitor's sweep

@@ -1,7 +1,9 @@
 //! Accepting a callback: it is accepted when the broker has confirmed all of it, or when the spool has
 //! stored what the broker did not confirm in time.
 
-use broker::PublishError;
+use std::time::SystemTime;
+
+use broker::{Headers, PublishError};
 use thiserror::Error;
 use trace::Traces;
 
@@ -58,7 +60,8 @@ impl Acceptance {
             return Ok(StoredAt::Broker);
         }
         let (object_ids, broker) = if self.chunks.allow_attempt() {
-            match self.chunks.publish(&object_ids, traces).await {
+            let headers = Headers::of_callback(SystemTime::now(), traces.clone());
+            match self.chunks.publish(&object_ids, &headers).await {
                 Ok(()) => return Ok(StoredAt::Broker),
                 Err(NotPublished::Unconfirmed { object_ids, reason }) => {
                     (object_ids, BrokerReason::Unconfirmed(reason))

@@ -9,7 +9,6 @@ use futures::future::join_all;
 use lifecycle::{Dependency, VitalTask};
 use messages::{FetchChunk, ObjectId};
 use thiserror::Error;
-use trace::Traces;
 
 use crate::config::Config;
 use crate::metrics::CHUNKS_PUBLISHED;
@@ -75,13 +74,13 @@ impl ChunkPublisher {
     pub(crate) async fn publish(
         &self,
         object_ids: &[ObjectId],
-        traces: &Traces,
+        headers: &Headers,
     ) -> Result<(), NotPublished> {
         let queue = self.queue(object_ids.len());
         let (chunks, _in_flight) = self.spread.split(object_ids);
         let publications = chunks
             .clone()
-            .map(|chunk| publication(queue, chunk, traces.clone()));
+            .map(|chunk| publication(queue, chunk, headers.clone()));
         let publishing = publications
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()
@@ -127,9 +126,9 @@ impl ChunkPublisher {
         &self,
         queue: Queue,
         chunk: Vec<ObjectId>,
-        traces: Traces,
+        headers: Headers,
     ) {
-        match publication(queue, &chunk, traces) {
+        match publication(queue, &chunk, headers) {
             Ok(publication) => {
                 let (started, _in_flight) = (Instant::now(), self.spread.one_more());
                 self.broker_publisher
@@ -159,10 +158,10 @@ impl ChunkPublisher {
 fn publication(
     queue: Queue,
     chunk: &[ObjectId],
-    traces: Traces,
+    headers: Headers,
 ) -> Result<Publication, serde_json::Error> {
     let chunk = FetchChunk {
         object_ids: chunk.to_vec(),
     };
-    Publication::new(queue, &chunk, Headers::first_try(traces))
+    Publication::new(queue, &chunk, headers)
 }

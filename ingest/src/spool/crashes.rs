@@ -97,7 +97,10 @@ impl World {
             (None, Err(_)) => Removal::TryAgain,
             (None, Ok(bytes)) => {
                 let content = parse(&segment, bytes);
-                let ids = content.callbacks.into_iter().flat_map(|it| it.object_ids);
+                let ids = content
+                    .callbacks
+                    .into_iter()
+                    .flat_map(|(it, _)| it.object_ids);
                 self.published.extend(ids.map(|id| id.0));
                 content.removal
             }

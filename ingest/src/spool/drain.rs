@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
+use broker::Headers;
 use futures::StreamExt;
 use futures::stream;
 use lifecycle::Shutdown;
@@ -58,7 +59,8 @@ async fn drain_segment(spool: &Spool, chunks: &ChunkPublisher, segment: &Segment
 
 /// A segment's callbacks, and what is to become of it.
 pub(super) struct Content {
-    pub(super) callbacks: Vec<SpooledCallback>,
+    /// With the time at which each was accepted, if it makes sense.
+    pub(super) callbacks: Vec<(SpooledCallback, Option<SystemTime>)>,
     pub(super) removal: Removal,
 }
 
@@ -94,7 +96,7 @@ pub(super) fn parse(segment: &Segment, mut bytes: Vec<u8>) -> Content {
     }
     for record in records.readable {
         match record.callback() {
-            Ok(callback) => content.callbacks.push(callback),
+            Ok(callback) => content.callbacks.push((callback, record.accepted_at())),
             Err(error) => {
                 tracing::error!(%error, "a callback in the spool waits for another version of ingest");
                 content.removal = Removal::Leave;
@@ -123,18 +125,21 @@ fn warn_of_damage(segment: &Segment, damaged: &[Range<usize>]) {
     );
 }
 
-async fn publish(chunks: &ChunkPublisher, callbacks: &[SpooledCallback]) {
+async fn publish(chunks: &ChunkPublisher, callbacks: &[(SpooledCallback, Option<SystemTime>)]) {
     let to_publish: Vec<_> = callbacks
         .iter()
-        .flat_map(|callback| {
-            let traces = Traces::from_traceparent(callback.traceparent.clone());
+        .flat_map(|(callback, accepted_at)| {
+            let headers = Headers {
+                accepted_at: *accepted_at,
+                ..Headers::first_try(Traces::from_traceparent(callback.traceparent.clone()))
+            };
             let queue = chunks.queue(callback.object_ids.len());
             let split = chunks.split(&callback.object_ids);
-            split.map(move |chunk| (queue, chunk.to_vec(), traces.clone()))
+            split.map(move |chunk| (queue, chunk.to_vec(), headers.clone()))
         })
         .collect();
     stream::iter(to_publish)
-        .map(|(queue, chunk, traces)| chunks.publish_until_confirmed(queue, chunk, traces))
+        .map(|(queue, chunk, headers)| chunks.publish_until_confirmed(queue, chunk, headers))
         .buffered(WINDOW)
         .for_each(async |()| {})
         .await;

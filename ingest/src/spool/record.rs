@@ -1,7 +1,7 @@
 //! A callback as a record in a segment. See the module `spool` for the format.
 
 use std::ops::Range;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use messages::{Message, MessageError, ObjectId, decode, encode};
 use serde::{Deserialize, Serialize};
@@ -52,10 +52,17 @@ pub(super) fn frame(
 /// A record whose checksum is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {
+    /// Milliseconds since 1970.
+    accepted_at: u64,
     message: &'a [u8],
 }
 
 impl Record<'_> {
+    /// When the callback was accepted.
+    pub(super) fn accepted_at(&self) -> Option<SystemTime> {
+        UNIX_EPOCH.checked_add(Duration::from_millis(self.accepted_at))
+    }
+
     /// # Errors
     /// It was written by a version that this binary does not know.
     pub(super) fn callback(&self) -> Result<SpooledCallback, MessageError> {
@@ -119,8 +126,13 @@ fn first(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
     if crc32fast::hash(content) != number(bytes, 8)? {
         return None;
     }
-    let (_, message) = content.split_at_checked(ACCEPTED_AT)?;
-    Some((Record { message }, end))
+    let (accepted_at, message) = content.split_first_chunk::<ACCEPTED_AT>()?;
+    let accepted_at = u64::from_le_bytes(*accepted_at);
+    let record = Record {
+        accepted_at,
+        message,
+    };
+    Some((record, end))
 }
 
 /// Whether `bytes` are the beginning of a record, and not a whole record whose length was damaged.

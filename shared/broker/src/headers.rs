@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use trace::{TraceContext, Traces};
+
+use crate::lag::millis;
 
 /// Which try at a chunk this is, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +39,8 @@ pub struct Headers {
     pub reason: Option<String>,
     /// The traces that the message belongs to.
     pub traces: Traces,
+    /// When the callback of the ids was accepted, to the millisecond, by the clock of `ingest`.
+    pub accepted_at: Option<SystemTime>,
 }
 
 impl Default for Headers {
@@ -44,10 +49,13 @@ impl Default for Headers {
             attempt: Attempt::FIRST,
             reason: None,
             traces: Traces::default(),
+            accepted_at: None,
         }
     }
 }
 
+/// Header that holds [`Headers::accepted_at`], in milliseconds since 1970.
+pub const ACCEPTED_AT_HEADER: &str = "x-accepted-at";
 /// Header that holds [`Headers::attempt`].
 pub const ATTEMPT_HEADER: &str = "x-attempt";
 /// Header that holds [`Headers::reason`].
@@ -60,6 +68,15 @@ impl Headers {
         Self {
             traces,
             ..Self::default()
+        }
+    }
+
+    /// Of the first message with ids of a callback that was accepted then.
+    #[must_use]
+    pub fn of_callback(accepted_at: SystemTime, traces: Traces) -> Self {
+        Self {
+            accepted_at: Some(accepted_at),
+            ..Self::first_try(traces)
         }
     }
 
@@ -79,6 +96,7 @@ impl Headers {
             attempt,
             reason,
             traces: table.map_or_else(Traces::default, read_traces),
+            accepted_at: value(ACCEPTED_AT_HEADER).and_then(as_time),
         }
     }
 
@@ -97,9 +115,21 @@ impl Headers {
                 AMQPValue::LongString(shortened(reason).into()),
             );
         }
+        if let Some(accepted_at) = self.accepted_at {
+            let millis = AMQPValue::LongLongInt(millis(accepted_at));
+            table.insert(ACCEPTED_AT_HEADER.into(), millis);
+        }
         write_traces(&self.traces, &mut table);
         table
     }
+}
+
+fn as_time(value: &AMQPValue) -> Option<SystemTime> {
+    let AMQPValue::LongLongInt(millis) = value else {
+        return None;
+    };
+    let since = Duration::from_millis(u64::try_from(*millis).ok()?);
+    UNIX_EPOCH.checked_add(since)
 }
 
 /// Headers with the first trace, and with the state that other systems keep in it.
@@ -192,6 +222,7 @@ mod tests {
             attempt: Attempt::FIRST.next(),
             reason: Some("status 503".into()),
             traces: Traces::from_traceparent(Some(format!("00-{:032x}-{:016x}-01", 7, 8))),
+            accepted_at: Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)),
         };
         assert_eq!(Headers::from_table(Some(&headers.to_table())), headers);
         assert_eq!(Headers::from_table(None), Headers::default());

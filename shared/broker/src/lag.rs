@@ -32,7 +32,8 @@ pub fn lag(headers: Option<&FieldTable>, now: SystemTime) -> Option<Duration> {
     Some(Duration::from_millis(u64::try_from(late).unwrap_or(0)))
 }
 
-fn millis(time: SystemTime) -> i64 {
+/// Milliseconds since 1970.
+pub(crate) fn millis(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -35,7 +35,7 @@ pub use connection::{Broker, BrokerConnection, BrokerError, BrokerSettings};
 pub use consumer::{Consumer, Consumption};
 pub use delay::Delay;
 pub use handler::{Handler, Load, Outcome};
-pub use headers::{ATTEMPT_HEADER, Attempt, Headers, REASON_HEADER, shortened};
+pub use headers::{ACCEPTED_AT_HEADER, ATTEMPT_HEADER, Attempt, Headers, REASON_HEADER, shortened};
 pub use hold::Hold;
 pub use lag::{DUE_AT_HEADER, lag, set_due};
 pub use publication::{Publication, PublishError};

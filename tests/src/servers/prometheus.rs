@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 
 use http::Method;
@@ -15,10 +16,7 @@ use crate::client::send;
 use crate::servers::programs;
 use crate::wait::{BOUND, eventually};
 
-const ALERTS: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../deploy/prometheus/alerts.yml"
-);
+const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus");
 
 /// What is scraped, as a part of Prometheus' configuration.
 #[derive(Debug)]
@@ -57,10 +55,10 @@ impl Prometheus {
         let write =
             |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         write("prometheus.yml", &configuration(jobs));
-        write(
-            "alerts.yml",
-            &impatient(&std::fs::read_to_string(ALERTS).unwrap()),
-        );
+        for file in ["objectives.yml", "alerts.yml"] {
+            let rules = std::fs::read_to_string(Path::new(RULES).join(file)).unwrap();
+            write(file, &impatient(&rules));
+        }
         let mut child =
             Command::new(programs::find("prometheus").expect("Prometheus is not installed"))
                 .arg("--config.file=prometheus.yml")
@@ -129,7 +127,7 @@ impl Prometheus {
 
 fn configuration(jobs: &[Job]) -> String {
     let mut text = "global: {scrape_interval: 1s, evaluation_interval: 1s}\n\
-                    rule_files: [alerts.yml]\n\
+                    rule_files: [objectives.yml, alerts.yml]\n\
                     scrape_configs:\n"
         .to_owned();
     for Job { name, target, more } in jobs {

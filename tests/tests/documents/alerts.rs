@@ -66,7 +66,9 @@ fn every_runbook_leads_to_a_section() {
 
 #[test]
 fn every_alert_is_tested_for_firing_and_for_silence() {
-    let tests = read("deploy/prometheus/alerts_test.yml");
+    let files = ["alerts_test.yml", "objectives_test.yml"];
+    let tests = files.map(|file| read(&format!("deploy/prometheus/{file}")));
+    let tests = tests.concat();
     let checks: Vec<&str> = tests.split("eval_time: ").skip(1).collect();
     for Alert { name, .. } in alerts() {
         let of_alert = |check: &&&str| {
@@ -81,6 +83,17 @@ fn every_alert_is_tested_for_firing_and_for_silence() {
             .partition(|check| check.contains("exp_alerts: []"));
         assert!(!silent.is_empty(), "no test in which {name} is silent");
         assert!(!firing.is_empty(), "no test in which {name} fires");
+    }
+}
+
+#[test]
+fn objectives_are_recorded_from_metrics_that_exist() {
+    let rules = read("deploy/prometheus/objectives.yml");
+    let rules: Vec<&str> = rules.split("- record: ").skip(1).collect();
+    assert!(rules.len() >= 10, "only {rules:?}");
+    for rule in rules {
+        let unknown = unknown_metrics(&value(rule, "expr:", &["- "]));
+        assert!(unknown.is_empty(), "{rule} asks for {unknown:?}");
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 type Targets = BTreeMap<(String, String, String), PathBuf>;
 
 const CARGO_THAT_LISTS: &str = r#"#!/bin/sh
-[ "$1" = build ] || exit 0
+[ "$1 $2" = "auditable build" ] || exit 0
 exec "$REAL_CARGO" metadata --no-deps --offline --format-version 1 >"$LISTS/$(ls "$LISTS" | wc -l).json"
 "#;
 
@@ -73,7 +73,7 @@ fn root() -> PathBuf {
         .unwrap()
 }
 
-/// Carries out the stage that builds, in `pipeline`, and returns the targets of each `cargo build`.
+/// Carries out the stage that builds, in `pipeline`, and returns the targets of each build.
 fn carry_out(dockerfile: &str, pipeline: &Path) -> Result<Vec<Targets>, String> {
     let (ignored, tools) = (super::read(".dockerignore"), tempfile::tempdir().unwrap());
     let cargo = tools.path().join("cargo");
@@ -85,7 +85,7 @@ fn carry_out(dockerfile: &str, pipeline: &Path) -> Result<Vec<Targets>, String> 
     for (instruction, arguments) in first_stage(dockerfile) {
         match instruction.as_str() {
             "COPY" => copy(&arguments, &ignored, pipeline)?,
-            "RUN" if arguments.contains("cargo build") => {
+            "RUN" if arguments.contains("cargo auditable build") => {
                 let path = std::env::var_os("PATH").unwrap_or_default();
                 let folders = [tools.path().to_owned()]
                     .into_iter()

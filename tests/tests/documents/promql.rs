@@ -1,6 +1,6 @@
 //! Which metrics an expression asks Prometheus for, and whether they exist.
 
-use crate::metrics as catalogue;
+use crate::{metrics as catalogue, read};
 
 /// Metrics of every process that are not in the catalogue: of the process itself, and of its traces.
 const OTHERS: [&str; 5] = [
@@ -47,7 +47,18 @@ fn exists(name: &str) -> bool {
     let of_servers = name.starts_with("rabbitmq_") || matches!(name, "up" | "ALERTS");
     let bases = SUFFIXES.iter();
     let mut bases = bases.filter_map(|suffix| name.strip_suffix(suffix));
-    of_servers || OTHERS.contains(&name) || is_in_catalogue(name) || bases.any(is_in_catalogue)
+    of_servers
+        || is_recorded(name)
+        || OTHERS.contains(&name)
+        || is_in_catalogue(name)
+        || bases.any(is_in_catalogue)
+}
+
+/// Whether a rule records it.
+fn is_recorded(name: &str) -> bool {
+    let rules = read("deploy/prometheus/objectives.yml");
+    let mut recorded = rules.lines().filter_map(|line| line.split_once("record: "));
+    recorded.any(|(_, recorded)| recorded == name)
 }
 
 fn is_in_catalogue(name: &str) -> bool {
@@ -57,7 +68,7 @@ fn is_in_catalogue(name: &str) -> bool {
 
 fn metrics(expression: &str) -> Vec<String> {
     let code = without_labels(&without_strings(expression));
-    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$');
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '$');
     let mut found = Vec::new();
     let mut rest = code.as_str();
     while let Some(begin) = rest.find(is_word) {

@@ -174,12 +174,19 @@ async fn no_alert_fires_while_all_is_well_and_each_fault_makes_its_own_fire() {
     let prometheus = &watched.prometheus;
     post_ids(watched.callbacks, &[2, 4, 6]).await;
     watched.until_well(3.0).await;
-    // Where the machine stood still, rows were late, and one alert is right.
-    let late = "object_deletion_lateness_seconds_bucket{le='1'} < 3";
+    // Where the machine stood still, rows were late, and these alerts are right.
+    let right = [
+        ("0.1", "ErrorBudgetBurnsFast"),
+        ("0.1", "ErrorBudgetBurnsSlowly"),
+        ("1", "DeletionsLate"),
+    ];
     let none = async || {
         let mut firing = prometheus.firing().await;
-        if !prometheus.query(late).await.is_empty() {
-            firing.retain(|alert| alert["alertname"] != "DeletionsLate");
+        for (bound, name) in right {
+            let late = format!("object_deletion_lateness_seconds_bucket{{le='{bound}'}} < 3");
+            if !prometheus.query(&late).await.is_empty() {
+                firing.retain(|alert| alert["alertname"] != name);
+            }
         }
         firing.is_empty().then_some(())
     };
@@ -225,5 +232,10 @@ async fn no_alert_fires_while_all_is_well_and_each_fault_makes_its_own_fire() {
         .await;
     prometheus
         .until_fires("NoConsumers", ("queue", &fetch))
+        .await;
+    let stuck: Vec<i64> = (1_000..1_050).collect();
+    post_ids(watched.callbacks, &stuck).await;
+    prometheus
+        .until_fires("ErrorBudgetBurnsFast", ("objective", "ids"))
         .await;
 }

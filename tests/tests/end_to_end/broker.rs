@@ -123,6 +123,7 @@ fn first_try() -> Headers {
         attempt: Attempt::FIRST,
         reason: None,
         traces: Traces::default(),
+        accepted_at: None,
     }
 }
 

@@ -54,7 +54,7 @@ fn drained_after(log: &mut Log<HostDisk>, after: Duration) -> Vec<i64> {
             Ok(bytes) => {
                 let content = parse(&segment, bytes);
                 let callbacks = content.callbacks.into_iter();
-                ids.extend(callbacks.flat_map(|it| it.object_ids).map(|id| id.0));
+                ids.extend(callbacks.flat_map(|(it, _)| it.object_ids).map(|id| id.0));
                 content.removal
             }
             Err(_) => Removal::TryAgain,
