@@ -131,8 +131,14 @@ fn broker_jobs(world: &World) -> [Job; 2] {
     ]
 }
 
-/// Grafana's own variables in the expressions of the dashboard.
-const VARIABLES: [(&str, &str); 2] = [("$__rate_interval", "5m"), ("$__range", "5m")];
+/// Grafana's own variables in the expressions of the dashboard, and those of the dashboard when all is chosen.
+const VARIABLES: [(&str, &str); 5] = [
+    ("$__rate_interval", "5m"),
+    ("$__range", "5m"),
+    ("$namespace", ".*"),
+    ("$job", ".*"),
+    ("$instance", ".*"),
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_panel_has_something_to_show() {
