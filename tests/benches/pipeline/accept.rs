@@ -137,7 +137,7 @@ async fn post_encrypted(servers: &Servers, duration: Duration) -> Accepted {
     let shown = authority.certify("ingest", &["127.0.0.1"]);
     let world = World::create(servers).await;
     world.broker.declare().await;
-    let (_ingest, address) = stage::ingest(&world, &shown.flags("tls")).await;
+    let (_ingest, address) = stage::encrypted_ingest(&world, &shown).await;
     let tls = Some(authority.connector());
     post(&Way { address, tls }, CONNECTIONS, duration).await
 }

@@ -8,10 +8,13 @@ use std::sync::OnceLock;
 
 use broker::{Headers, Queue};
 use messages::{FetchChunk, ObjectId};
+use process::ask_over_tls;
+use serde_json::Value;
 use status::exposition::{self, Series};
 use tests::client::until_ready;
 use tests::processes::{Process, configure};
 use tests::servers::Servers;
+use tests::tls::Certified;
 use tests::wait::eventually;
 use tests::world::World;
 use trace::Traces;
@@ -67,11 +70,28 @@ fn start(binary: &'static str, mut flags: Vec<String>, more: &[String]) -> Proce
 
 /// Starts `ingest` and waits until it has the broker; returns its address.
 pub(crate) async fn ingest(world: &World, more: &[String]) -> (Process, SocketAddr) {
+    let (process, address) = start_ingest(world, more).await;
+    until_ready(address).await;
+    (process, address)
+}
+
+/// The same with TLS.
+pub(crate) async fn encrypted_ingest(world: &World, shown: &Certified) -> (Process, SocketAddr) {
+    let (process, address) = start_ingest(world, &shown.flags("tls")).await;
+    eventually("ingest to be ready", async || {
+        let (_, body) = ask_over_tls(address, "/").await.ok()?;
+        let answer: Value = serde_json::from_slice(&body).ok()?;
+        (answer["status"] == "ok").then_some(())
+    })
+    .await;
+    (process, address)
+}
+
+async fn start_ingest(world: &World, more: &[String]) -> (Process, SocketAddr) {
     let mut flags = world.ingest_flags();
     flags.push("--listen-address=127.0.0.1:0".to_owned());
     let process = start("ingest", flags, more);
     let address = process.address_in_log("accepting callbacks").await;
-    until_ready(address).await;
     (process, address)
 }
 
