@@ -89,6 +89,8 @@ pub(super) struct Level {
     used_answers: u64,
     /// The limit was changed: what was in flight before has to end before anything can be compared.
     is_settling: bool,
+    /// Look-ups begin again after a pause: until as many are in flight as there may be, their latency is not known.
+    is_filling: bool,
     /// A limit that was too much, and until when it is remembered.
     too_much: Option<(usize, Instant)>,
 }
@@ -127,6 +129,7 @@ impl Level {
             round: None,
             used_answers: 0,
             is_settling: false,
+            is_filling: false,
             too_much: None,
         }
     }
@@ -146,7 +149,9 @@ impl Level {
                 self.round = Some(round);
                 return None;
             };
-            if !std::mem::take(&mut self.is_settling) {
+            // Growth has its own idea of what is long.
+            self.is_filling &= self.phase != Phase::Growing && round.has_filled(counted.in_flight);
+            if !std::mem::take(&mut self.is_settling) && !self.is_filling {
                 lowering = self.judge(now, measured, counted.in_flight);
             }
         } else {
@@ -163,6 +168,7 @@ impl Level {
             self.phase = HOLDING;
         }
         self.forget_round();
+        self.is_filling = true;
     }
 
     /// The client service was asked too much: half of it is to be tried, and more soon, but not as much.
@@ -243,7 +249,9 @@ impl Level {
             Phase::Growing if times > LONG_IN_GROWTH => self.try_less(measured, usual),
             Phase::Growing if self.limit >= top && !is_first => self.phase = HOLDING,
             Phase::Growing => {}
-            Phase::Holding { rounds, .. } if rounds >= REST && times > long_after(rounds) => {
+            Phase::Holding { rounds, .. }
+                if rounds >= REST && times > long_after(rounds) && self.is_used(in_flight) =>
+            {
                 self.try_less(measured, usual);
             }
             Phase::Holding { raises, rounds } => {

@@ -86,6 +86,12 @@ impl Round {
         })
     }
 
+    /// Whether more are in flight than at the beginning. The newest cannot have ended yet, so the latency comes out too
+    /// long.
+    pub(super) fn has_filled(&self, in_flight: usize) -> bool {
+        in_flight > self.at_begin.in_flight / 4 * 5
+    }
+
     fn enough(&self, lasted: Duration) -> u64 {
         let many = if lasted > LONG_ROUND { MANY / 4 } else { MANY };
         many.min(16 * self.limit as u64)

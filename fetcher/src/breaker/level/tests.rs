@@ -83,6 +83,8 @@ struct Replica {
     refused: u64,
     rests_until: f64,
     eased: f64,
+    /// There are no ids to look up.
+    is_idle: bool,
 }
 
 struct Simulation {
@@ -109,6 +111,7 @@ impl Simulation {
             refused: 0,
             rests_until: 0.0,
             eased: -1.0,
+            is_idle: false,
         };
         let mut simulation = Self {
             begun: Instant::now(),
@@ -155,10 +158,23 @@ impl Simulation {
         (self.answered() - before) as f64 / (end - begun)
     }
 
+    /// Has nothing to look up until `end`, by when connections are closed.
+    fn idle_until(&mut self, end: f64) {
+        for replica in &mut self.replicas {
+            replica.is_idle = true;
+            replica.level.pause();
+        }
+        self.rate_until(end);
+        for replica in &mut self.replicas {
+            replica.is_idle = false;
+            replica.connections = CONNECTIONS;
+        }
+    }
+
     fn tick(&mut self, replica: usize) {
         let now = self.begun + Duration::from_secs_f64(self.now);
         let fetcher = &mut self.replicas[replica];
-        if self.now >= fetcher.rests_until {
+        if self.now >= fetcher.rests_until && !fetcher.is_idle {
             fetcher.level.observe(now, fetcher.counted);
             if fetcher.counted.in_flight >= fetcher.connections {
                 fetcher.connections += CONNECTIONS;
@@ -174,7 +190,8 @@ impl Simulation {
         loop {
             let fetcher = &mut self.replicas[replica];
             let allowed = fetcher.connections.min(fetcher.level.limit());
-            if fetcher.counted.in_flight >= allowed || self.now < fetcher.rests_until {
+            let may_send = self.now >= fetcher.rests_until && !fetcher.is_idle;
+            if fetcher.counted.in_flight >= allowed || !may_send {
                 return;
             }
             fetcher.counted.in_flight += 1;
@@ -307,6 +324,30 @@ fn latencies_that_are_all_the_same_hold_nothing_up() {
     let mut simulation = Simulation::new(Service::new(usize::MAX, |_, _| 1.0), 1);
     simulation.rate_until(20.0);
     assert_eq!(simulation.limit(), MAX);
+}
+
+#[test]
+fn after_a_time_without_ids_as_many_are_looked_up_as_before() {
+    let services: [(usize, Latency); 4] = [
+        (MAX, of_the_task),
+        (1_000, of_the_task),
+        (4_000, |_, _| 1.0),
+        (4_000, |_, random| exponential(random, 0.2)),
+    ];
+    for (max, latency) in services {
+        for seed in 1..=2 {
+            let service = Service::new(usize::MAX, latency);
+            let mut simulation = Simulation::with_maximum(max, service, 1).seeded(seed);
+            simulation.rate_until(60.0);
+            let before = simulation.rate_until(80.0);
+            for begin in [100.0, 150.0] {
+                simulation.idle_until(begin);
+                simulation.rate_until(begin + 12.0);
+                let after = simulation.rate_until(begin + 30.0);
+                assert!(after > 0.95 * before, "seed {seed}: {after} after {before}");
+            }
+        }
+    }
 }
 
 #[test]
