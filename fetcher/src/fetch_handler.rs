@@ -90,11 +90,14 @@ impl Handler for FetchHandler {
         }
     }
 
-    /// Twice as many ids as may be looked up at once: the others wait for a place, or for their row.
+    /// Twice as many ids as may be looked up at once: the others wait for a place, or for their row. Ids that wait for the
+    /// look-up of the same id keep nothing busy, and only take from the maximum.
     fn load(&self) -> Option<Load> {
+        let followers = self.client.followers();
+        let most = self.prefetch.div_ceil(2).saturating_sub(followers);
         Some(Load {
-            at_hand: self.at_hand.count(),
-            wanted: (2 * self.client.limit()).min(self.prefetch.div_ceil(2)),
+            at_hand: self.at_hand.count().saturating_sub(followers),
+            wanted: (2 * self.client.limit()).min(most),
         })
     }
 }

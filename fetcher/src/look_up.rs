@@ -5,6 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use futures::FutureExt;
@@ -36,6 +37,8 @@ pub(crate) struct LookUpClient {
     breaker: Arc<Breaker>,
     single_flight: SingleFlight,
     counts: Counts,
+    /// How many callers wait for a look-up that another one makes.
+    followers: Arc<AtomicUsize>,
     /// Whether the ids are those of huge callbacks.
     is_bulk: bool,
 }
@@ -70,6 +73,7 @@ impl LookUpClient {
             breaker,
             single_flight: SingleFlight::default(),
             counts: Counts::new(),
+            followers: Arc::default(),
             is_bulk: false,
         }
     }
@@ -87,6 +91,11 @@ impl LookUpClient {
         self.breaker.limit()
     }
 
+    /// How many ids wait for a look-up that is made for another one. They need no place of their own.
+    pub(crate) fn followers(&self) -> usize {
+        self.followers.load(Relaxed)
+    }
+
     /// Looks an object up, or waits for a look-up of it that was not sent yet. Returns a failure only
     /// when it is the object's own, or when nothing shows whose failure it is.
     ///
@@ -96,7 +105,10 @@ impl LookUpClient {
         loop {
             let turn = match self.single_flight.join(id, traces) {
                 Role::Leader(leader) => Ok(Turn::Lead(leader)),
-                Role::Follower(turn, _span) => turn.await,
+                Role::Follower(turn, _span) => {
+                    let _follows = Follows::one_more(&self.followers);
+                    turn.await
+                }
             };
             match turn {
                 Ok(Turn::Result(result)) => {
@@ -165,6 +177,22 @@ impl LookUpClient {
         self.counts.ended(&answer);
         self.breaker.record(id, &admission, &answer);
         Ok((answer, admission.started))
+    }
+}
+
+/// A caller that waits for the look-up of another one.
+struct Follows<'a>(&'a AtomicUsize);
+
+impl<'a> Follows<'a> {
+    fn one_more(followers: &'a AtomicUsize) -> Self {
+        followers.fetch_add(1, Relaxed);
+        Self(followers)
+    }
+}
+
+impl Drop for Follows<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

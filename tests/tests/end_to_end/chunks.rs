@@ -193,3 +193,33 @@ async fn a_busy_fetcher_leaves_large_messages_to_the_next_one() {
         .until_ids(&(0..10_000).collect::<Vec<_>>())
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_that_are_looked_up_already_keep_no_message_waiting() {
+    const IDS: i64 = 20;
+    let world = &mut World::new().await;
+    let client = ClientService::start(|_, _| Reply::Online).await;
+    client.hold();
+    world.fetcher(&client, &[]).await;
+    let chunk = || {
+        let object_ids = (0..IDS).map(ObjectId).collect();
+        (FetchChunk { object_ids }, Headers::default())
+    };
+    let chunks: Vec<_> = std::iter::repeat_with(chunk).take(1_000).collect();
+    world.broker.publish_many(Queue::Fetch, &chunks).await;
+    world.broker.until_ready(Queue::Fetch, 0).await;
+    let ids = usize::try_from(IDS).unwrap();
+    client.until_in_flight(ids).await;
+    assert_eq!(client.total(), ids);
+
+    // Nobody gets an answer of what was asked before, and all who came later share one.
+    client.release();
+    world
+        .database
+        .until_ids(&(0..IDS).collect::<Vec<_>>())
+        .await;
+    let asked_twice = async || (client.total() >= 2 * ids).then_some(());
+    eventually("each id to be asked for twice", asked_twice).await;
+    client.until_in_flight(0).await;
+    assert_eq!(client.total(), 2 * ids);
+}
