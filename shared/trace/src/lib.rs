@@ -7,15 +7,18 @@
 //! the case for all but a share of the callbacks, no span is described.
 
 pub mod attribute;
-#[expect(deprecated, reason = "Zipkin is what the spans are for")]
 mod collector;
+mod config;
 pub mod http;
 #[expect(deprecated, reason = "B3 is what clients that use Zipkin send")]
 mod propagation;
 mod recorder;
+mod recording;
 mod traces;
 
-pub use collector::{Recording, SPANS_DROPPED, SPANS_EXPORTED, TraceSettings};
+pub use collector::{ExporterName, SPANS_DROPPED, SPANS_EXPORTED};
+pub use config::{Address, TraceSettings};
 pub use propagation::TraceContext;
 pub use recorder::current;
+pub use recording::Recording;
 pub use traces::{Spans, Traces};

@@ -11,6 +11,7 @@ mod binaries;
 mod broker;
 mod chunks;
 mod client_credentials;
+mod collectors;
 mod content_coding;
 mod database;
 mod dead_letters;

@@ -182,7 +182,7 @@ async fn a_whole_address_can_be_in_a_file() {
 async fn spans_go_to_the_collector_that_the_file_names_now() {
     let world = &mut World::new().await;
     let (first, second) = (SpanCollector::start().await, SpanCollector::start().await);
-    let url = |collector: &SpanCollector| collector.flag().replace("--zipkin-url=", "");
+    let url = SpanCollector::url;
     let file = SecretFile::new(&url(&first));
     let mut flags = flags(world, "ingest");
     flags.push(format!("--zipkin-url-file={}", file.name()));

@@ -1,15 +1,14 @@
 //! One callback is one trace, whatever happens to it.
 
 use broker::{Queue, Topology};
-use process::ask;
-use tests::client::{ClientService, Exposition, Reply, exchange, post, post_ids, post_ids_with};
+use tests::client::{ClientService, Reply, exchange, post_ids, post_ids_with};
 use tests::processes::Pipeline;
 use tests::proxy::Network;
 use tests::servers::span_collector::{Kind, Span};
 use tests::wait::eventually;
 use tests::world::{World, proxied};
 
-async fn even_ones_are_online() -> ClientService {
+pub(crate) async fn even_ones_are_online() -> ClientService {
     ClientService::start(|id, _| {
         if id % 2 == 0 {
             Reply::Online
@@ -43,7 +42,7 @@ fn find<'a>(trace: &'a [Span], name: &str) -> &'a Span {
     found.unwrap_or_else(|| panic!("no {name}: {:#?}", titles(trace)))
 }
 
-const LAST: &str = "DELETE objects";
+pub(crate) const LAST: &str = "DELETE objects";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callback_is_one_trace_from_its_request_to_the_deletion() {
@@ -469,34 +468,5 @@ async fn log_lines_name_the_trace() {
             .then_some(())
     })
     .await;
-    pipeline.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_not_there_costs_a_log_line() {
-    let world = &mut World::new().await;
-    let client = even_ones_are_online().await;
-    let nobody = "--zipkin-url=http://127.0.0.1:1/api/v2/spans";
-    let mut pipeline = Pipeline::start(world, &client, &[nobody], &[]).await;
-    let admin = pipeline.ingest.address_in_log("starting").await;
-    let dropped = async || {
-        let (_, body) = ask(admin, "/metrics").await.unwrap();
-        Exposition::read(&String::from_utf8_lossy(&body)).sum("trace_spans_dropped_total", &[])
-    };
-    // Three batches are tried in vain.
-    for batch in 0..3 {
-        let before = dropped().await;
-        let answer = post(pipeline.address, format!(r#"{{"object_ids":[{batch}]}}"#)).await;
-        assert_eq!(answer.status, 202);
-        eventually("spans to be dropped", async || {
-            (dropped().await > before).then_some(())
-        })
-        .await;
-    }
-    pipeline.ingest.stop().await;
-    let log = pipeline.ingest.log();
-    let warnings = |log: &str| log.matches("takes no spans").count();
-    assert_eq!(warnings(&log), 1, "{log}");
-    assert!(!log.contains(" ERROR "), "{log}");
     pipeline.stop().await;
 }

@@ -1,10 +1,13 @@
 //! Connections to the collector.
 
+use std::time::Duration;
+
 use reqwest::redirect::Policy;
 use tls::{Renewal, TrustSettings};
 use url::Url;
 
-use super::TIMEOUT;
+/// How long a collector may take for one request.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The HTTP client, which is made again when a file of its TLS has changed.
 pub(super) struct Connections {

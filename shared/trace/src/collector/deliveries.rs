@@ -1,20 +1,25 @@
 //! An account of the spans that were sent, and of those that were not.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
-use metric_definitions::Counter;
-use opentelemetry_sdk::error::OTelSdkResult;
-use parking_lot::Mutex;
+use metric_definitions::{Counter, Label as _, label};
 
-/// What is counted of the spans that the collector took.
-pub const SPANS_EXPORTED: Counter = Counter::<()>::new(
+label! {
+    /// What takes spans to a collector, by its format.
+    pub enum ExporterName: "exporter" {
+        /// Zipkin's, version 2.
+        Zipkin = "zipkin",
+    }
+}
+
+/// What is counted of the spans that collectors took.
+pub const SPANS_EXPORTED: Counter<ExporterName> = Counter::<ExporterName>::new(
     "trace_spans_exported_total",
     "Spans that the collector has taken.",
 );
 
-/// What is counted of the spans that it did not take.
-pub const SPANS_DROPPED: Counter = Counter::<()>::new(
+/// What is counted of the spans that they did not take.
+pub const SPANS_DROPPED: Counter<ExporterName> = Counter::<ExporterName>::new(
     "trace_spans_dropped_total",
     "Spans that the collector did not take, or that found no place among those that wait for it.",
 );
@@ -25,13 +30,21 @@ const LOG_INTERVAL: Duration = Duration::from_mins(5);
 /// Counts, and logs when the collector goes away and when it is back.
 #[derive(Debug)]
 pub(super) struct Deliveries {
+    pub(super) exporter: ExporterName,
     collector: String,
-    state: Mutex<State>,
+    state: State,
+}
+
+/// Spans that a collector did not take, and why.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) spans: usize,
+    pub(super) reason: String,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Spans that were dropped since the collector took some.
+    /// Spans that were dropped since the collector took all.
     dropped: usize,
     logged: Option<Instant>,
 }
@@ -45,15 +58,15 @@ enum News {
 }
 
 impl State {
-    fn note(&mut self, count: usize, delivered: bool, now: Instant) -> News {
-        if delivered {
+    fn note(&mut self, refused: usize, now: Instant) -> News {
+        if refused == 0 {
             let dropped = std::mem::take(&mut self.dropped);
             return match self.logged.take() {
                 Some(_) => News::Up { dropped },
                 None => News::Nothing,
             };
         }
-        self.dropped += count;
+        self.dropped += refused;
         let is_time = self
             .logged
             .is_none_or(|logged| now.duration_since(logged) >= LOG_INTERVAL);
@@ -69,41 +82,52 @@ impl State {
 
 impl Deliveries {
     /// Nothing is delivered yet to the collector at this address.
-    pub(super) fn to(collector: String) -> Self {
+    pub(super) fn new(exporter: ExporterName, collector: String) -> Self {
         Self {
+            exporter,
             collector,
-            state: Mutex::default(),
+            state: State::default(),
         }
     }
 
-    /// Notes what became of a batch.
-    pub(super) fn note(&self, count: usize, result: &OTelSdkResult) {
-        if result.is_ok() {
-            SPANS_EXPORTED.increment(count as u64);
-        } else {
-            dropped(count);
-        }
-        let news = self
-            .state
-            .lock()
-            .note(count, result.is_ok(), Instant::now());
-        let collector = &self.collector;
-        match (news, result) {
-            (News::Down { dropped }, Err(error)) => {
-                let error: &dyn fmt::Display = error;
-                tracing::warn!(collector, dropped, %error, "the span collector takes no spans, which are dropped");
+    /// Notes what became of so many spans.
+    pub(super) fn note(&mut self, spans: usize, refusal: Option<Refusal>) {
+        let Refusal {
+            spans: refused,
+            reason,
+        } = refusal.unwrap_or_default();
+        let refused = refused.min(spans);
+        let taken = (spans - refused) as u64;
+        SPANS_EXPORTED.of(&self.exporter).increment(taken);
+        dropped(self.exporter, refused);
+        let news = self.state.note(refused, Instant::now());
+        let (exporter, collector) = (self.exporter.value(), &self.collector);
+        match news {
+            News::Down { dropped } => {
+                tracing::warn!(
+                    exporter,
+                    collector,
+                    dropped,
+                    error = reason,
+                    "spans are dropped because the collector does not take them"
+                );
             }
-            (News::Up { dropped }, _) => {
-                tracing::info!(collector, dropped, "the span collector takes spans again");
+            News::Up { dropped } => {
+                tracing::info!(
+                    exporter,
+                    collector,
+                    dropped,
+                    "the span collector takes spans again"
+                );
             }
-            _ => {}
+            News::Nothing => {}
         }
     }
 }
 
 /// Counts spans that will not be sent.
-pub(super) fn dropped(count: usize) {
-    SPANS_DROPPED.increment(count as u64);
+pub(super) fn dropped(exporter: ExporterName, count: usize) {
+    SPANS_DROPPED.of(&exporter).increment(count as u64);
 }
 
 #[cfg(test)]
@@ -113,12 +137,12 @@ mod tests {
     #[test]
     fn a_collector_that_is_away_is_logged_once_in_a_while_and_once_it_is_back() {
         let (mut state, start) = (State::default(), Instant::now());
-        assert_eq!(state.note(9, true, start), News::Nothing);
-        assert_eq!(state.note(5, false, start), News::Down { dropped: 5 });
-        assert_eq!(state.note(5, false, start), News::Nothing);
+        assert_eq!(state.note(0, start), News::Nothing);
+        assert_eq!(state.note(5, start), News::Down { dropped: 5 });
+        assert_eq!(state.note(5, start), News::Nothing);
         let later = start + LOG_INTERVAL;
-        assert_eq!(state.note(5, false, later), News::Down { dropped: 15 });
-        assert_eq!(state.note(9, true, later), News::Up { dropped: 15 });
-        assert_eq!(state.note(9, true, later), News::Nothing);
+        assert_eq!(state.note(5, later), News::Down { dropped: 15 });
+        assert_eq!(state.note(0, later), News::Up { dropped: 15 });
+        assert_eq!(state.note(0, later), News::Nothing);
     }
 }

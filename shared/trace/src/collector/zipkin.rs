@@ -1,27 +1,169 @@
-//! What the exporter leaves out of Zipkin's format: who made a span, whom it asked, that a root has no
-//! parent, and links, which Zipkin does not know.
+//! Zipkin's format, version 2. It knows neither links nor a status, nor who made a span apart from the name
+//! of the service: tags tell of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use opentelemetry::KeyValue;
-use opentelemetry::trace::Link;
-use opentelemetry_http::Bytes;
+use opentelemetry::trace::{Event, Link, SpanId, SpanKind, Status};
 use opentelemetry_sdk::trace::SpanData;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
-use crate::attribute::{DB_SYSTEM_NAME, MESSAGING_SYSTEM, SERVER_ADDRESS};
-
-/// The parent of a root, as the exporter writes it.
-const NO_PARENT: &str = "0000000000000000";
+use super::format::Format;
+use crate::attribute::{
+    DB_SYSTEM_NAME, MESSAGING_SYSTEM, OTEL_SCOPE_NAME, OTEL_SCOPE_VERSION, OTEL_STATUS_CODE,
+    SERVER_ADDRESS,
+};
 
 /// Tag with the links of a span, each as `<trace id>/<span id>`, separated by commas.
 const LINKS: &str = "otel.links";
+/// Tag of a failed span: Zipkin shows it in red.
+const ERROR: &str = "error";
 
-/// The spans with their links in a tag, so that they are not lost.
-pub(super) fn with_links(mut batch: Vec<SpanData>) -> Vec<SpanData> {
-    for span in batch.iter_mut().filter(|span| !span.links.is_empty()) {
-        let shown: Vec<String> = span.links.iter().map(show).collect();
-        span.attributes.push(KeyValue::new(LINKS, shown.join(",")));
+/// Spans of one process, as Zipkin's API takes them.
+pub(super) struct Zipkin {
+    service: String,
+}
+
+impl Zipkin {
+    /// `service` makes the spans.
+    pub(super) fn new(service: &str) -> Self {
+        Self {
+            service: service.to_owned(),
+        }
     }
-    batch
+
+    fn written<'a>(&'a self, span: &'a SpanData) -> Written<'a> {
+        let tags = tags(span);
+        Written {
+            trace_id: span.span_context.trace_id().to_string(),
+            parent_id: Some(span.parent_span_id)
+                .filter(|parent| *parent != SpanId::INVALID)
+                .map(|parent| parent.to_string()),
+            id: span.span_context.span_id().to_string(),
+            kind: kind(&span.span_kind),
+            name: &span.name,
+            timestamp: micros(since_1970(span.start_time)),
+            duration: micros(
+                span.end_time
+                    .duration_since(span.start_time)
+                    .unwrap_or_default(),
+            ),
+            local_endpoint: Endpoint {
+                service_name: self.service.clone(),
+            },
+            remote_endpoint: asked(&tags),
+            annotations: span.events.iter().map(annotation).collect(),
+            tags,
+        }
+    }
+}
+
+impl Format for Zipkin {
+    fn content_type(&self) -> &'static str {
+        "application/json"
+    }
+
+    fn encode(&self, spans: &[Arc<SpanData>]) -> anyhow::Result<Vec<u8>> {
+        let written: Vec<_> = spans.iter().map(|span| self.written(span)).collect();
+        Ok(serde_json::to_vec(&written)?)
+    }
+}
+
+/// A span as Zipkin's API describes it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a> {
+    trace_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_id: Option<String>,
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    name: &'a str,
+    timestamp: u64,
+    duration: u64,
+    local_endpoint: Endpoint,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote_endpoint: Option<Endpoint>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    annotations: Vec<Annotation<'a>>,
+    tags: BTreeMap<&'a str, String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Endpoint {
+    service_name: String,
+}
+
+#[derive(Serialize)]
+struct Annotation<'a> {
+    timestamp: u64,
+    value: &'a str,
+}
+
+/// Side of an exchange; none if it is none.
+fn kind(kind: &SpanKind) -> Option<&'static str> {
+    match kind {
+        SpanKind::Client => Some("CLIENT"),
+        SpanKind::Server => Some("SERVER"),
+        SpanKind::Producer => Some("PRODUCER"),
+        SpanKind::Consumer => Some("CONSUMER"),
+        SpanKind::Internal => None,
+    }
+}
+
+fn since_1970(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros().try_into().unwrap_or(u64::MAX)
+}
+
+fn annotation(event: &Event) -> Annotation<'_> {
+    Annotation {
+        timestamp: micros(since_1970(event.timestamp)),
+        value: &event.name,
+    }
+}
+
+/// Who was asked, by the most telling of the tags.
+fn asked(tags: &BTreeMap<&str, String>) -> Option<Endpoint> {
+    let mut telling = [MESSAGING_SYSTEM, DB_SYSTEM_NAME, SERVER_ADDRESS].iter();
+    let service_name = telling.find_map(|tag| tags.get(tag).cloned())?;
+    Some(Endpoint { service_name })
+}
+
+/// What is known of a span, and what Zipkin has no other place for.
+fn tags(span: &SpanData) -> BTreeMap<&str, String> {
+    let scope = &span.instrumentation_scope;
+    let attributes = span.attributes.iter().map(tag);
+    let mut tags: BTreeMap<&str, String> = attributes.collect();
+    tags.insert(OTEL_SCOPE_NAME, scope.name().to_owned());
+    if let Some(version) = scope.version() {
+        tags.insert(OTEL_SCOPE_VERSION, version.to_owned());
+    }
+    if !span.links.is_empty() {
+        let shown: Vec<String> = span.links.iter().map(show).collect();
+        tags.insert(LINKS, shown.join(","));
+    }
+    match &span.status {
+        Status::Unset => {}
+        Status::Ok => drop(tags.insert(OTEL_STATUS_CODE, "OK".to_owned())),
+        Status::Error { description } => {
+            tags.insert(OTEL_STATUS_CODE, "ERROR".to_owned());
+            tags.insert(ERROR, description.clone().into_owned());
+        }
+    }
+    tags
+}
+
+fn tag(attribute: &KeyValue) -> (&str, String) {
+    (attribute.key.as_str(), attribute.value.to_string())
 }
 
 fn show(link: &Link) -> String {
@@ -29,51 +171,59 @@ fn show(link: &Link) -> String {
     format!("{}/{}", context.trace_id(), context.span_id())
 }
 
-/// The body of a request with what is missing: `service` made the spans.
-pub(super) fn completed(body: &[u8], service: &str) -> serde_json::Result<Bytes> {
-    let mut spans: Vec<Map<String, Value>> = serde_json::from_slice(body)?;
-    for span in &mut spans {
-        if span.get("parentId").is_some_and(|id| id == NO_PARENT) {
-            span.remove("parentId");
-        }
-        span.insert("localEndpoint".into(), endpoint(service));
-        let asked = span.get("tags").and_then(asked).map(endpoint);
-        if let Some(asked) = asked {
-            span.insert("remoteEndpoint".into(), asked);
-        }
-    }
-    Ok(serde_json::to_vec(&spans)?.into())
-}
-
-/// Who was asked, by the most telling of the tags.
-fn asked(tags: &Value) -> Option<&str> {
-    [MESSAGING_SYSTEM, DB_SYSTEM_NAME, SERVER_ADDRESS]
-        .iter()
-        .find_map(|tag| tags.get(tag)?.as_str())
-}
-
-fn endpoint(service: &str) -> Value {
-    json!({ "serviceName": service })
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::sample::{BEGIN, span};
     use super::*;
 
+    fn encoded(span: SpanData) -> Value {
+        let body = Zipkin::new("fetcher").encode(&[Arc::new(span)]).unwrap();
+        let mut spans: Vec<Value> = serde_json::from_slice(&body).unwrap();
+        spans.remove(0)
+    }
+
     #[test]
-    fn a_root_has_no_parent_and_every_span_says_who_made_it_and_whom_it_asked() {
-        let body = json!([
-            { "id": "1", "parentId": NO_PARENT, "tags": {} },
-            { "id": "2", "parentId": "0000000000000001", "tags": { "db.system.name": "postgresql" } },
-        ]);
-        let completed = completed(body.to_string().as_bytes(), "fetcher").unwrap();
-        let spans: Value = serde_json::from_slice(&completed).unwrap();
-        let local = json!({ "serviceName": "fetcher" });
-        let expected = json!([
-            { "id": "1", "tags": {}, "localEndpoint": local },
-            { "id": "2", "parentId": "0000000000000001", "tags": { "db.system.name": "postgresql" },
-              "localEndpoint": local, "remoteEndpoint": { "serviceName": "postgresql" } },
-        ]);
-        assert_eq!(spans, expected);
+    fn a_span_is_written_with_all_that_is_known_of_it() {
+        let expected = json!({
+            "traceId": "00000000000000000000000000000001",
+            "parentId": "0000000000000004",
+            "id": "0000000000000005",
+            "kind": "CLIENT",
+            "name": "INSERT objects",
+            "timestamp": BEGIN,
+            "duration": 20,
+            "localEndpoint": { "serviceName": "fetcher" },
+            "remoteEndpoint": { "serviceName": "postgresql" },
+            "annotations": [{ "timestamp": BEGIN + 10, "value": "tried" }],
+            "tags": {
+                "db.system.name": "postgresql",
+                "messaging.batch.message_count": "3",
+                "error": "no connection",
+                "otel.status_code": "ERROR",
+                "otel.scope.name": "product",
+                "otel.scope.version": "1.2.3",
+                "otel.links": "00000000000000000000000000000002/0000000000000007,\
+                               00000000000000000000000000000003/0000000000000007",
+            },
+        });
+        assert_eq!(encoded(span()), expected);
+    }
+
+    #[test]
+    fn a_root_has_no_parent_and_what_is_no_exchange_no_kind() {
+        let root = SpanData {
+            parent_span_id: SpanId::INVALID,
+            span_kind: SpanKind::Internal,
+            attributes: Vec::new(),
+            status: Status::Unset,
+            ..span()
+        };
+        let written = encoded(root);
+        for member in ["parentId", "kind", "remoteEndpoint"] {
+            assert_eq!(written.get(member), None, "{written}");
+        }
+        assert_eq!(written["tags"].get("error"), None);
     }
 }
