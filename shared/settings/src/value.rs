@@ -50,7 +50,18 @@ macro_rules! value_from_text {
         }
     )*};
 }
-value_from_text!(bool, u64, NonZeroU16, NonZeroUsize, SocketAddr);
+value_from_text!(u64, NonZeroU16, NonZeroUsize, SocketAddr);
+
+impl Value for bool {
+    fn parse(raw: &str) -> Result<Self, String> {
+        // OpenTelemetry's settings may also be written True or TRUE.
+        from_text(&raw.to_lowercase())
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
 
 impl Value for Duration {
     fn parse(raw: &str) -> Result<Self, String> {

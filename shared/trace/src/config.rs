@@ -4,6 +4,8 @@ use settings::{Ratio, Secret, Value};
 use tls::TrustSettings;
 use url::Url;
 
+use crate::pairs::Attributes;
+
 /// Where spans are sent to, if anywhere.
 #[derive(Clone, Debug)]
 pub struct Address(pub(crate) Option<Url>);
@@ -23,12 +25,41 @@ impl Value for Address {
     }
 }
 
+/// A name for the service that makes the spans; empty if none is given.
+#[derive(Clone, Debug)]
+pub struct ServiceName(String);
+
+impl ServiceName {
+    /// The name, if there is one.
+    pub(crate) fn given(&self) -> Option<&str> {
+        Some(self.0.as_str()).filter(|name| !name.is_empty())
+    }
+}
+
+impl Value for ServiceName {
+    fn parse(raw: &str) -> Result<Self, String> {
+        Ok(Self(raw.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
 settings::settings! {
     /// Settings of traces.
     pub struct TraceSettings {
         /// Address that spans are sent to, in Zipkin's format (version 2). With off the
         /// process makes no spans, and passes an incoming trace on unchanged.
         pub zipkin_url: Secret<Address> = "http://localhost:9411/api/v2/spans",
+        /// Name of the service in spans, in place of that of the process.
+        pub otel_service_name: ServiceName = "",
+        /// What else spans say of who made them, as name=value,name=value, with values
+        /// percent-encoded: k8s.pod.name=fetcher-1. It wins over what the process knows,
+        /// such as service.instance.id and host.name.
+        pub otel_resource_attributes: Attributes = "",
+        /// Whether the process makes no spans at all, wherever they would be sent to.
+        pub otel_sdk_disabled: bool = "false",
         /// Share of callbacks whose traces are recorded, from 0 to 1. A callback that
         /// arrives with a trace which is not recorded is not recorded either.
         pub trace_ratio: Ratio = "1",

@@ -10,14 +10,17 @@ pub mod attribute;
 mod collector;
 mod config;
 pub mod http;
+mod pairs;
 #[expect(deprecated, reason = "B3 is what clients that use Zipkin send")]
 mod propagation;
 mod recorder;
 mod recording;
+mod resource;
 mod traces;
 
 pub use collector::{ExporterName, SPANS_DROPPED, SPANS_EXPORTED};
-pub use config::{Address, TraceSettings};
+pub use config::{Address, ServiceName, TraceSettings};
+pub use pairs::Attributes;
 pub use propagation::TraceContext;
 pub use recorder::current;
 pub use recording::Recording;

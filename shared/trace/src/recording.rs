@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 
 use crate::collector::Exporters;
 use crate::config::TraceSettings;
 use crate::recorder::{RECORDER, Recorder};
+use crate::resource::resource;
 
-/// Name of the instrumentation scope in every span, the same in all versions.
-const SCOPE: &str = "shared";
+/// Name of what makes the spans, whichever the process is.
+const PRODUCT: &str = "callback-pipeline";
 
 /// Spans are recorded until it is finished.
 #[derive(Debug)]
@@ -23,16 +25,22 @@ impl Recording {
     /// # Errors
     /// A file cannot be read, an HTTP client cannot be set up, or recording has been begun before.
     pub fn begin(service: &'static str, settings: &TraceSettings) -> anyhow::Result<Self> {
-        let Some(exporters) = Exporters::start(service, settings)? else {
+        if settings.otel_sdk_disabled {
+            return Ok(Self(None));
+        }
+        let resource = resource(service, settings);
+        let Some(exporters) = Exporters::start(&resource, settings)? else {
             return Ok(Self(None));
         };
         let sampler = Sampler::TraceIdRatioBased(settings.trace_ratio.get());
         let provider = SdkTracerProvider::builder()
+            .with_resource(resource)
             .with_sampler(Sampler::ParentBased(Box::new(sampler.clone())))
             .with_span_processor(exporters.queues())
             .build();
+        let scope = InstrumentationScope::builder(PRODUCT).with_version(env!("CARGO_PKG_VERSION"));
         let recorder = Recorder {
-            tracer: provider.tracer(SCOPE),
+            tracer: provider.tracer_with_scope(scope.build()),
             sampler,
             trusts_senders: settings.trust_traces,
         };

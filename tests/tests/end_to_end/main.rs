@@ -32,6 +32,7 @@ mod privileges;
 mod profiles;
 mod proxies;
 mod reasons;
+mod replicas;
 mod schema;
 mod secrets;
 mod settings;

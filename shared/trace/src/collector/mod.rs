@@ -21,6 +21,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use metric_definitions::Label as _;
 use opentelemetry::Context;
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 use tokio::task::JoinSet;
@@ -41,12 +42,12 @@ use zipkin::Zipkin;
 ///
 /// # Errors
 /// A file cannot be read, or an HTTP client cannot be set up.
-fn exporters(service: &'static str, settings: &TraceSettings) -> anyhow::Result<Vec<Exporter>> {
+fn exporters(resource: &Resource, settings: &TraceSettings) -> anyhow::Result<Vec<Exporter>> {
     let zipkin = Destination::zipkin(settings);
     let zipkin = exporter(
         ExporterName::Zipkin,
         zipkin,
-        Arc::new(Zipkin::new(service)),
+        Arc::new(Zipkin::new(resource)),
         settings,
     )?;
     Ok(zipkin.into_iter().collect())
@@ -92,10 +93,10 @@ impl Exporters {
     /// # Errors
     /// A file cannot be read, or an HTTP client cannot be set up.
     pub(crate) fn start(
-        service: &'static str,
+        resource: &Resource,
         settings: &TraceSettings,
     ) -> anyhow::Result<Option<Self>> {
-        let exporters = exporters(service, settings)?;
+        let exporters = exporters(resource, settings)?;
         let queues = exporters.iter().map(Exporter::queue);
         let queues = Queues(queues.collect());
         let tasks: JoinSet<()> = exporters.into_iter().map(Exporter::run).collect();

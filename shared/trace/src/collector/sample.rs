@@ -6,15 +6,30 @@ use opentelemetry::trace::{
     Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use crate::attribute::{DB_SYSTEM_NAME, MESSAGING_BATCH_MESSAGE_COUNT};
+use crate::attribute::{
+    DB_SYSTEM_NAME, MESSAGING_BATCH_MESSAGE_COUNT, SERVICE_INSTANCE_ID, SERVICE_NAME,
+    TELEMETRY_SDK_LANGUAGE,
+};
 
 pub(super) const BEGIN: u64 = 1_700_000_000_000_001;
 
 fn context(trace: u128, span: u64) -> SpanContext {
     let (trace, span) = (TraceId::from(trace), SpanId::from(span));
     SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::NONE)
+}
+
+/// Who made it.
+pub(super) fn resource() -> Resource {
+    Resource::builder_empty()
+        .with_attributes([
+            KeyValue::new(SERVICE_NAME, "fetcher"),
+            KeyValue::new(SERVICE_INSTANCE_ID, "7"),
+            KeyValue::new(TELEMETRY_SDK_LANGUAGE, "rust"),
+        ])
+        .build()
 }
 
 /// A span with something of each kind.

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::KeyValue;
 use opentelemetry::trace::{Event, Link, SpanId, SpanKind, Status};
+use opentelemetry::{Key, KeyValue};
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanData;
 use serde::Serialize;
 
 use super::format::Format;
 use crate::attribute::{
     DB_SYSTEM_NAME, MESSAGING_SYSTEM, OTEL_SCOPE_NAME, OTEL_SCOPE_VERSION, OTEL_STATUS_CODE,
-    SERVER_ADDRESS,
+    SERVER_ADDRESS, SERVICE_NAME,
 };
 
 /// Tag with the links of a span, each as `<trace id>/<span id>`, separated by commas.
@@ -24,18 +25,24 @@ const ERROR: &str = "error";
 /// Spans of one process, as Zipkin's API takes them.
 pub(super) struct Zipkin {
     service: String,
+    /// What is the same in all of its spans.
+    common: Vec<(String, String)>,
 }
 
 impl Zipkin {
-    /// `service` makes the spans.
-    pub(super) fn new(service: &str) -> Self {
+    /// `resource` makes the spans.
+    pub(super) fn new(resource: &Resource) -> Self {
+        let service = resource.get(&Key::from_static_str(SERVICE_NAME));
+        let attributes = resource.iter();
+        let attributes = attributes.map(|(name, value)| (name.to_string(), value.to_string()));
         Self {
-            service: service.to_owned(),
+            service: service.map_or_else(String::new, |name| name.to_string()),
+            common: attributes.filter(|(name, _)| tells(name)).collect(),
         }
     }
 
     fn written<'a>(&'a self, span: &'a SpanData) -> Written<'a> {
-        let tags = tags(span);
+        let tags = self.tags(span);
         Written {
             trace_id: span.span_context.trace_id().to_string(),
             parent_id: Some(span.parent_span_id)
@@ -57,6 +64,28 @@ impl Zipkin {
             annotations: span.events.iter().map(annotation).collect(),
             tags,
         }
+    }
+}
+
+impl Zipkin {
+    /// What is known of a span and of who made it, and what Zipkin has no other place for.
+    fn tags<'a>(&'a self, span: &'a SpanData) -> BTreeMap<&'a str, String> {
+        let common = self.common.iter();
+        let common = common.map(|(name, value)| (name.as_str(), value.clone()));
+        let mut tags: BTreeMap<_, _> = common.chain(span.attributes.iter().map(tag)).collect();
+        let scope = &span.instrumentation_scope;
+        tags.insert(OTEL_SCOPE_NAME, scope.name().to_owned());
+        tags.extend(
+            scope
+                .version()
+                .map(|version| (OTEL_SCOPE_VERSION, version.to_owned())),
+        );
+        if !span.links.is_empty() {
+            let shown: Vec<String> = span.links.iter().map(show).collect();
+            tags.insert(LINKS, shown.join(","));
+        }
+        tags.extend(outcome(&span.status));
+        tags
     }
 }
 
@@ -138,28 +167,20 @@ fn asked(tags: &BTreeMap<&str, String>) -> Option<Endpoint> {
     Some(Endpoint { service_name })
 }
 
-/// What is known of a span, and what Zipkin has no other place for.
-fn tags(span: &SpanData) -> BTreeMap<&str, String> {
-    let scope = &span.instrumentation_scope;
-    let attributes = span.attributes.iter().map(tag);
-    let mut tags: BTreeMap<&str, String> = attributes.collect();
-    tags.insert(OTEL_SCOPE_NAME, scope.name().to_owned());
-    if let Some(version) = scope.version() {
-        tags.insert(OTEL_SCOPE_VERSION, version.to_owned());
+fn outcome(status: &Status) -> Vec<(&'static str, String)> {
+    match status {
+        Status::Unset => Vec::new(),
+        Status::Ok => vec![(OTEL_STATUS_CODE, "OK".to_owned())],
+        Status::Error { description } => vec![
+            (OTEL_STATUS_CODE, "ERROR".to_owned()),
+            (ERROR, description.clone().into_owned()),
+        ],
     }
-    if !span.links.is_empty() {
-        let shown: Vec<String> = span.links.iter().map(show).collect();
-        tags.insert(LINKS, shown.join(","));
-    }
-    match &span.status {
-        Status::Unset => {}
-        Status::Ok => drop(tags.insert(OTEL_STATUS_CODE, "OK".to_owned())),
-        Status::Error { description } => {
-            tags.insert(OTEL_STATUS_CODE, "ERROR".to_owned());
-            tags.insert(ERROR, description.clone().into_owned());
-        }
-    }
-    tags
+}
+
+/// Whether a tag of this name tells something that is not known anyway.
+fn tells(name: &str) -> bool {
+    name != SERVICE_NAME && !name.starts_with("telemetry.sdk.")
 }
 
 fn tag(attribute: &KeyValue) -> (&str, String) {
@@ -175,11 +196,11 @@ fn show(link: &Link) -> String {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::sample::{BEGIN, span};
+    use super::super::sample::{BEGIN, resource, span};
     use super::*;
 
     fn encoded(span: SpanData) -> Value {
-        let body = Zipkin::new("fetcher").encode(&[Arc::new(span)]).unwrap();
+        let body = Zipkin::new(&resource()).encode(&[Arc::new(span)]).unwrap();
         let mut spans: Vec<Value> = serde_json::from_slice(&body).unwrap();
         spans.remove(0)
     }
@@ -201,6 +222,7 @@ mod tests {
                 "db.system.name": "postgresql",
                 "messaging.batch.message_count": "3",
                 "error": "no connection",
+                "service.instance.id": "7",
                 "otel.status_code": "ERROR",
                 "otel.scope.name": "product",
                 "otel.scope.version": "1.2.3",
