@@ -17,7 +17,8 @@ settings::settings! {
     /// Settings of whom connections trust.
     pub struct TrustSettings {
         /// File with certificates of authorities (PEM). Connections with TLS to broker,
-        /// database, client service and Zipkin trust them in addition to those of the system.
+        /// database, client service and collectors of spans trust them in addition to those
+        /// of the system.
         /// Read again when it changes.
         pub ca_file: CertificateFile = "",
     } with {}

@@ -20,7 +20,7 @@ mod traces;
 
 pub use collector::{ExporterName, SPANS_DROPPED, SPANS_EXPORTED};
 pub use config::{Address, ServiceName, TraceSettings};
-pub use pairs::Attributes;
+pub use pairs::{Attributes, Headers};
 pub use propagation::TraceContext;
 pub use recorder::current;
 pub use recording::Recording;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::KeyValue;
 use percent_encoding::percent_decode_str;
 use settings::Value;
@@ -55,6 +56,40 @@ impl Value for Attributes {
     }
 }
 
+/// Headers of requests. Each is sensitive.
+#[derive(Clone, Default)]
+pub struct Headers(HeaderMap);
+
+impl Headers {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn into_map(self) -> HeaderMap {
+        self.0
+    }
+}
+
+fn header((name, value): (String, String)) -> Result<(HeaderName, HeaderValue), String> {
+    let name = HeaderName::try_from(name).map_err(|_| "no name of a header stands before a =")?;
+    let mut value = HeaderValue::try_from(value).map_err(|_| "a value is unfit for a header")?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+impl Value for Headers {
+    const SECRET: bool = true;
+
+    fn parse(raw: &str) -> Result<Self, String> {
+        let headers = pairs(raw)?.into_iter().map(header);
+        headers.collect::<Result<_, _>>().map(Self)
+    }
+
+    fn show(&self) -> String {
+        if self.is_empty() { "" } else { "***" }.to_owned()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,9 +105,19 @@ mod tests {
 
     #[test]
     fn what_is_no_pair_is_refused_and_not_shown() {
-        for raw in ["hidden", "a=1,hidden", "=hidden", "hidden=%ff"] {
-            let error = pairs(raw).unwrap_err();
-            assert!(!error.contains("hidden"), "{error}");
+        let refused = ["hidden", "a=1,hidden", "=hidden", "hidden=%ff"];
+        for raw in refused.into_iter().chain(["hid den=1", "a=hidden%0a"]) {
+            let error = Headers::parse(raw).map(drop).unwrap_err();
+            assert!(!error.contains("hid"), "{error}");
         }
+    }
+
+    #[test]
+    fn headers_are_shown_nowhere() {
+        let headers = Headers::parse("Authorization=Bearer%20hidden").unwrap();
+        assert_eq!(headers.show(), "***");
+        let sent = &headers.into_map()["authorization"];
+        assert_eq!(sent, "Bearer hidden");
+        assert!(sent.is_sensitive());
     }
 }

@@ -32,14 +32,12 @@ impl Pipeline {
         of_fetcher: &[&str],
     ) -> Self {
         let collector = SpanCollector::start().await;
-        let names = |name: &str| flags.iter().any(|flag| flag.starts_with(name));
-        let to_collector = (!names("--zipkin-url")).then(|| collector.flag());
         let start = |binary: &'static str, own: Vec<String>, more: &[&str]| {
             // Its spans are sent in a tenth of the time for the shut-down.
             let usual = ["--admin-address=127.0.0.1:0", "--shutdown-timeout=30s"];
             let given = usual.iter().chain(flags).chain(more);
             let given = given.map(|flag| (*flag).to_owned());
-            let flags = own.into_iter().chain(given).chain(to_collector.clone());
+            let flags = own.into_iter().chain([collector.flag()]).chain(given);
             Process::started(binary, &flags.collect::<Vec<_>>())
         };
         let client_url = format!("--client-url={}", client.url);
@@ -60,7 +58,7 @@ impl Pipeline {
             // From here on they end in order when they are asked to.
             process.address_in_log("starting").await;
         }
-        if !names("--amqp-url") {
+        if !flags.iter().any(|flag| flag.starts_with("--amqp-url")) {
             until_ready(address).await;
         }
         Self {

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tests::client::{exchange, post_ids, until_ready};
 use tests::processes::{Process, address_in, output};
 use tests::servers::Servers;
-use tests::servers::span_collector::SpanCollector;
+use tests::servers::span_collector::{Manner, OTLP, SpanCollector};
 use tests::wait::eventually;
 use tests::world::{World, proxied};
 
@@ -201,6 +201,38 @@ async fn spans_go_to_the_collector_that_the_file_names_now() {
         .await;
     }
     process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_with_spans_have_the_headers_that_the_file_has_now() {
+    let world = &mut World::new().await;
+    let collector = SpanCollector::with(&OTLP, Manner::Takes).await;
+    let headers = |word: &str| format!("Authorization=Bearer%20hidden-{word},x-scope=a%2Cb\n");
+    let file = SecretFile::new(&headers("1"));
+    let flags = [
+        flags(world, "ingest"),
+        vec![
+            collector.flag(),
+            format!("--otel-exporter-otlp-headers-file={}", file.name()),
+            "--log=trace".to_owned(),
+        ],
+    ];
+    let mut process = Process::started("ingest", &flags.concat());
+    let admin = address_in(&process.until_logged("admin_address=").await);
+    let address = process.address_in_log("accepting callbacks").await;
+    until_ready(address).await;
+    for word in ["1", "2"] {
+        file.write(&headers(word));
+        eventually("a request with the word", async || {
+            post_ids(address, &[1]).await;
+            let last = collector.headers().pop()?;
+            let expected = format!("Bearer hidden-{word}");
+            (last["authorization"] == *expected && last["x-scope"] == "a,b").then_some(())
+        })
+        .await;
+    }
+    assert!(!collector.spans().is_empty());
+    assert_kept_secrets(process, admin).await;
 }
 
 /// Asserts that each binary refuses the secrets that `flags` gives it, says `reason` of each, and shows none.

@@ -5,7 +5,7 @@ use broker::{Headers, Queue};
 use messages::{FetchChunk, ObjectId};
 use tests::client::{ClientService, Reply};
 use tests::processes::{Process, output};
-use tests::servers::span_collector::SpanCollector;
+use tests::servers::span_collector::{Manner, OTLP, SpanCollector, ZIPKIN};
 use tests::tls::{Authority, Certified, Speaks, TlsProxy, replace};
 use tests::wait::eventually;
 use tests::world::World;
@@ -253,27 +253,28 @@ async fn a_file_that_goes_bad_is_the_reason_why_there_is_no_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn spans_go_to_a_collector_whose_authority_is_known_and_to_no_other() {
     let world = &mut World::new().await;
-    let [ours, foreign] = ["ours", "foreign"].map(Authority::new);
-    let shown = ours.certify("server", &["127.0.0.1"]);
-    let collector = SpanCollector::start().await;
-    let proxy = TlsProxy::start(collector.address, Speaks::Tls, &shown, None).await;
-    let mut flags = flags(world, "mock-client");
-    flags.push(format!(
-        "--zipkin-url=https://{}/api/v2/spans",
-        proxy.address
-    ));
-    flags.push("--callback-interval=100ms".to_owned());
-    flags.push(foreign.flag());
-    let mut process = Process::started("mock-client", &flags);
-    let line = process.until_logged("UnknownIssuer").await;
-    assert!(line.contains("span"), "{line}");
-    assert!(collector.spans().is_empty());
-    foreign.give_way_to(&ours);
-    eventually("spans", async || {
-        (!collector.spans().is_empty()).then_some(())
-    })
-    .await;
-    process.stop().await;
+    for format in [&ZIPKIN, &OTLP] {
+        let [ours, foreign] = ["ours", "foreign"].map(Authority::new);
+        let shown = ours.certify("server", &["127.0.0.1"]);
+        let collector = SpanCollector::with(format, Manner::Takes).await;
+        let proxy = TlsProxy::start(collector.address, Speaks::Tls, &shown, None).await;
+        let flag = collector.flag().replace("http://", "https://");
+        let [direct, encrypted] = [collector.address, proxy.address].map(|at| at.to_string());
+        let flag = flag.replace(&direct, &encrypted);
+        let mut flags = flags(world, "mock-client");
+        flags.extend([flag, foreign.flag()]);
+        flags.push("--callback-interval=100ms".to_owned());
+        let mut process = Process::started("mock-client", &flags);
+        let line = process.until_logged("UnknownIssuer").await;
+        assert!(line.contains("span"), "{line}");
+        assert!(collector.spans().is_empty());
+        foreign.give_way_to(&ours);
+        eventually("spans", async || {
+            (!collector.spans().is_empty()).then_some(())
+        })
+        .await;
+        process.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,6 +47,7 @@ impl Connections {
 fn client(tls: Option<&tls::Client>) -> anyhow::Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .timeout(TIMEOUT)
+        .user_agent(concat!("callback-pipeline/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
         .redirect(Policy::none());
     if let Some(tls) = tls {

@@ -9,6 +9,8 @@ label! {
     pub enum ExporterName: "exporter" {
         /// Zipkin's, version 2.
         Zipkin = "zipkin",
+        /// OpenTelemetry's.
+        Otlp = "otlp",
     }
 }
 

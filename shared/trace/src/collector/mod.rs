@@ -9,6 +9,7 @@ mod deliveries;
 mod destination;
 mod exporter;
 mod format;
+mod otlp;
 mod post;
 mod queue;
 #[cfg(test)]
@@ -24,16 +25,18 @@ use opentelemetry::Context;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+use settings::Value as _;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::config::TraceSettings;
+use crate::config::{Address, TraceSettings};
 use connections::Connections;
 use deliveries::{Deliveries, dropped};
 pub use deliveries::{ExporterName, SPANS_DROPPED, SPANS_EXPORTED};
 use destination::Destination;
 use exporter::Exporter;
 use format::Format;
+use otlp::Otlp;
 use post::Post;
 use queue::Queue;
 use zipkin::Zipkin;
@@ -43,21 +46,23 @@ use zipkin::Zipkin;
 /// # Errors
 /// A file cannot be read, or an HTTP client cannot be set up.
 fn exporters(resource: &Resource, settings: &TraceSettings) -> anyhow::Result<Vec<Exporter>> {
-    let zipkin = Destination::zipkin(settings);
-    let zipkin = exporter(
-        ExporterName::Zipkin,
-        zipkin,
-        Arc::new(Zipkin::new(resource)),
-        settings,
-    )?;
-    Ok(zipkin.into_iter().collect())
+    let zipkin: Arc<dyn Format> = Arc::new(Zipkin::new(resource));
+    let otlp: Arc<dyn Format> = Arc::new(Otlp::new(resource));
+    let exporters = [
+        (ExporterName::Zipkin, zipkin, Destination::zipkin(settings)),
+        (ExporterName::Otlp, otlp, Destination::otlp(settings)?),
+    ];
+    let exporters = exporters
+        .into_iter()
+        .filter_map(|(name, format, to)| exporter(name, format, to, settings).transpose());
+    exporters.collect()
 }
 
 /// The exporter to a destination, if there is one.
 fn exporter(
     name: ExporterName,
-    destination: Destination,
     format: Arc<dyn Format>,
+    destination: Destination,
     settings: &TraceSettings,
 ) -> anyhow::Result<Option<Exporter>> {
     let Some(url) = destination.url()? else {
@@ -72,7 +77,7 @@ fn exporter(
             destination,
             connections,
         },
-        deliveries: Deliveries::new(name, settings::Value::show(&url)),
+        deliveries: Deliveries::new(name, Address(Some(url)).show()),
     }))
 }
 

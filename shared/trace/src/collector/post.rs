@@ -36,11 +36,11 @@ impl Post {
     ) -> Result<Vec<u8>, PostError> {
         let url = self.destination.url().map_err(anyhow::Error::new)?;
         let url = url.context("only a restart turns traces off")?;
+        let headers = self.destination.headers();
+        let mut headers = headers.map_err(anyhow::Error::new)?;
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         let http = self.connections.current();
-        let request = http
-            .post(url)
-            .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
-            .body(body);
+        let request = http.post(url).headers(headers).body(body);
         let response = request.send().await.map_err(without_url)?;
         let status = response.status();
         // Read also if it says nothing, so that the connection can be used again.

@@ -43,20 +43,16 @@ impl Zipkin {
 
     fn written<'a>(&'a self, span: &'a SpanData) -> Written<'a> {
         let tags = self.tags(span);
+        let parent = Some(span.parent_span_id).filter(|parent| *parent != SpanId::INVALID);
+        let duration = span.end_time.duration_since(span.start_time);
         Written {
             trace_id: span.span_context.trace_id().to_string(),
-            parent_id: Some(span.parent_span_id)
-                .filter(|parent| *parent != SpanId::INVALID)
-                .map(|parent| parent.to_string()),
+            parent_id: parent.map(|parent| parent.to_string()),
             id: span.span_context.span_id().to_string(),
             kind: kind(&span.span_kind),
             name: &span.name,
             timestamp: micros(since_1970(span.start_time)),
-            duration: micros(
-                span.end_time
-                    .duration_since(span.start_time)
-                    .unwrap_or_default(),
-            ),
+            duration: micros(duration.unwrap_or_default()),
             local_endpoint: Endpoint {
                 service_name: self.service.clone(),
             },
@@ -65,9 +61,7 @@ impl Zipkin {
             tags,
         }
     }
-}
 
-impl Zipkin {
     /// What is known of a span and of who made it, and what Zipkin has no other place for.
     fn tags<'a>(&'a self, span: &'a SpanData) -> BTreeMap<&'a str, String> {
         let common = self.common.iter();

@@ -1,6 +1,7 @@
 //! A collector of spans that takes nothing but what its format allows.
 
 mod format;
+mod otlp;
 mod span;
 
 use std::collections::HashMap;
@@ -16,8 +17,7 @@ use tokio::net::TcpListener;
 
 use crate::servers::http_server::start_serving;
 use crate::wait::eventually;
-use format::Format;
-pub use format::ZIPKIN;
+pub use format::{Format, OTLP, ZIPKIN};
 pub use span::{Annotation, Endpoint, Kind, Span, defect};
 
 /// What a collector does with requests.
@@ -73,7 +73,7 @@ impl SpanCollector {
     /// Where spans are sent to.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}{}", self.address, self.collected.format.path)
+        format!("http://{}{}", self.address, self.collected.format.base)
     }
 
     /// The flag that has a process send its spans here.
