@@ -19,6 +19,10 @@ const GROWTH: usize = 4;
 /// The time between two looks. Messages that have just been taken have to be counted as work by then.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
+/// How many looks in a row must find too little to do before the window grows. Between the end of one message and the
+/// arrival of the next one there is always a little less.
+const SHORT_LOOKS: u32 = 3;
+
 /// How many looks in a row must find a part unused before it is given up: one second.
 const UNUSED_LOOKS: u32 = 100;
 
@@ -29,6 +33,7 @@ pub(crate) struct Window {
     max: usize,
     /// The largest number of messages at hand since the last look.
     peak: usize,
+    short_looks: u32,
     unused_looks: u32,
 }
 
@@ -49,6 +54,7 @@ impl Window {
             parts: vec![first],
             max: max.into(),
             peak: 0,
+            short_looks: 0,
             unused_looks: 0,
         }
     }
@@ -84,14 +90,21 @@ impl Window {
             Change::Add(part) => self.parts.push(part),
             Change::EndLast => drop(self.parts.pop()),
         }
+        self.short_looks = 0;
         self.unused_looks = 0;
         change
     }
 
     fn change(&mut self, load: Load) -> Option<Change> {
         if self.is_used_up() && load.at_hand < load.wanted {
-            return self.growth(load).map(Change::Add);
+            self.short_looks += 1;
+            let is_short = self.short_looks >= SHORT_LOOKS;
+            return is_short
+                .then(|| self.growth(load))
+                .flatten()
+                .map(Change::Add);
         }
+        self.short_looks = 0;
         let last = self.parts[1..].last()?;
         let is_unused = self.peak <= (self.size() - usize::from(*last)) / 2;
         self.unused_looks = if is_unused { self.unused_looks + 1 } else { 0 };
@@ -213,12 +226,19 @@ mod tests {
     #[test]
     fn it_grows_by_a_factor_because_the_next_messages_may_be_larger() {
         let mut window = Window::new(u16::MAX, true);
-        window.note(window.size());
         let load = Load {
             at_hand: 8,
             wanted: 1_024,
         };
-        assert_eq!(window.look(0, load), Some(Change::Add(3 * FLOOR)));
+        let mut look = || {
+            window.note(window.size());
+            window.look(0, load)
+        };
+        // What is missing for a moment is on its way.
+        for _ in 1..SHORT_LOOKS {
+            assert_eq!(look(), None);
+        }
+        assert_eq!(look(), Some(Change::Add(3 * FLOOR)));
     }
 
     #[test]
