@@ -74,6 +74,10 @@ settings::settings! {
         /// commas or blanks. Only these may say where a callback comes from: the last address
         /// in X-Forwarded-For that is not one of them. From others that header does not count.
         pub trusted_proxies: TrustedProxies = "",
+        /// Whether TRUSTED_PROXIES begin each connection with a header of the PROXY protocol
+        /// (version 2 or 1), which says where it comes from. Load balancers of TCP can send it.
+        /// Then a connection of theirs without it is closed. From others it is refused.
+        pub proxy_protocol: bool = "false",
     } with {
         /// Settings of the connection to the broker.
         pub broker: BrokerSettings,
@@ -81,11 +85,19 @@ settings::settings! {
         pub webhook: WebhookSettings,
         /// Settings that every process has.
         pub process: ProcessSettings,
-    } check messages
+    } check fits
 }
 
 /// Maximum number of messages that a callback may become: each takes about 2 KiB until it is confirmed.
 const MESSAGES_LIMIT: usize = 10_000;
+
+fn fits(config: &Config) -> Result<(), String> {
+    messages(config)?;
+    if config.proxy_protocol && config.trusted_proxies.are_none() {
+        return Err("PROXY_PROTOCOL=true: TRUSTED_PROXIES names nobody who may send it".to_owned());
+    }
+    Ok(())
+}
 
 fn messages(config: &Config) -> Result<(), String> {
     let (chunk, ids) = (usize::from(config.chunk_size.get()), config.ids_limit.get());

@@ -26,7 +26,13 @@ impl TrustedProxies {
         sender
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    /// Whether nobody is believed.
+    pub(crate) fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the host at `address` is one of the proxies.
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|block| block.contains(&address))
     }
 }

@@ -243,6 +243,10 @@ impl Service for Server {
         response
     }
 
+    fn sends_proxy_header(&self, peer: IpAddr) -> bool {
+        self.config.proxy_protocol && self.config.trusted_proxies.trusts(peer)
+    }
+
     fn malformed(&self, reason: &'static str) -> Response<Full<Bytes>> {
         let body = json!({ "error": "invalid_request", "message": reason });
         json_response(StatusCode::BAD_REQUEST, &body)

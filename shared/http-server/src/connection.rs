@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::activity::Activity;
 use crate::displacement::DisplacementQueue;
 use crate::head;
-use crate::lingering_stream::LingeringStream;
+use crate::lingering_stream::{LingeringStream, Transport};
 use crate::metrics::{
     CONNECTIONS_DISPLACED, CONNECTIONS_REFUSED, REQUESTS_MALFORMED, REQUESTS_PANICKED,
 };
@@ -43,36 +43,24 @@ impl<S: Service> Server<S> {
     pub(crate) async fn serve_connection(
         self: Arc<Self>,
         stream: TcpStream,
-        remote: SocketAddr,
+        peer: SocketAddr,
         shutdown: Shutdown,
     ) {
         // Answers are small and complete: waiting to fill a segment only delays them.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, %remote, "no TCP_NODELAY");
+            tracing::debug!(%error, %peer, "no TCP_NODELAY");
         }
         let activity = Activity::new(Arc::clone(&self.waiting), Arc::clone(&self.uploading));
+        let begun = self.begin(stream, peer, &activity, &shutdown).await;
+        let Some((stream, remote)) = begun else {
+            return;
+        };
         let (server, noted) = (Arc::clone(&self), Arc::clone(&activity));
         let requests = service_fn(move |request| {
             let answer = Arc::clone(&server).answer(request, remote, Arc::clone(&noted));
             answer.map(Ok::<_, Infallible>)
         });
         let head_timeout = self.limits.header_timeout;
-        let stream = tokio::select! {
-            biased;
-            shaken = self.shake_hands(stream) => match shaken {
-                Ok(stream) => stream,
-                Err(error) => {
-                    tracing::debug!(%error, %remote, "no TLS with a client");
-                    return;
-                }
-            },
-            () = activity.displaced() => {
-                CONNECTIONS_DISPLACED.increment(1);
-                tracing::debug!(%remote, "connection closed in its handshake to make room for another one");
-                return;
-            }
-            () = shutdown.begun() => return,
-        };
         let stream = LingeringStream::new(stream, Arc::clone(&activity), head_timeout);
         let mut connection = pin!(
             self.builder
@@ -100,6 +88,28 @@ impl<S: Service> Server<S> {
                 CONNECTIONS_DISPLACED.increment(1);
                 tracing::debug!(%remote, "connection closed to make room for another one");
             }
+        }
+    }
+
+    /// Shakes hands, unless the connection has to end before. Returns also the address of the client.
+    async fn begin(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        activity: &Activity,
+        shutdown: &Shutdown,
+    ) -> Option<(Transport, SocketAddr)> {
+        tokio::select! {
+            biased;
+            shaken = self.shake_hands(stream, peer) => shaken
+                .inspect_err(|error| tracing::debug!(%error, %peer, "connection ended in its handshake"))
+                .ok(),
+            () = activity.displaced() => {
+                CONNECTIONS_DISPLACED.increment(1);
+                tracing::debug!(%peer, "connection closed in its handshake to make room for another one");
+                None
+            }
+            () = shutdown.begun() => None,
         }
     }
 
@@ -167,16 +177,17 @@ impl<S: Service> Server<S> {
     }
 
     /// Answers a connection above the limit, and waits until the answer has arrived.
-    pub(crate) async fn refuse(&self, stream: TcpStream) {
+    pub(crate) async fn refuse(&self, stream: TcpStream, peer: SocketAddr) {
         /// While it lasts, nobody else has the place for a refusal.
         const HANDSHAKE: Duration = Duration::from_secs(1);
         CONNECTIONS_REFUSED.increment(1);
-        let patience = match self.tls {
-            Some(_) => HANDSHAKE,
-            None => self.limits.header_timeout,
+        let patience = if self.has_handshake(peer) {
+            HANDSHAKE
+        } else {
+            self.limits.header_timeout
         };
         let answer = async {
-            let stream = self.shake_hands(stream).await?;
+            let (stream, _) = self.shake_hands(stream, peer).await?;
             let mut stream = LingeringStream::write_only(stream);
             stream.write_all(&self.limits.refusal).await?;
             stream.shutdown().await

@@ -1,6 +1,7 @@
-//! The TLS handshake at the beginning of a connection.
+//! The beginning of a connection before HTTP: the PROXY header of a proxy, and the TLS handshake.
 
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 
 use tls::Acceptor;
 use tokio::io::AsyncWriteExt;
@@ -9,7 +10,8 @@ use tokio::time::timeout;
 use tokio_util::either::Either;
 
 use crate::lingering_stream::{LingeringStream, Transport};
-use crate::server::Server;
+use crate::proxy_protocol;
+use crate::server::{Server, Service};
 
 /// The first byte of a TLS connection.
 const HANDSHAKE: u8 = 0x16;
@@ -19,18 +21,44 @@ const NOT_TLS: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 31\r\n\
     connection: close\r\n\r\nthis port speaks TLS: https://\n";
 
-impl<S> Server<S> {
-    /// Shakes hands with the client if the server speaks TLS, in the time that a head may take.
+impl<S: Service> Server<S> {
+    /// Reads the PROXY header if `peer` has to send one, and then shakes hands if the server speaks TLS, in the time that a head
+    /// may take. Returns also the address of the client.
     ///
     /// # Errors
     /// The client speaks something else, or takes too long, or is gone.
-    pub(crate) async fn shake_hands(&self, stream: TcpStream) -> io::Result<Transport> {
-        let Some(tls) = &self.tls else {
-            return Ok(Either::Left(stream));
-        };
-        // On the heap, where a connection without TLS has no need of its size.
-        let shaken = Box::pin(shake_hands(tls, stream));
+    pub(crate) async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> io::Result<(Transport, SocketAddr)> {
+        if !self.has_handshake(peer) {
+            return Ok((Either::Left(stream), peer));
+        }
+        // On the heap, where a connection without a handshake has no need of its size.
+        let shaken = Box::pin(self.shake_hands_without_bound(stream, peer));
         timeout(self.limits.header_timeout, shaken).await?
+    }
+
+    /// Whether something comes before HTTP.
+    pub(crate) fn has_handshake(&self, peer: SocketAddr) -> bool {
+        self.tls.is_some() || self.service.sends_proxy_header(peer.ip())
+    }
+
+    async fn shake_hands_without_bound(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+    ) -> io::Result<(Transport, SocketAddr)> {
+        let mut client = None;
+        if self.service.sends_proxy_header(peer.ip()) {
+            client = proxy_protocol::read_header(&mut stream).await?;
+        }
+        let transport = match &self.tls {
+            Some(tls) => shake_hands(tls, stream).await?,
+            None => Either::Left(stream),
+        };
+        Ok((transport, client.unwrap_or(peer)))
     }
 }
 

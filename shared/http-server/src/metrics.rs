@@ -12,6 +12,8 @@ metrics! {
     pub(crate) CONNECTIONS_DISPLACED: Counter = "http_connections_displaced_total";
     /// Requests that were answered 400 or 431, since their head is not HTTP, is too large, or names no host.
     pub(crate) REQUESTS_MALFORMED: Counter = "http_requests_malformed_total";
+    /// Connections of proxies that were closed, since they began with a malformed PROXY header, or with none.
+    pub(crate) PROXY_HEADERS_MALFORMED: Counter = "http_proxy_headers_malformed_total";
     /// Requests that were answered 500 because of a defect, which the log describes.
     pub(crate) REQUESTS_PANICKED: Counter = "http_requests_panicked_total";
 }

@@ -1,7 +1,7 @@
 //! The accept loop, its limits, and its end.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +42,11 @@ pub trait Service: Send + Sync + 'static {
         request: Request<RequestBody>,
         remote: SocketAddr,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+
+    /// Whether `peer` is a proxy that begins each connection with a PROXY header, which names its client.
+    fn sends_proxy_header(&self, _peer: IpAddr) -> bool {
+        false
+    }
 
     /// Whether a request ends when its client closes its side. If not, the request is served: the
     /// client may have closed only its sending side, and still be reading.
@@ -171,10 +176,10 @@ async fn accept(
             () = shutdown.begun() => return,
         };
         match accepted {
-            Ok((stream, remote)) => {
+            Ok((stream, peer)) => {
                 // A listener for both writes IPv4 addresses as IPv6.
-                let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-                server.open(stream, remote, tasks, shutdown);
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                server.open(stream, peer, tasks, shutdown);
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -198,7 +203,7 @@ impl<S: Service> Server<S> {
     fn open(
         self: &Arc<Self>,
         stream: TcpStream,
-        remote: SocketAddr,
+        peer: SocketAddr,
         tasks: &TaskTracker,
         shutdown: &Shutdown,
     ) {
@@ -206,15 +211,15 @@ impl<S: Service> Server<S> {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             tasks.spawn(async move {
                 let _slot = slot;
-                server.serve_connection(stream, remote, shutdown).await;
+                server.serve_connection(stream, peer, shutdown).await;
             });
         } else if let Ok(overflow) = Arc::clone(&self.overflow).try_acquire_owned() {
             tasks.spawn(async move {
                 if let Some(_slot) = server.slot().await {
                     drop(overflow);
-                    server.serve_connection(stream, remote, shutdown).await;
+                    server.serve_connection(stream, peer, shutdown).await;
                 } else {
-                    server.refuse(stream).await;
+                    server.refuse(stream, peer).await;
                 }
             });
         } else {

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -69,9 +69,14 @@ pub(crate) fn request(
     with_headers.body(Full::new(body.into())).unwrap()
 }
 
+/// What HTTP is spoken over.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
+
 /// One kept connection.
 pub struct HttpClient {
-    address: SocketAddr,
+    host: String,
     sender: SendRequest<Full<Bytes>>,
 }
 
@@ -79,9 +84,15 @@ impl HttpClient {
     /// Connects.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(stream, &address.to_string()).await
+    }
+
+    /// A client of this host over a connection that there is.
+    pub(crate) async fn over(stream: impl Stream, host: &str) -> Self {
         let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        Self { address, sender }
+        let host = host.to_owned();
+        Self { host, sender }
     }
 
     /// Sends a request and waits for the answer.
@@ -97,8 +108,7 @@ impl HttpClient {
         path: &str,
         body: impl Into<Bytes>,
     ) -> Answer {
-        let host = self.address.to_string();
-        let headers = [&[("host", &*host)], headers].concat();
+        let headers = [&[("host", &*self.host)], headers].concat();
         let request = request(&headers, method, path, body);
         // A moment after the answer before.
         assert!(self.reusable().await, "the connection is closed");

@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::client::{Answer, HttpClient, request};
+use crate::client::{Answer, HttpClient, Stream, request};
 use crate::wait::BOUND;
 
 /// Every version that is served.
@@ -25,16 +25,30 @@ pub async fn ask(
     path: &str,
     body: impl Into<Bytes>,
 ) -> Answer {
-    if version < Version::HTTP_2 {
-        let mut client = HttpClient::connect(address).await;
-        return client.send_with(headers, method, path, body).await;
-    }
-    let request = request(headers, method, &format!("http://{address}{path}"), body);
-    timeout(BOUND, over_http2(address, request)).await.unwrap()
+    let stream = TcpStream::connect(address).await.unwrap();
+    let host = address.to_string();
+    ask_over(stream, version, &host, headers, method, path, body).await
 }
 
-async fn over_http2(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
-    let stream = TcpStream::connect(address).await.unwrap();
+/// Sends one request with these headers over a connection that there is.
+pub async fn ask_over(
+    stream: impl Stream,
+    version: Version,
+    host: &str,
+    headers: &[(&str, &str)],
+    method: Method,
+    path: &str,
+    body: impl Into<Bytes>,
+) -> Answer {
+    if version < Version::HTTP_2 {
+        let mut client = HttpClient::over(stream, host).await;
+        return client.send_with(headers, method, path, body).await;
+    }
+    let request = request(headers, method, &format!("http://{host}{path}"), body);
+    timeout(BOUND, over_http2(stream, request)).await.unwrap()
+}
+
+async fn over_http2(stream: impl Stream, request: Request<Full<Bytes>>) -> Answer {
     let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
         .unwrap();

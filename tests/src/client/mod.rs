@@ -9,6 +9,6 @@ pub use client_service::{ClientService, Reply};
 pub use exposition::{Exposition, Family};
 pub(crate) use http_client::request;
 pub use http_client::{
-    Answer, HttpClient, exchange, post, post_ids, post_ids_with, send, until_ready,
+    Answer, HttpClient, Stream, exchange, post, post_ids, post_ids_with, send, until_ready,
 };
-pub use http_versions::{VERSIONS, ask};
+pub use http_versions::{VERSIONS, ask, ask_over};

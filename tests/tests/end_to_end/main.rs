@@ -31,6 +31,7 @@ mod pipeline;
 mod privileges;
 mod profiles;
 mod proxies;
+mod proxy_protocol;
 mod reasons;
 mod replicas;
 mod schema;

@@ -163,14 +163,22 @@ async fn mock_client_works_at_each_bound_of_its_settings() {
     assert_works_at_bounds(world, mock_client::Config::NAME, specs, "starting").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_callback_of_too_many_messages_is_refused() {
-    let flags = ["--chunk-size=1", "--ids-limit=10001"].map(str::to_owned);
+async fn assert_refused(flags: &[&str], names: [&str; 2]) {
+    let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
     let refused = output("ingest", &flags, &[]).await;
     let shown = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2));
-    assert!(
-        shown.contains("CHUNK_SIZE=1") && shown.contains("IDS_LIMIT"),
-        "{shown}"
-    );
+    assert!(names.iter().all(|name| shown.contains(name)), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_of_too_many_messages_is_refused() {
+    let flags = ["--chunk-size=1", "--ids-limit=10001"];
+    assert_refused(&flags, ["CHUNK_SIZE=1", "IDS_LIMIT"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_protocol_needs_proxies_that_are_trusted() {
+    let flags = ["--proxy-protocol=true"];
+    assert_refused(&flags, ["PROXY_PROTOCOL=true", "TRUSTED_PROXIES"]).await;
 }

@@ -9,26 +9,26 @@ use tests::client::{Answer, VERSIONS};
 use tests::wait::BOUND;
 use tests::world::World;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::signatures::{post, signed};
 
 /// At one id a second a source that has sent these waits for longer than a test takes. They go to the queue
 /// of the large callbacks.
-fn many() -> Vec<u8> {
+pub(crate) fn many() -> Vec<u8> {
     let ids: Vec<i64> = (0..2_500).collect();
     json!({ "object_ids": ids }).to_string().into_bytes()
 }
 
-const ONE: &[u8] = br#"{"object_ids":[1]}"#;
+pub(crate) const ONE: &[u8] = br#"{"object_ids":[1]}"#;
 
 async fn post_for(version: Version, address: SocketAddr, client: &str, body: &[u8]) -> Answer {
     let lines = vec![("x-forwarded-for".to_owned(), client.to_owned())];
     post(version, address, &lines, body).await
 }
 
-fn assert_waits(answer: &Answer) {
+pub(crate) fn assert_waits(answer: &Answer) {
     assert_eq!(
         (answer.status, answer.error()),
         (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
@@ -39,16 +39,21 @@ fn assert_waits(answer: &Answer) {
     assert!((2_000..=2_491).contains(&seconds), "{seconds}");
 }
 
-fn assert_accepted(answer: &Answer) {
+pub(crate) fn assert_accepted(answer: &Answer) {
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+}
+
+/// A connection that comes from this address of the machine.
+pub(crate) async fn connect_from(source: &str, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    let source: IpAddr = source.parse().unwrap();
+    socket.bind((source, 0).into()).unwrap();
+    socket.connect(address).await.unwrap()
 }
 
 /// The answer to a callback that comes from this address of the machine, on account of `client`.
 async fn post_from(source: &str, address: SocketAddr, client: &str, body: &[u8]) -> String {
-    let socket = TcpSocket::new_v4().unwrap();
-    let source: IpAddr = source.parse().unwrap();
-    socket.bind((source, 0).into()).unwrap();
-    let mut stream = socket.connect(address).await.unwrap();
+    let mut stream = connect_from(source, address).await;
     let head = format!(
         "POST /callback HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-forwarded-for: {client}\r\n\
          content-length: {}\r\n\r\n",
