@@ -3,8 +3,6 @@
 
 # Sends a running ingest what its OpenAPI description allows, and what it does not.
 SCHEMATHESIS_VERSION=4.32.5
-# Has the schemas of Kubernetes' resources.
-KUBERNETES_VALIDATE_VERSION=1.37.0
 
 python_packages() {
   have python3 || echo python3
