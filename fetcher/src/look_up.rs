@@ -5,7 +5,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use futures::FutureExt;
@@ -15,6 +14,7 @@ use metrics::{Counter, Gauge, Histogram};
 use trace::Traces;
 
 use crate::answer::{Answer, Reason};
+use crate::at_hand::IdsAtHand;
 use crate::breaker::{Breaker, Moment, Rejection, Verdict};
 use crate::client::ClientService;
 use crate::metrics::{
@@ -37,8 +37,8 @@ pub(crate) struct LookUpClient {
     breaker: Arc<Breaker>,
     single_flight: SingleFlight,
     counts: Counts,
-    /// How many callers wait for a look-up that another one makes.
-    followers: Arc<AtomicUsize>,
+    /// Ids that wait for a look-up that is made for another caller.
+    followers: IdsAtHand,
     /// Whether the ids are those of huge callbacks.
     is_bulk: bool,
 }
@@ -73,7 +73,7 @@ impl LookUpClient {
             breaker,
             single_flight: SingleFlight::default(),
             counts: Counts::new(),
-            followers: Arc::default(),
+            followers: IdsAtHand::default(),
             is_bulk: false,
         }
     }
@@ -91,9 +91,9 @@ impl LookUpClient {
         self.breaker.limit()
     }
 
-    /// How many ids wait for a look-up that is made for another one. They need no place of their own.
+    /// How many ids wait for a look-up that is made for another caller. Such an id takes no place among those in flight.
     pub(crate) fn followers(&self) -> usize {
-        self.followers.load(Relaxed)
+        self.followers.count()
     }
 
     /// Looks an object up, or waits for a look-up of it that was not sent yet. Returns a failure only
@@ -106,7 +106,7 @@ impl LookUpClient {
             let turn = match self.single_flight.join(id, traces) {
                 Role::Leader(leader) => Ok(Turn::Lead(leader)),
                 Role::Follower(turn, _span) => {
-                    let _follows = Follows::one_more(&self.followers);
+                    let _follower = self.followers.take(1);
                     turn.await
                 }
             };
@@ -177,22 +177,6 @@ impl LookUpClient {
         self.counts.ended(&answer);
         self.breaker.record(id, &admission, &answer);
         Ok((answer, admission.started))
-    }
-}
-
-/// A caller that waits for the look-up of another one.
-struct Follows<'a>(&'a AtomicUsize);
-
-impl<'a> Follows<'a> {
-    fn one_more(followers: &'a AtomicUsize) -> Self {
-        followers.fetch_add(1, Relaxed);
-        Self(followers)
-    }
-}
-
-impl Drop for Follows<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::Context;
 use broker::{Broker, BrokerSettings, Queue};
 use reqwest::redirect::Policy;
 use serde::Deserialize;
-use settings::{Value, parse_url};
+use settings::Value;
 use tls::Client;
 use tokio::time::sleep;
 use url::Url;
@@ -28,10 +28,7 @@ impl Value for ManagementUrl {
         if raw.is_empty() {
             return Ok(Self(None));
         }
-        let url = parse_url(raw)?;
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return Err("it does not begin with http:// or https://".to_owned());
-        }
+        let url = <Url as Value>::parse(raw)?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err("user and password are those of AMQP_URL".to_owned());
         }

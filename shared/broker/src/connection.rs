@@ -12,7 +12,7 @@ use std::time::Duration;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use parking_lot::Mutex;
-use settings::{Password, Secret, SecretError, Username};
+use settings::{Name, Password, Secret, SecretError};
 use tcp::{Lifeline, dial, reason, stranger};
 use thiserror::Error;
 use tls::{CertificateFile, Client, Identity, KeyFile, TrustSettings, check_pair};
@@ -29,7 +29,7 @@ settings::settings! {
         pub amqp_url: Secret<AmqpUrl> = "amqp://guest:guest@localhost:5672/%2f",
         /// User of RabbitMQ, in place of the one in AMQP_URL, as it is: nothing is
         /// percent-encoded.
-        pub amqp_username: Secret<Username> = "",
+        pub amqp_username: Secret<Name> = "",
         /// Password of the user, in place of the one in AMQP_URL, as it is.
         pub amqp_password: Secret<Password> = "",
         /// File with a client certificate, then those of its issuers (PEM), for a broker that

@@ -98,11 +98,10 @@ impl Window {
     fn change(&mut self, load: Load) -> Option<Change> {
         if self.is_used_up() && load.at_hand < load.wanted {
             self.short_looks += 1;
-            let is_short = self.short_looks >= SHORT_LOOKS;
-            return is_short
-                .then(|| self.growth(load))
-                .flatten()
-                .map(Change::Add);
+            if self.short_looks < SHORT_LOOKS {
+                return None;
+            }
+            return self.growth(load).map(Change::Add);
         }
         self.short_looks = 0;
         let last = self.parts[1..].last()?;

@@ -10,7 +10,7 @@ use deadpool::Runtime;
 use deadpool::managed::{Object, Pool, PoolError, Timeouts};
 use lifecycle::Dependency;
 use parking_lot::Mutex;
-use settings::{Password, Secret, SecretError, Username};
+use settings::{Name, Password, Secret, SecretError};
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tls::TrustSettings;
@@ -39,7 +39,7 @@ settings::settings! {
             "postgres://postgres:postgres@localhost:5432/postgres",
         /// User of PostgreSQL, in place of the one in DATABASE_URL, as it is: nothing is
         /// percent-encoded.
-        pub database_username: Secret<Username> = "",
+        pub database_username: Secret<Name> = "",
         /// Password of the user, in place of the one in DATABASE_URL, as it is.
         pub database_password: Secret<Password> = "",
         /// Maximum number of connections to the database.

@@ -18,7 +18,7 @@ mod values;
 
 pub use group::{Settings, once};
 pub use load::{ConfigError, Loaded, load};
-pub use secret::{Password, Secret, SecretError, Username};
+pub use secret::{Name, Password, Secret, SecretError};
 pub use spec::{Bounds, Spec};
 pub use value::{ByteSize, DurationOrZero, ENCODE, Ratio, Value, mask_password, parse_url};
 pub use values::Values;

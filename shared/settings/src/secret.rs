@@ -102,11 +102,11 @@ fn read_text(file: &Path) -> io::Result<String> {
     String::from_utf8(text).map_err(|_| io::Error::other("not valid UTF-8"))
 }
 
-/// A name to log in with; empty if none is given.
-#[derive(Clone)]
-pub struct Username(String);
+/// A name, such as one to log in with; empty if none is given.
+#[derive(Clone, Debug)]
+pub struct Name(String);
 
-impl Username {
+impl Name {
     /// The name, if there is one.
     #[must_use]
     pub fn given(&self) -> Option<&str> {
@@ -114,7 +114,7 @@ impl Username {
     }
 }
 
-impl Value for Username {
+impl Value for Name {
     fn parse(raw: &str) -> Result<Self, String> {
         Ok(Self(raw.to_owned()))
     }

@@ -1,6 +1,6 @@
 //! The settings of traces.
 
-use settings::{Ratio, Secret, Value};
+use settings::{Name, Ratio, Secret, Value};
 use tls::TrustSettings;
 use url::Url;
 
@@ -32,27 +32,6 @@ impl Value for Address {
     }
 }
 
-/// A name for the service that makes the spans; empty if none is given.
-#[derive(Clone, Debug)]
-pub struct ServiceName(String);
-
-impl ServiceName {
-    /// The name, if there is one.
-    pub(crate) fn given(&self) -> Option<&str> {
-        Some(self.0.as_str()).filter(|name| !name.is_empty())
-    }
-}
-
-impl Value for ServiceName {
-    fn parse(raw: &str) -> Result<Self, String> {
-        Ok(Self(raw.to_owned()))
-    }
-
-    fn show(&self) -> String {
-        self.0.clone()
-    }
-}
-
 settings::settings! {
     /// Settings of traces.
     pub struct TraceSettings {
@@ -71,7 +50,7 @@ settings::settings! {
         /// Headers in place of those in OTEL_EXPORTER_OTLP_HEADERS.
         pub otel_exporter_otlp_traces_headers: Secret<Headers> = "",
         /// Name of the service in spans, in place of that of the process.
-        pub otel_service_name: ServiceName = "",
+        pub otel_service_name: Name = "",
         /// What else spans say of who made them, as name=value,name=value, with values
         /// percent-encoded: k8s.pod.name=fetcher-1. It wins over what the process knows,
         /// such as service.instance.id and host.name.

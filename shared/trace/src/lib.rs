@@ -19,7 +19,7 @@ mod resource;
 mod traces;
 
 pub use collector::{ExporterName, SPANS_DROPPED, SPANS_EXPORTED};
-pub use config::{Address, ServiceName, TraceSettings};
+pub use config::{Address, TraceSettings};
 pub use pairs::{Attributes, Headers};
 pub use propagation::TraceContext;
 pub use recorder::current;

@@ -92,7 +92,7 @@ impl Deliveries {
         }
     }
 
-    /// Notes what became of so many spans.
+    /// Notes what became of this number of spans.
     pub(super) fn note(&mut self, spans: usize, refusal: Option<Refusal>) {
         let Refusal {
             spans: refused,

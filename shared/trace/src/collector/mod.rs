@@ -1,7 +1,7 @@
 //! The way of spans to collectors: gathered into batches, sent next to the work, and given up where a
 //! collector does not take them. Nothing waits for it.
 //!
-//! Each collector has an exporter: a queue with room for so many spans, and a task that sends them. The
+//! Each collector has an exporter: a queue with room for a fixed number of spans, and a task that sends them. The
 //! exporters share all of that, and differ in their [`format`] only.
 
 mod connections;

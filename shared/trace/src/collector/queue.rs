@@ -1,4 +1,4 @@
-//! The spans that wait for one collector. There is room for so many, and for no more.
+//! The spans that wait for one collector. There is room for a fixed number of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Queue {
         state.has_ended || state.waiting.len() >= BATCH
     }
 
-    /// So many spans of those that were taken need their room no more.
+    /// Frees the room of this number of spans that were taken.
     pub(super) fn forget(&self, count: usize) {
         self.state.lock().taken -= count;
     }

@@ -26,7 +26,7 @@ pub enum Manner {
     /// It takes them.
     #[default]
     Takes,
-    /// It takes those with at most so many spans, and answers 413 to others.
+    /// It takes requests with at most this number of spans, and answers 413 to others.
     TakesAtMost(usize),
     /// It sends them elsewhere.
     Redirects(String),
@@ -114,7 +114,7 @@ impl SpanCollector {
         traces
     }
 
-    /// Waits until there is one trace, which is whole and has so many spans with each of these names.
+    /// Waits until there is one trace, which is whole and has the given number of spans with each of these names.
     pub async fn until_whole(&self, names: &[(&str, usize)]) -> Vec<Span> {
         eventually(&format!("a whole trace with {names:?}"), async || {
             let mut traces = self.traces();
