@@ -5,7 +5,9 @@
 //! divided by rate (Little's law), so it takes no clock for each look-up, what times out makes it longer, and an
 //! average over thousands of look-ups is steady, however different they are from each other.
 //!
-//! While the latency stays what it usually is, the limit doubles in the time of a look-up. When the latency grows,
+//! At first the limit grows threefold whenever the look-ups that began since are seen to take no longer than those before
+//! ([`Comparison`]). That is known after a fraction of a look-up's time, so thousands are in flight after two of these times.
+//! When they take longer, growth ends, and rounds decide from then on. When the latency grows in a round,
 //! either there is a queue at the client service, and fewer look-ups in flight bring as many answers; or the client
 //! service became slower by itself, and fewer look-ups only bring fewer answers. A trial with a lower limit tells.
 //! A cut that costs no answers is kept and followed by another. One that costs answers is taken back, and if the
@@ -21,6 +23,9 @@
 //! - Gradient2 (Netflix) compares a short average with a long one, as is done here. It cannot tell a queue from a
 //!   slower service: under a lasting queue its long average follows, and the limit with it.
 //!
+//! - TCP's slow start, and one look-up more for each answer, double the limit in the time of a look-up. From 64 to 16,384
+//!   that is 20 s where a look-up takes 2.3 s, and if too many are sent, the first sign of it comes too late.
+//!
 //! So it is Gradient2's comparison, with BBR's way to settle doubts (TCP): try, and look at the rate.
 
 use std::time::Duration;
@@ -29,9 +34,14 @@ use tokio::time::Instant;
 
 use crate::metrics::Lowering;
 
+mod cohorts;
+mod comparison;
+mod growth;
 mod round;
 mod trial;
 
+pub(super) use cohorts::Cohorts;
+use growth::Growth;
 pub(super) use round::Counted;
 use round::{Measured, Round};
 use trial::Trial;
@@ -56,11 +66,7 @@ const CALM: f64 = 1.2;
 /// From here on it has to be tried whether fewer would do.
 const LONG: f64 = 1.6;
 
-/// The same while the limit doubles. Then the latency comes to 1.7 without any queue, because the newest look-ups cannot
-/// have been answered yet.
-const LONG_IN_GROWTH: f64 = 1.8;
-
-/// The number of raises in a row after which the limit doubles again.
+/// The number of raises in a row after which the limit grows by a factor again.
 const RAISES: u32 = 3;
 
 /// The number of rounds without a change after a trial.
@@ -85,8 +91,7 @@ pub(super) struct Level {
     usual: Option<f64>,
     phase: Phase,
     round: Option<Round>,
-    /// How many of the answers have raised the limit, or will not.
-    used_answers: u64,
+    growth: Option<Growth>,
     /// The limit was changed: what was in flight before has to end before anything can be compared.
     is_settling: bool,
     /// Look-ups begin again after a pause: until as many are in flight as there may be, their latency is not known.
@@ -97,9 +102,11 @@ pub(super) struct Level {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
-    /// Up by one with each answer, which doubles the limit in each round.
+    /// By a factor, whenever the look-ups that began since are seen to take no longer.
     Growing,
-    /// No growth with each answer. It has lasted for `rounds` rounds, of which each of the last `raises` raised the
+    /// Growth made look-ups take longer, and was taken back. A trial shows whether it was too much before.
+    Doubting,
+    /// No growth by a factor. It has lasted for `rounds` rounds, of which each of the last `raises` raised the
     /// limit by a quarter.
     Holding {
         raises: u32,
@@ -127,7 +134,7 @@ impl Level {
             usual: None,
             phase: Phase::Growing,
             round: None,
-            used_answers: 0,
+            growth: None,
             is_settling: false,
             is_filling: false,
             too_much: None,
@@ -140,11 +147,18 @@ impl Level {
 
     /// To be called every few milliseconds while look-ups wait for a place. Returns why the limit was lowered, if it
     /// was.
-    pub(super) fn observe(&mut self, now: Instant, counted: Counted) -> Option<Lowering> {
+    pub(super) fn observe(
+        &mut self,
+        now: Instant,
+        counted: Counted,
+        cohorts: &Cohorts,
+    ) -> Option<Lowering> {
+        if self.phase == Phase::Growing && self.grow(now, counted.in_flight, cohorts) {
+            return Some(Lowering::Latency);
+        }
         let mut lowering = None;
         if let Some(mut round) = self.round.take() {
             round.see(now, counted.in_flight);
-            self.grow(now, &round, counted);
             let Some(measured) = round.measured(counted, self.phase != Phase::Growing) else {
                 self.round = Some(round);
                 return None;
@@ -154,8 +168,6 @@ impl Level {
             if !std::mem::take(&mut self.is_settling) && !self.is_filling {
                 lowering = self.judge(now, measured, counted.in_flight);
             }
-        } else {
-            self.used_answers = counted.answered;
         }
         self.round = Some(Round::begin(self.limit, now, counted));
         lowering
@@ -190,6 +202,7 @@ impl Level {
     fn lower_to(&mut self, limit: usize) {
         self.limit = limit.min(self.limit);
         self.phase = Phase::Growing;
+        self.growth = None;
         self.forget_round();
     }
 
@@ -203,25 +216,6 @@ impl Level {
         match self.too_much {
             Some((limit, until)) if now < until => self.max.min(FLOOR.max(limit - limit / 10)),
             _ => self.max,
-        }
-    }
-
-    /// Raises the limit by one with each answer, up to twice as much in a round. As long as nothing is known to compare
-    /// with, it does not grow beyond that of the start.
-    fn grow(&mut self, now: Instant, round: &Round, counted: Counted) {
-        if self.phase != Phase::Growing || !self.is_used(counted.in_flight) {
-            self.used_answers = counted.answered;
-            return;
-        }
-        let known = self.usual.map_or(START, |_| self.max);
-        let most = (2 * round.limit).min(known).min(self.top(now));
-        let room = most.saturating_sub(self.limit);
-        let answers = counted.answered - self.used_answers;
-        let more = usize::try_from(answers).map_or(room, |answers| answers.min(room));
-        self.limit += more;
-        self.used_answers += more as u64;
-        if self.limit >= known {
-            self.used_answers = counted.answered;
         }
     }
 
@@ -240,15 +234,17 @@ impl Level {
             self.halve(now);
             return Some(Lowering::Timeouts);
         }
+        if self.phase == Phase::Growing {
+            // The newest look-ups cannot have ended yet, so the latency is not known.
+            return None;
+        }
         let before = self.limit;
         let top = self.top(now);
-        let is_first = self.usual.is_none();
         let usual = self.learn(measured.latency).max(SHORT);
         let times = measured.latency / usual;
         match self.phase {
-            Phase::Growing if times > LONG_IN_GROWTH => self.try_less(measured, usual),
-            Phase::Growing if self.limit >= top && !is_first => self.phase = HOLDING,
             Phase::Growing => {}
+            Phase::Doubting => self.try_less(measured, usual),
             Phase::Holding { rounds, .. }
                 if rounds >= REST && times > long_after(rounds) && self.is_used(in_flight) =>
             {

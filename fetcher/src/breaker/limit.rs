@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use crate::breaker::level::{Counted, Level, START};
+use crate::breaker::level::{Cohorts, Counted, Level, START};
 use crate::metrics::{FETCH_LIMIT, FETCH_LIMIT_LOWERED, FETCHES_WAITING, Lowering};
 
 /// Slots that are made at once, and with the next ones after a [`TICK`]: 3,200 connections a second. Measured with a
@@ -30,6 +30,7 @@ pub(super) struct Limit {
     /// How many slots there are too many, as a look-up that ends sees it without a lock.
     excess: AtomicUsize,
     in_flight: AtomicUsize,
+    cohorts: Cohorts,
     /// The largest number in flight after the last [`Limit::cool`].
     peak: AtomicUsize,
     waiting: AtomicUsize,
@@ -51,6 +52,8 @@ struct Issued {
 #[derive(Debug)]
 pub(super) struct Slot<'a> {
     limit: &'a Limit,
+    /// The span in which the look-up began.
+    span: usize,
     permit: Option<SemaphorePermit<'a>>,
 }
 
@@ -67,6 +70,7 @@ impl Limit {
             }),
             excess: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
+            cohorts: Cohorts::new(Instant::now()),
             peak: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             is_waited_for: Notify::new(),
@@ -94,6 +98,7 @@ impl Limit {
         }
         Slot {
             limit: self,
+            span: self.cohorts.begin(Instant::now()),
             permit,
         }
     }
@@ -135,7 +140,7 @@ impl Limit {
             ended: self.ended.load(Relaxed),
             timed_out: self.timed_out.load(Relaxed),
         };
-        let lowering = self.change(|level| level.observe(Instant::now(), counted));
+        let lowering = self.change(|level| level.observe(Instant::now(), counted, &self.cohorts));
         if let Some(lowering) = &lowering {
             FETCH_LIMIT_LOWERED.of(lowering).increment(1);
         }
@@ -217,6 +222,7 @@ impl Drop for Slot<'_> {
     fn drop(&mut self) {
         let limit = self.limit;
         limit.in_flight.fetch_sub(1, Relaxed);
+        limit.cohorts.end(self.span);
         if limit.excess.load(Relaxed) == 0 {
             return;
         }
@@ -276,14 +282,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_an_outage_it_grows_by_one_with_each_answer() {
-        let limit = limit(14);
+    async fn after_an_outage_it_grows_with_the_answers() {
+        let limit = limit(30);
         limit.lower_to_floor();
         let mut slots = take_all(&limit);
-        for expected in [FLOOR, 2 * FLOOR, 14, 14] {
-            assert_eq!(slots.len(), expected);
+        let mut counts = vec![slots.len()];
+        while slots.len() < 30 {
             answer(&limit, &mut slots).await;
+            counts.push(slots.len());
         }
+        assert_eq!(counts, [FLOOR, 3 * FLOOR, 3 * FLOOR, 30]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,297 +1,25 @@
-//! The limit in simulated client services, in simulated time, with chance from a seed.
+//! The limit in simulated client services.
 
 #![expect(
     clippy::cast_precision_loss,
     reason = "2^52 look-ups are not simulated"
 )]
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
-
+use rand::Rng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 
 use super::*;
 
-/// The seed of simulations whose bounds leave room for chance.
-const SEED: u64 = 1;
+mod simulation;
+
+use simulation::{Latency, MAX, Service, Simulation, exponential};
 
 /// The seeds of simulations in which chance decides much: of a few look-ups a second the level learns slowly. The bounds
 /// are for all of them together, with wider ones for each.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=16;
 
-const TICK: f64 = 0.02;
-const TIMEOUT: f64 = 5.0;
-const MAX: usize = 16_384;
-
-/// New connections in each tick, as the limit allows them.
-const CONNECTIONS: usize = 64;
-
-fn exponential(random: &mut StdRng, mean: f64) -> f64 {
-    -mean * (1.0 - random.random::<f64>()).ln()
-}
-
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// How long a look-up that begins at a time takes, once it has a worker.
-type Latency = fn(f64, &mut StdRng) -> f64;
-
-/// The client service.
-struct Service {
-    latency: Latency,
-    /// Maximum number of look-ups at work at once; the others wait.
-    workers: usize,
-    /// More at a time are answered with 429.
-    refuses_above: usize,
-    busy: usize,
-    queue: VecDeque<usize>,
-}
-
-impl Service {
-    fn new(workers: usize, latency: Latency) -> Self {
-        Self {
-            latency,
-            workers,
-            refuses_above: usize::MAX,
-            busy: 0,
-            queue: VecDeque::new(),
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Event {
-    Tick(usize),
-    Served(usize),
-    TimedOut(usize),
-    Refused(usize),
-}
-
-struct LookUp {
-    replica: usize,
-    started: f64,
-    is_over: bool,
-}
-
-/// A fetcher with ever more ids to look up.
-struct Replica {
-    level: Level,
-    connections: usize,
-    counted: Counted,
-    refused: u64,
-    rests_until: f64,
-    eased: f64,
-    /// There are no ids to look up.
-    is_idle: bool,
-}
-
-struct Simulation {
-    begun: Instant,
-    now: f64,
-    random: StdRng,
-    service: Service,
-    replicas: Vec<Replica>,
-    look_ups: Vec<LookUp>,
-    events: Vec<Event>,
-    due: BinaryHeap<Reverse<(Duration, usize)>>,
-}
-
-impl Simulation {
-    fn new(service: Service, replicas: usize) -> Self {
-        Self::with_maximum(MAX, service, replicas)
-    }
-
-    fn with_maximum(max: usize, service: Service, replicas: usize) -> Self {
-        let replica = || Replica {
-            level: Level::new(max, Duration::from_secs_f64(TIMEOUT)),
-            connections: CONNECTIONS,
-            counted: Counted::default(),
-            refused: 0,
-            rests_until: 0.0,
-            eased: -1.0,
-            is_idle: false,
-        };
-        let mut simulation = Self {
-            begun: Instant::now(),
-            now: 0.0,
-            random: StdRng::seed_from_u64(SEED),
-            service,
-            replicas: std::iter::repeat_with(replica).take(replicas).collect(),
-            look_ups: Vec::new(),
-            events: Vec::new(),
-            due: BinaryHeap::new(),
-        };
-        (0..replicas).for_each(|replica| simulation.after(0.0, Event::Tick(replica)));
-        simulation
-    }
-
-    fn seeded(mut self, seed: u64) -> Self {
-        self.random = StdRng::seed_from_u64(seed);
-        self
-    }
-
-    fn after(&mut self, seconds: f64, event: Event) {
-        let due = Duration::from_secs_f64(self.now + seconds);
-        self.due.push(Reverse((due, self.events.len())));
-        self.events.push(event);
-    }
-
-    /// Goes on until `end`; returns answers a second.
-    fn rate_until(&mut self, end: f64) -> f64 {
-        let (begun, before) = (self.now, self.answered());
-        while let Some(Reverse((due, event))) = self.due.peek().copied() {
-            if due.as_secs_f64() > end {
-                break;
-            }
-            self.due.pop();
-            self.now = due.as_secs_f64();
-            match self.events[event] {
-                Event::Tick(replica) => self.tick(replica),
-                Event::Served(look_up) => self.served(look_up),
-                Event::TimedOut(look_up) => self.timed_out(look_up),
-                Event::Refused(look_up) => self.refused(look_up),
-            }
-        }
-        self.now = end;
-        (self.answered() - before) as f64 / (end - begun)
-    }
-
-    /// Has nothing to look up until `end`, by when connections are closed.
-    fn idle_until(&mut self, end: f64) {
-        for replica in &mut self.replicas {
-            replica.is_idle = true;
-            replica.level.pause();
-        }
-        self.rate_until(end);
-        for replica in &mut self.replicas {
-            replica.is_idle = false;
-            replica.connections = CONNECTIONS;
-        }
-    }
-
-    fn tick(&mut self, replica: usize) {
-        let now = self.begun + Duration::from_secs_f64(self.now);
-        let fetcher = &mut self.replicas[replica];
-        if self.now >= fetcher.rests_until && !fetcher.is_idle {
-            fetcher.level.observe(now, fetcher.counted);
-            if fetcher.counted.in_flight >= fetcher.connections {
-                fetcher.connections += CONNECTIONS;
-            }
-            fetcher.connections = fetcher.connections.min(fetcher.level.limit());
-        }
-        self.after(TICK, Event::Tick(replica));
-        self.fill(replica);
-    }
-
-    /// Sends as many look-ups as are allowed.
-    fn fill(&mut self, replica: usize) {
-        loop {
-            let fetcher = &mut self.replicas[replica];
-            let allowed = fetcher.connections.min(fetcher.level.limit());
-            let may_send = self.now >= fetcher.rests_until && !fetcher.is_idle;
-            if fetcher.counted.in_flight >= allowed || !may_send {
-                return;
-            }
-            fetcher.counted.in_flight += 1;
-            self.look_ups.push(LookUp {
-                replica,
-                started: self.now,
-                is_over: false,
-            });
-            self.arrive(self.look_ups.len() - 1);
-        }
-    }
-
-    fn arrive(&mut self, look_up: usize) {
-        if self.service.busy >= self.service.refuses_above {
-            return self.after(0.001, Event::Refused(look_up));
-        }
-        self.after(TIMEOUT, Event::TimedOut(look_up));
-        if self.service.busy < self.service.workers {
-            self.service.busy += 1;
-            self.serve(look_up);
-        } else {
-            self.service.queue.push_back(look_up);
-        }
-    }
-
-    fn serve(&mut self, look_up: usize) {
-        let latency = (self.service.latency)(self.now, &mut self.random);
-        self.after(latency, Event::Served(look_up));
-    }
-
-    fn served(&mut self, look_up: usize) {
-        self.service.busy -= 1;
-        while let Some(next) = self.service.queue.pop_front() {
-            if !self.look_ups[next].is_over {
-                self.service.busy += 1;
-                self.serve(next);
-                break;
-            }
-        }
-        if let Some(replica) = self.ended(look_up) {
-            self.replicas[replica].counted.answered += 1;
-            self.fill(replica);
-        }
-    }
-
-    fn timed_out(&mut self, look_up: usize) {
-        if let Some(replica) = self.ended(look_up) {
-            self.replicas[replica].counted.timed_out += 1;
-            self.fill(replica);
-        }
-    }
-
-    /// As the breaker does it: a rest of a second, and half as much, once for look-ups in flight together.
-    fn refused(&mut self, look_up: usize) {
-        let started = self.look_ups[look_up].started;
-        if let Some(replica) = self.ended(look_up) {
-            let fetcher = &mut self.replicas[replica];
-            fetcher.refused += 1;
-            fetcher.rests_until = self.now + 1.0;
-            if started > fetcher.eased {
-                fetcher.eased = self.now;
-                let now = self.begun + Duration::from_secs_f64(self.now);
-                fetcher.level.halve(now);
-            }
-        }
-    }
-
-    /// Returns whose look-up it was, if it was not over before.
-    fn ended(&mut self, look_up: usize) -> Option<usize> {
-        let look_up = &mut self.look_ups[look_up];
-        if std::mem::replace(&mut look_up.is_over, true) {
-            return None;
-        }
-        let counted = &mut self.replicas[look_up.replica].counted;
-        counted.in_flight -= 1;
-        counted.ended += 1;
-        Some(look_up.replica)
-    }
-
-    fn answered(&self) -> u64 {
-        self.replicas
-            .iter()
-            .map(|replica| replica.counted.answered)
-            .sum()
-    }
-
-    fn all_timed_out(&self) -> u64 {
-        self.replicas
-            .iter()
-            .map(|replica| replica.counted.timed_out)
-            .sum()
-    }
-
-    fn limit(&self) -> usize {
-        self.replicas[0].level.limit()
-    }
-
-    fn queue(&self) -> usize {
-        self.service.queue.len()
-    }
 }
 
 /// The time that a look-up of the task's own client service takes.
@@ -461,10 +189,8 @@ fn slower_workers_have_no_longer_queue_and_are_kept_busy() {
 
 #[test]
 fn a_service_that_asks_for_rest_is_rarely_asked_for_too_much() {
-    let service = Service {
-        refuses_above: 50,
-        ..Service::new(usize::MAX, |_, random| random.random_range(0.05..0.15))
-    };
+    let service = Service::new(usize::MAX, |_, random| random.random_range(0.05..0.15));
+    let service = service.that_refuses_above(50);
     let mut simulation = Simulation::new(service, 1);
     simulation.rate_until(10.0);
     let rate = simulation.rate_until(300.0);
@@ -486,5 +212,39 @@ fn replicas_share_workers_without_a_queue_that_times_out() {
             assert!(queue < most, "{replicas} replicas: a queue of {queue}");
         }
         assert_eq!(simulation.all_timed_out(), 0);
+    }
+}
+
+#[test]
+fn at_a_cold_start_ids_wait_little_for_a_service_that_takes_seconds() {
+    for ids in [1_000, 2_000, 4_000] {
+        let waits = SEEDS.map(|seed| {
+            let service = Service::new(usize::MAX, of_the_task);
+            let mut simulation = Simulation::new(service, 1).seeded(seed).with_ids(ids);
+            simulation.rate_until(10.0);
+            let longest = simulation.take_longest_wait();
+            simulation.rate_until(60.0);
+            let later = simulation.take_longest_wait();
+            assert!(longest < 3.0, "{ids} ids/s, seed {seed}: {longest} s");
+            assert!(later < 0.1, "{ids} ids/s, seed {seed}: {later} s");
+            assert_eq!(simulation.all_timed_out(), 0);
+            longest
+        });
+        let waits: Vec<_> = waits.collect();
+        assert!(mean(&waits) < 2.0, "{waits:?}");
+    }
+}
+
+#[test]
+fn a_cold_start_asks_slow_workers_for_little_more_than_they_can_do() {
+    for workers in [50, 100, 200, 500, 1_000, 2_000, 4_000] {
+        let timed_out = SEEDS.map(|seed| {
+            let service = Service::new(workers, of_the_task);
+            let mut simulation = Simulation::new(service, 1).seeded(seed);
+            simulation.rate_until(40.0);
+            simulation.all_timed_out() as f64 / workers as f64
+        });
+        let timed_out: Vec<_> = timed_out.collect();
+        assert!(mean(&timed_out) < 4.0, "{workers} workers: {timed_out:?}");
     }
 }
