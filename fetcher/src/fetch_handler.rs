@@ -32,6 +32,10 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Maximum number of ids in a chunk: no setting makes a larger one.
 const MAX_IDS: usize = 10_000;
 
+/// Maximum number of ids that are wanted besides those that may be looked up at once. Answers come at some 50,000 a second at
+/// most, and the next messages within a few hundredths of a second. Each id that waits takes a kilobyte.
+const MAX_WAITING: usize = 2_048;
+
 /// How long a message may stay unacked. While the client service takes little, ids wait long, and the broker
 /// takes a channel for dead after 30 minutes without an ack.
 const MAX_AT_HAND: Duration = Duration::from_mins(15);
@@ -90,14 +94,14 @@ impl Handler for FetchHandler {
         }
     }
 
-    /// Twice as many ids as may be looked up at once: the others wait for a place, or for their row. Ids that wait for the
-    /// look-up of the same id keep nothing busy, and only take from the maximum.
+    /// As many ids as may be looked up at once, and some more, which wait for a place or for their row. Ids that wait for
+    /// the look-up of the same id keep nothing busy, and only take from the maximum.
     fn load(&self) -> Option<Load> {
-        let followers = self.client.followers();
+        let (limit, followers) = (self.client.limit(), self.client.followers());
         let most = self.prefetch.div_ceil(2).saturating_sub(followers);
         Some(Load {
             at_hand: self.at_hand.count().saturating_sub(followers),
-            wanted: (2 * self.client.limit()).min(most),
+            wanted: (limit + limit.min(MAX_WAITING)).min(most),
         })
     }
 }

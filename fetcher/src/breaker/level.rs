@@ -173,6 +173,18 @@ impl Level {
         lowering
     }
 
+    /// To be called instead while growth goes on and no look-up waits: what was sent still tells whether it was too
+    /// much. Returns whether the limit was lowered.
+    pub(super) fn watch(&mut self, now: Instant, cohorts: &Cohorts) -> bool {
+        const UNUSED: usize = 0;
+        self.is_growing() && self.grow(now, UNUSED, cohorts)
+    }
+
+    /// Whether there is something to watch.
+    pub(super) fn is_growing(&self) -> bool {
+        self.phase == Phase::Growing && self.growth.is_some()
+    }
+
     /// No look-up waits any more: the round says nothing, and a trial has nothing to show.
     pub(super) fn pause(&mut self) {
         if let Phase::Trial(trial) = self.phase {

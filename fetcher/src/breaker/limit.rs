@@ -159,6 +159,17 @@ impl Limit {
         self.change(Level::pause);
     }
 
+    /// To be called every [`TICK`] when no look-up waits any more, for as long as it returns true.
+    pub(super) fn watch(&self) -> bool {
+        if self.in_flight.load(Relaxed) == 0 {
+            return false;
+        }
+        if self.change(|level| level.watch(Instant::now(), &self.cohorts)) {
+            FETCH_LIMIT_LOWERED.of(&Lowering::Latency).increment(1);
+        }
+        self.issued.lock().level.is_growing()
+    }
+
     pub(super) fn lower_to_floor(&self) {
         FETCH_LIMIT_LOWERED.of(&Lowering::Outage).increment(1);
         self.change(Level::lower_to_floor);

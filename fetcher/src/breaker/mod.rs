@@ -174,6 +174,9 @@ impl Breaker {
                 sleep(TICK).await;
             }
             self.limit.pause();
+            while !self.limit.is_waited_for() && self.limit.watch() {
+                sleep(TICK).await;
+            }
         }
     }
 

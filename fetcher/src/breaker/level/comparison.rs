@@ -15,7 +15,7 @@ const CHANCE: f64 = 1.5;
 const NO_CHANCE: f64 = 3.0;
 
 /// How many spans may lie between two looks. After more, it is not known when look-ups ended.
-const GAP: usize = 3;
+const GAP: usize = 10;
 
 /// Compares the look-ups that began after a change with those before it.
 ///

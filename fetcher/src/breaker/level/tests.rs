@@ -12,7 +12,7 @@ use super::*;
 
 mod simulation;
 
-use simulation::{Latency, MAX, Service, Simulation, exponential};
+use simulation::{Ids, Latency, MAX, Service, Simulation, exponential};
 
 /// The seeds of simulations in which chance decides much: of a few look-ups a second the level learns slowly. The bounds
 /// are for all of them together, with wider ones for each.
@@ -217,16 +217,20 @@ fn replicas_share_workers_without_a_queue_that_times_out() {
 
 #[test]
 fn at_a_cold_start_ids_wait_little_for_a_service_that_takes_seconds() {
-    for ids in [1_000, 2_000, 4_000] {
+    // With a callback before, that was too small to learn much, and without.
+    for (first, rate) in [(0, 1_000), (0, 4_000), (100, 4_000), (199, 4_000)] {
         let waits = SEEDS.map(|seed| {
+            let begin = if first == 0 { 0.0 } else { 10.0 };
+            let ids = Ids { first, begin, rate };
             let service = Service::new(usize::MAX, of_the_task);
-            let mut simulation = Simulation::new(service, 1).seeded(seed).with_ids(ids);
-            simulation.rate_until(10.0);
+            let simulation = Simulation::new(service, 1).seeded(seed);
+            let mut simulation = simulation.with_ids(ids);
+            simulation.rate_until(begin + 10.0);
             let longest = simulation.take_longest_wait();
-            simulation.rate_until(60.0);
+            simulation.rate_until(begin + 60.0);
             let later = simulation.take_longest_wait();
-            assert!(longest < 3.0, "{ids} ids/s, seed {seed}: {longest} s");
-            assert!(later < 0.1, "{ids} ids/s, seed {seed}: {later} s");
+            assert!(longest < 3.0, "{first}, {rate}, seed {seed}: {longest} s");
+            assert!(later < 0.1, "{first}, {rate}, seed {seed}: {later} s");
             assert_eq!(simulation.all_timed_out(), 0);
             longest
         });
@@ -238,7 +242,7 @@ fn at_a_cold_start_ids_wait_little_for_a_service_that_takes_seconds() {
 #[test]
 fn a_cold_start_asks_slow_workers_for_little_more_than_they_can_do() {
     for workers in [50, 100, 200, 500, 1_000, 2_000, 4_000] {
-        let timed_out = SEEDS.map(|seed| {
+        let timed_out = SEEDS.take(4).map(|seed| {
             let service = Service::new(workers, of_the_task);
             let mut simulation = Simulation::new(service, 1).seeded(seed);
             simulation.rate_until(40.0);

@@ -79,20 +79,30 @@ pub(super) struct Replica {
     eased: f64,
     /// There are no ids to look up.
     is_idle: bool,
-    /// Ids that come in a second, in 20 callbacks. Without it there are always some.
-    ids: Option<u64>,
+    /// When ids come. Without it there are always some.
+    ids: Option<Ids>,
     sent: u64,
     longest_wait: f64,
+}
+
+/// When ids come: some at once, and from a time on so many a second, in 20 callbacks.
+#[derive(Clone, Copy)]
+pub(super) struct Ids {
+    pub(super) first: u64,
+    pub(super) begin: f64,
+    pub(super) rate: u64,
 }
 
 impl Replica {
     /// When the id came that is next to be looked up, if there is one.
     fn waiting_since(&self, now: f64) -> Option<f64> {
-        let Some(ids) = self.ids else {
+        let Some(ids) = &self.ids else {
             return Some(now);
         };
-        let each = ids / 20;
-        let came = (self.sent / each) as f64 / 20.0;
+        let came = match self.sent.checked_sub(ids.first) {
+            Some(sent) => ids.begin + (sent / (ids.rate / 20)) as f64 / 20.0,
+            None => 0.0,
+        };
         (came <= now).then_some(came)
     }
 }
@@ -147,8 +157,8 @@ impl Simulation {
         self
     }
 
-    /// With so many ids a second for each fetcher, in 20 callbacks.
-    pub(super) fn with_ids(mut self, ids: u64) -> Self {
+    /// With no more ids than these for each fetcher.
+    pub(super) fn with_ids(mut self, ids: Ids) -> Self {
         for replica in &mut self.replicas {
             replica.ids = Some(ids);
         }
@@ -206,6 +216,7 @@ impl Simulation {
         let fetcher = &mut self.replicas[replica];
         if fetcher.waiting_since(self.now).is_none() {
             fetcher.level.pause();
+            fetcher.level.watch(now, &fetcher.cohorts);
         } else if self.now >= fetcher.rests_until && !fetcher.is_idle {
             fetcher
                 .level
