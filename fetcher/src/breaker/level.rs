@@ -98,6 +98,8 @@ pub(super) struct Level {
     is_filling: bool,
     /// A limit that was too much, and until when it is remembered.
     too_much: Option<(usize, Instant)>,
+    /// How many answers there had been when the limit was halved last.
+    answered: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -138,6 +140,7 @@ impl Level {
             is_settling: false,
             is_filling: false,
             too_much: None,
+            answered: 0,
         }
     }
 
@@ -166,7 +169,7 @@ impl Level {
             // Growth has its own idea of what is long.
             self.is_filling &= self.phase != Phase::Growing && round.has_filled(counted.in_flight);
             if !std::mem::take(&mut self.is_settling) && !self.is_filling {
-                lowering = self.judge(now, measured, counted.in_flight);
+                lowering = self.judge(now, measured, counted);
             }
         }
         self.round = Some(Round::begin(self.limit, now, counted));
@@ -195,9 +198,13 @@ impl Level {
         self.is_filling = true;
     }
 
-    /// The client service was asked too much: half of it is to be tried, and more soon, but not as much.
-    pub(super) fn halve(&mut self, now: Instant) {
-        self.too_much = Some((self.limit, now + MEMORY));
+    /// The client service was asked too much: half of it is to be tried, and more soon, but not as much. If there was no
+    /// answer since it was halved last, of `answered` in all, the client service is away, and would not have taken less.
+    pub(super) fn halve(&mut self, now: Instant, answered: u64) {
+        if answered > self.answered {
+            self.too_much = Some((self.limit, now + MEMORY));
+        }
+        self.answered = answered;
         self.lower_to(FLOOR.max(self.limit / 2));
     }
 
@@ -237,20 +244,20 @@ impl Level {
         in_flight >= self.limit / 4 * 3
     }
 
-    fn judge(&mut self, now: Instant, measured: Measured, in_flight: usize) -> Option<Lowering> {
+    fn judge(&mut self, now: Instant, measured: Measured, counted: Counted) -> Option<Lowering> {
         if measured.ended < FEW || measured.answered == 0 {
             return None;
         }
         if 2 * measured.timed_out > measured.ended {
             // What is answered late is not answered at all: no time for trials.
-            self.halve(now);
+            self.halve(now, counted.answered);
             return Some(Lowering::Timeouts);
         }
         if self.phase == Phase::Growing {
             // The newest look-ups cannot have ended yet, so the latency is not known.
             return None;
         }
-        let before = self.limit;
+        let (before, is_used) = (self.limit, self.is_used(counted.in_flight));
         let top = self.top(now);
         let usual = self.learn(measured.latency).max(SHORT);
         let times = measured.latency / usual;
@@ -258,12 +265,12 @@ impl Level {
             Phase::Growing => {}
             Phase::Doubting => self.try_less(measured, usual),
             Phase::Holding { rounds, .. }
-                if rounds >= REST && times > long_after(rounds) && self.is_used(in_flight) =>
+                if rounds >= REST && times > long_after(rounds) && is_used =>
             {
                 self.try_less(measured, usual);
             }
             Phase::Holding { raises, rounds } => {
-                let has_room = times < CALM && self.limit < top && self.is_used(in_flight);
+                let has_room = times < CALM && self.limit < top && is_used;
                 self.hold(raises, rounds, has_room, top);
             }
             Phase::Trial(trial) => self.conclude(trial, measured),

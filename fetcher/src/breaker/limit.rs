@@ -178,7 +178,8 @@ impl Limit {
     /// Lowers it to half, but not below the floor.
     pub(super) fn halve(&self, because: Lowering) {
         FETCH_LIMIT_LOWERED.of(&because).increment(1);
-        self.change(|level| level.halve(Instant::now()));
+        let answered = self.answered.load(Relaxed);
+        self.change(|level| level.halve(Instant::now(), answered));
     }
 
     /// To be called every [`COOLING`]. For more look-ups than were in flight after the last call there may be no

@@ -240,6 +240,15 @@ fn at_a_cold_start_ids_wait_little_for_a_service_that_takes_seconds() {
 }
 
 #[test]
+fn a_service_that_comes_later_is_not_taken_for_one_that_can_do_little() {
+    let service = Service::new(usize::MAX, of_the_task).that_begins_at(3.0);
+    let mut simulation = Simulation::new(service, 1);
+    simulation.rate_until(15.0);
+    assert_eq!(simulation.limit(), MAX);
+    assert_eq!(simulation.all_timed_out(), 0);
+}
+
+#[test]
 fn a_cold_start_asks_slow_workers_for_little_more_than_they_can_do() {
     for workers in [50, 100, 200, 500, 1_000, 2_000, 4_000] {
         let timed_out = SEEDS.take(4).map(|seed| {

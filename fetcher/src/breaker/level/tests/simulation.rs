@@ -32,6 +32,8 @@ pub(super) struct Service {
     workers: usize,
     /// More at a time are answered with 429.
     refuses_above: usize,
+    /// It refuses all before this time.
+    refuses_until: f64,
     busy: usize,
     queue: VecDeque<usize>,
 }
@@ -42,9 +44,15 @@ impl Service {
             latency,
             workers,
             refuses_above: usize::MAX,
+            refuses_until: 0.0,
             busy: 0,
             queue: VecDeque::new(),
         }
+    }
+
+    pub(super) fn that_begins_at(mut self, time: f64) -> Self {
+        self.refuses_until = time;
+        self
     }
 
     pub(super) fn that_refuses_above(mut self, look_ups: usize) -> Self {
@@ -259,7 +267,8 @@ impl Simulation {
     }
 
     fn arrive(&mut self, look_up: usize) {
-        if self.service.busy >= self.service.refuses_above {
+        if self.service.busy >= self.service.refuses_above || self.now < self.service.refuses_until
+        {
             return self.after(0.001, Event::Refused(look_up));
         }
         self.after(TIMEOUT, Event::TimedOut(look_up));
@@ -308,7 +317,7 @@ impl Simulation {
             if started > fetcher.eased {
                 fetcher.eased = self.now;
                 let now = self.begun + Duration::from_secs_f64(self.now);
-                fetcher.level.halve(now);
+                fetcher.level.halve(now, fetcher.counted.answered);
             }
         }
     }
