@@ -46,16 +46,14 @@ use zipkin::Zipkin;
 /// # Errors
 /// A file cannot be read, or an HTTP client cannot be set up.
 fn exporters(resource: &Resource, settings: &TraceSettings) -> anyhow::Result<Vec<Exporter>> {
-    let zipkin: Arc<dyn Format> = Arc::new(Zipkin::new(resource));
-    let otlp: Arc<dyn Format> = Arc::new(Otlp::new(resource));
-    let exporters = [
-        (ExporterName::Zipkin, zipkin, Destination::zipkin(settings)),
-        (ExporterName::Otlp, otlp, Destination::otlp(settings)?),
-    ];
-    let exporters = exporters
-        .into_iter()
-        .filter_map(|(name, format, to)| exporter(name, format, to, settings).transpose());
-    exporters.collect()
+    let (zipkin, otlp) = (
+        Arc::new(Zipkin::new(resource)),
+        Arc::new(Otlp::new(resource)),
+    );
+    let (to_zipkin, to_otlp) = (Destination::zipkin(settings), Destination::otlp(settings)?);
+    let zipkin = exporter(ExporterName::Zipkin, zipkin, to_zipkin, settings)?;
+    let otlp = exporter(ExporterName::Otlp, otlp, to_otlp, settings)?;
+    Ok(zipkin.into_iter().chain(otlp).collect())
 }
 
 /// The exporter to a destination, if there is one.
