@@ -36,7 +36,7 @@ pub(crate) struct LookUpClient {
     client: ClientService,
     breaker: Arc<Breaker>,
     single_flight: SingleFlight,
-    counts: Counts,
+    counts: LookUpMetrics,
     /// Ids that wait for a look-up that is made for another caller.
     followers: IdsAtHand,
     /// Whether the ids are those of huge callbacks.
@@ -45,14 +45,14 @@ pub(crate) struct LookUpClient {
 
 /// The metrics of each look-up. To find them by name each time would take long.
 #[derive(Clone)]
-struct Counts {
+struct LookUpMetrics {
     in_flight: Gauge,
     duration: Histogram,
     /// For each outcome.
     ended: Arc<[Counter]>,
 }
 
-impl Counts {
+impl LookUpMetrics {
     fn new() -> Self {
         Self {
             in_flight: FETCHES_IN_FLIGHT.handle(),
@@ -72,7 +72,7 @@ impl LookUpClient {
             client,
             breaker,
             single_flight: SingleFlight::default(),
-            counts: Counts::new(),
+            counts: LookUpMetrics::new(),
             followers: IdsAtHand::default(),
             is_bulk: false,
         }
