@@ -14,7 +14,7 @@ use trace::Spans;
 
 use crate::connection::Broker;
 use crate::lane::{Lanes, WINDOW};
-use crate::metrics::{PUBLISHES, Published, Role};
+use crate::metrics::{PUBLISHES, PublishOutcome, Role};
 use crate::publication::{Publication, PublishError, Request};
 use crate::publish_session::PublishSession;
 use crate::spans;
@@ -26,22 +26,22 @@ pub struct Publisher {
     requests: mpsc::Sender<Request>,
     lanes: Arc<Lanes>,
     topology: Arc<Topology>,
-    outcomes: Outcomes,
+    outcomes: OutcomeCounters,
 }
 
 /// The counters of messages by outcome. Looking a counter up for each message would cost as much as the rest of
 /// publishing it.
 #[derive(Clone, Debug)]
-struct Outcomes {
+struct OutcomeCounters {
     confirmed: Counter,
     refused: Counter,
     unconfirmed: Counter,
     blocked: Counter,
 }
 
-impl Outcomes {
+impl OutcomeCounters {
     fn new() -> Self {
-        let counter = |published| PUBLISHES.of(&Published(published));
+        let counter = |published| PUBLISHES.of(&PublishOutcome(published));
         Self {
             confirmed: counter(Ok(())),
             refused: counter(Err(PublishError::Refused)),
@@ -85,7 +85,7 @@ impl Publisher {
                 requests,
                 lanes: Arc::default(),
                 topology,
-                outcomes: Outcomes::new(),
+                outcomes: OutcomeCounters::new(),
             },
             VitalTask::spawn("publisher", shutdown, work),
         )
