@@ -20,7 +20,7 @@ mod traces;
 
 pub use collector::{ExporterName, SPANS_DROPPED, SPANS_EXPORTED};
 pub use config::{Address, TraceSettings};
-pub use pairs::{Attributes, Headers};
+pub use pairs::{CollectorHeaders, ResourceAttributes};
 pub use propagation::TraceContext;
 pub use recorder::current;
 pub use recording::Recording;
