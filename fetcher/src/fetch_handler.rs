@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use messages::{FetchChunk, ObjectId};
 use tokio::time::{Instant, sleep, timeout_at};
-use trace::Traces;
+use trace::TraceSet;
 
 use crate::answer::{Answer, Failure, Reason};
 use crate::at_hand::IdsAtHand;
@@ -115,7 +115,7 @@ impl From<Rejection> for GiveBack {
 impl FetchHandler {
     /// Looks one id up, and stores its object if it is online. Does not wait for the others of its
     /// chunk. Returns the failure of an id that has to be published again.
-    async fn settle(&self, id: ObjectId, traces: &Traces) -> Result<Option<Failure>, GiveBack> {
+    async fn settle(&self, id: ObjectId, traces: &TraceSet) -> Result<Option<Failure>, GiveBack> {
         loop {
             match self.client.look_up(id, traces).await? {
                 Answer::Online(object) => match self.writer.store(object, traces.clone()).await {

@@ -13,7 +13,7 @@ use messages::ObjectId;
 use opentelemetry::trace::SpanBuilder;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use trace::{Spans, Traces};
+use trace::{SpanSet, TraceSet};
 
 use crate::answer::Answer;
 use crate::breaker::Rejection;
@@ -28,7 +28,7 @@ pub(crate) struct SingleFlight(Arc<Mutex<HashMap<ObjectId, Flight>>>);
 /// The look-up of one id, from its wait for a slot to its result.
 struct Flight {
     /// Where the leader's request is traced.
-    traces: Traces,
+    traces: TraceSet,
     /// They came before the request was sent, and get its result.
     followers: Vec<Follower>,
     /// They came after the request was sent, and wait for the next one.
@@ -37,14 +37,14 @@ struct Flight {
 
 struct Follower {
     turn: oneshot::Sender<Turn>,
-    traces: Traces,
+    traces: TraceSet,
 }
 
 /// What a caller is for an id.
 pub(crate) enum Role {
     Leader(Leader),
     /// Waits for its turn; the spans show the wait.
-    Follower(oneshot::Receiver<Turn>, Spans),
+    Follower(oneshot::Receiver<Turn>, SpanSet),
 }
 
 /// What a follower waits for.
@@ -57,7 +57,7 @@ pub(crate) enum Turn {
 
 impl SingleFlight {
     /// The first caller leads, and those that come until it is done follow.
-    pub(crate) fn join(&self, id: ObjectId, traces: &Traces) -> Role {
+    pub(crate) fn join(&self, id: ObjectId, traces: &TraceSet) -> Role {
         match self.0.lock().entry(id) {
             Entry::Vacant(entry) => {
                 entry.insert(Flight {
@@ -171,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn a_follower_that_leaves_hands_on() {
         let flights = SingleFlight::default();
-        let traces = Traces::default();
+        let traces = TraceSet::default();
         let Role::Leader(leader) = flights.join(ID, &traces) else {
             panic!("there is no other");
         };

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use broker::Headers;
 use thiserror::Error;
-use trace::Traces;
+use trace::TraceSet;
 
 use crate::chunks::{BrokerFailure, ChunkPublisher, NotPublished};
 use crate::metrics::StoredAt;
@@ -40,7 +40,7 @@ impl Acceptance {
     pub(crate) async fn accept(
         &self,
         callback: Callback,
-        traces: &Traces,
+        traces: &TraceSet,
     ) -> Result<StoredAt, NotAccepted> {
         let object_ids = callback.into_object_ids();
         if object_ids.is_empty() {

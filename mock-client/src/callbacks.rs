@@ -12,7 +12,7 @@ use serde_json::json;
 use telemetry::milliseconds;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
-use trace::{Spans, Traces};
+use trace::{SpanSet, TraceSet};
 
 use crate::chance::Chance;
 use crate::config::Config;
@@ -100,7 +100,7 @@ async fn post(
     Callback {
         mut headers, body, ..
     }: Callback,
-    mut span: Spans,
+    mut span: SpanSet,
 ) -> reqwest::Result<(StatusCode, String)> {
     span.traces().inject(&mut headers);
     let exchange = async {
@@ -124,7 +124,7 @@ async fn post(
 async fn send(http: reqwest::Client, url: url::Url, callback: Callback) {
     let ids = callback.ids;
     let started = Instant::now();
-    let span = Traces::begin(None, SpanKind::Client, || {
+    let span = TraceSet::begin(None, SpanKind::Client, || {
         let attributes = trace::http::Target::new(&url).attributes("POST", url.path(), "");
         ("POST".to_owned(), attributes)
     });

@@ -34,7 +34,7 @@ use messages::ObjectId;
 use opentelemetry::trace::SpanBuilder;
 use settings::ByteSize;
 use tokio::sync::{mpsc, oneshot, watch};
-use trace::Traces;
+use trace::TraceSet;
 
 use self::depth::Depth;
 use self::disk::{Disk, HostDisk};
@@ -139,7 +139,7 @@ impl<D: Disk> Spool<D> {
     pub(crate) async fn append(
         &self,
         object_ids: Vec<ObjectId>,
-        traces: &Traces,
+        traces: &TraceSet,
     ) -> Result<(), SpoolError> {
         let mut span = traces.start(|| SpanBuilder::from_name("append spool"));
         let callback = SpooledCallback {

@@ -10,7 +10,7 @@ use lifecycle::{Dependency, Shutdown, VitalTask};
 use metrics::Counter;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
-use trace::Spans;
+use trace::SpanSet;
 
 use crate::connection::Broker;
 use crate::lane::{Lanes, WINDOW};
@@ -175,7 +175,7 @@ impl Publisher {
         }
     }
 
-    fn span(&self, publication: &Publication) -> Spans {
+    fn span(&self, publication: &Publication) -> SpanSet {
         publication.headers.traces.start(|| {
             let (queue, size) = (publication.queue, publication.payload.len());
             spans::publish(&self.topology, queue, size)
@@ -185,7 +185,7 @@ impl Publisher {
     /// Publishes once, as a part of `span`.
     async fn publish_in(
         &self,
-        span: &Spans,
+        span: &SpanSet,
         mut publication: Publication,
         limit: Duration,
     ) -> Result<(), PublishError> {

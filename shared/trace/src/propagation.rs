@@ -12,7 +12,7 @@ use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use opentelemetry_zipkin::{B3Encoding, Propagator as B3};
 
 use crate::recorder::{RECORDER, Recorder};
-use crate::traces::Traces;
+use crate::traces::TraceSet;
 
 /// Header with trace, span and flags.
 const TRACEPARENT: &str = "traceparent";
@@ -145,7 +145,7 @@ fn request_headers(context: &SpanContext) -> Vec<(HeaderName, HeaderValue)> {
     fit.collect()
 }
 
-impl Traces {
+impl TraceSet {
     /// The span that the sender of a request is in, if its headers name one. B3 can also say no more
     /// than whether to record: that is a context without ids.
     #[must_use]
