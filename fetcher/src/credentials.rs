@@ -1,5 +1,5 @@
-//! What proves to the client service, and to a proxy on the way, who asks. Files are read again while look-ups
-//! go on, and the request itself needs only a glance at what was read last.
+//! What proves the fetcher's identity to the client service, and to a proxy on the way. Files are read again
+//! while look-ups go on; a request takes what was read last.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -33,8 +33,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const MAX_IDS: usize = 10_000;
 
 /// How long a message may stay unacked. While the client service takes little, ids wait long, and the broker
-/// takes a channel for dead after 30 minutes without an ack.
-const MAX_AT_HAND: Duration = Duration::from_mins(15);
+/// closes a channel after 30 minutes without an ack.
+const MAX_UNACKED: Duration = Duration::from_mins(15);
 
 /// Handles chunks.
 #[derive(Clone)]
@@ -48,7 +48,7 @@ pub(crate) struct FetchHandler {
     pub(crate) publish_timeout: Duration,
     /// The ids that are not settled.
     pub(crate) at_hand: IdsAtHand,
-    /// Maximum number of them.
+    /// Maximum number of ids at hand.
     pub(crate) prefetch: usize,
 }
 
@@ -90,14 +90,14 @@ impl Handler for FetchHandler {
         }
     }
 
-    /// Twice as many ids as may be looked up at once: the others wait for a place, or for their row. Ids that wait for the
-    /// look-up of the same id keep nothing busy, and only take from the maximum.
+    /// Twice as many ids are wanted as may be looked up at once, because the others wait for a place or for their row.
+    /// Followers of another caller's look-up keep nothing busy: they are no work, and lower the maximum.
     fn load(&self) -> Option<Load> {
         let followers = self.client.followers();
-        let most = self.prefetch.div_ceil(2).saturating_sub(followers);
+        let max = self.prefetch.div_ceil(2).saturating_sub(followers);
         Some(Load {
             at_hand: self.at_hand.count().saturating_sub(followers),
-            wanted: (2 * self.client.limit()).min(most),
+            wanted: (2 * self.client.limit()).min(max),
         })
     }
 }
@@ -146,6 +146,7 @@ impl FetchHandler {
         let mut groups: BTreeMap<(Queue, Reason), Vec<ObjectId>> = BTreeMap::new();
         for (id, failure) in failed {
             let Some(queue) = self.retry_delays.next(headers.attempt, &failure) else {
+                // The object was gone at its last try too.
                 OBJECTS_GONE.increment(1);
                 note_settled(headers.accepted_at);
                 continue;
@@ -210,8 +211,8 @@ impl FetchHandler {
     }
 }
 
-/// Settles each id, and returns those that failed. The ids that are not settled in the time that a message
-/// may be at hand are among them, so that the others need not be done again.
+/// Settles each id, and returns those that failed. Ids that are not settled within [`MAX_UNACKED`] are among
+/// them, so that the others need not be settled again.
 async fn settle_all<F>(
     ids: &[ObjectId],
     settle: impl Fn(ObjectId) -> F,
@@ -225,7 +226,7 @@ where
     };
     let mut in_flight: FuturesUnordered<_> = ids.iter().map(of_one).collect();
     let (mut failed, mut settled) = (Vec::new(), Vec::with_capacity(ids.len()));
-    let deadline = Instant::now() + MAX_AT_HAND;
+    let deadline = Instant::now() + MAX_UNACKED;
     while let Ok(Some((id, result))) = timeout_at(deadline, in_flight.next()).await {
         failed.extend(result?.map(|failure| (id, failure)));
         settled.push(id);
@@ -238,7 +239,7 @@ where
     Ok(failed)
 }
 
-/// Records how long ago the callback of an id was accepted. A clock that is behind counts as no time at all.
+/// Records how long ago the callback of an id was accepted. If this host's clock is behind, that counts as no time.
 fn note_settled(accepted_at: Option<SystemTime>) {
     if let Some(accepted_at) = accepted_at {
         ID_DURATION.record(accepted_at.elapsed().unwrap_or_default());
@@ -271,7 +272,7 @@ mod tests {
         };
         let begun = Instant::now();
         let failed = settle_all(&ids, settle).await.unwrap();
-        assert_eq!(begun.elapsed(), MAX_AT_HAND);
+        assert_eq!(begun.elapsed(), MAX_UNACKED);
         let reasons: Vec<_> = failed
             .into_iter()
             .map(|(id, failure)| (id.0, failure.reason))

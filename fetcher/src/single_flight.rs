@@ -120,9 +120,9 @@ impl Leader {
         self.result.insert(result).clone()
     }
 
-    /// Takes the flight down. Returns the followers that get the result, and the next leader, with which
-    /// the flight goes on.
-    fn land(&self) -> (Vec<Follower>, Option<Follower>) {
+    /// Ends the flight, unless a follower leads the next look-up. Returns the followers that get the result,
+    /// and that next leader.
+    fn end(&self) -> (Vec<Follower>, Option<Follower>) {
         let mut flights = self.flights.0.lock();
         let Entry::Occupied(mut entry) = flights.entry(self.id) else {
             return (Vec::new(), None);
@@ -147,7 +147,7 @@ impl Leader {
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        let (followers, next) = self.land();
+        let (followers, next) = self.end();
         for (follower, result) in followers.into_iter().zip(self.result.iter().cycle()) {
             if follower.turn.send(Turn::Result(result.clone())).is_err() {
                 tracing::trace!(id = %self.id, "a follower no longer waits for the result");
@@ -180,7 +180,7 @@ mod tests {
             Role::Leader(_) => panic!("there is a leader"),
         });
         drop(leader);
-        // The one who came last leads, without having looked yet.
+        // The follower that came last was told to lead, and leaves without a look.
         drop(staying);
         assert!(matches!(leaving.await, Ok(Turn::Lead(_))));
         assert!(flights.is_empty());

@@ -128,7 +128,7 @@ impl Admission {
     }
 
     fn take_callback(&self, source: Source) -> Result<(), ApiError> {
-        // Whoever owes ids need not send the callback.
+        // A source that owes ids is refused here, and the callback does not count.
         take(self.ids.as_ref(), source, 0)?;
         take(self.callbacks.as_ref(), source, 1)
     }

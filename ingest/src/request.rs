@@ -131,7 +131,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for BodyVisitor<T> {
 
 struct Ids {
     object_ids: Vec<ObjectId>,
-    /// Whether one of them is -0 or a number like -0.0: the parser reads both alike.
+    /// Whether one of them is -0 or a number like -0.0: the parser does not tell them apart.
     has_minus_zero: bool,
 }
 
@@ -157,8 +157,9 @@ impl<'de> Visitor<'de> for IdsVisitor {
         };
         loop {
             let position = ids.object_ids.len();
-            let named = |error| A::Error::custom(format_args!("object_ids[{position}]: {error}"));
-            let id = match array.next_element::<Id>().map_err(named)? {
+            let at_position =
+                |error| A::Error::custom(format_args!("object_ids[{position}]: {error}"));
+            let id = match array.next_element::<Id>().map_err(at_position)? {
                 Some(Id::Integer(id)) => id,
                 Some(Id::MinusZero) => {
                     ids.has_minus_zero = true;
@@ -212,7 +213,7 @@ impl Visitor<'_> for IdVisitor {
     }
 }
 
-/// The ids as they are written, to tell -0, which is an integer, from -0.0, which is none.
+/// The ids as they are written, to tell -0, which is an integer, from -0.0, which is not.
 struct WrittenIds;
 
 impl<'de> Deserialize<'de> for WrittenIds {

@@ -126,7 +126,7 @@ mod tests {
         let one = source("192.0.2.1");
         assert_eq!(limiter.take(one, 5_000, start), Ok(()));
         assert_eq!(limiter.take(one, 1, start), Err(40 * SECOND));
-        // Whoever asks in vain owes no more.
+        // A source that asks in vain owes no more.
         assert_eq!(limiter.take(one, 1, start + 30 * SECOND), Err(10 * SECOND));
         let paid = start + 40 * SECOND + Duration::from_nanos(1);
         assert_eq!(limiter.take(one, 0, paid), Ok(()));
