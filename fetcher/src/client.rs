@@ -23,7 +23,6 @@ use crate::connection_pool::ConnectionPool;
 use crate::credentials::Credentials;
 use crate::object::Object;
 
-/// The client service.
 #[derive(Clone)]
 pub(crate) struct ClientService {
     connections: Arc<ConnectionPool>,

@@ -57,14 +57,12 @@ impl Credentials {
         Arc::clone(&self.headers.lock())
     }
 
-    /// The proxy that look-ups pass, if there is one.
     pub(crate) fn proxy(&self) -> Option<Proxy> {
         self.proxy_now.lock().as_ref()?;
         let now = Arc::clone(&self.proxy_now);
         Some(Proxy::custom(move |_| now.lock().clone()))
     }
 
-    /// Where the proxy is, if there is one.
     pub(crate) fn proxy_url(&self) -> Option<Url> {
         self.proxy_now.lock().clone()
     }

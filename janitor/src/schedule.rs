@@ -39,7 +39,6 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Adds an item.
     pub(crate) fn push(&mut self, due: OffsetDateTime, weight: usize, item: T) {
         self.entries
             .insert((due, self.next_number), Entry { weight, item });

@@ -138,7 +138,6 @@ impl<D: Disk> SpoolWriter<D> {
         }
     }
 
-    /// Notes the result of a write.
     fn note(&mut self, result: &io::Result<()>) {
         match result {
             Ok(()) => {

@@ -136,7 +136,6 @@ impl Topology {
         format!("{}objects", self.prefix)
     }
 
-    /// The steps that declare the queues.
     pub(crate) fn queue_steps(&self) -> impl Iterator<Item = Step> {
         self.queues.iter().copied().map(Step::Queue)
     }

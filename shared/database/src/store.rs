@@ -124,7 +124,6 @@ impl Store {
         })
     }
 
-    /// How long a statement may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
     }

@@ -36,7 +36,6 @@ pub struct ResourceAttributes {
 }
 
 impl ResourceAttributes {
-    /// Each of them.
     pub(crate) fn each(&self) -> impl Iterator<Item = KeyValue> {
         let pairs = self.each.iter().cloned();
         pairs.map(|(name, value)| KeyValue::new(name, value))

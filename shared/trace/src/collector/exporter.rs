@@ -22,7 +22,6 @@ pub(crate) struct Exporter {
 }
 
 impl Exporter {
-    /// Its name and its queue.
     pub(super) fn queue(&self) -> (ExporterName, Arc<Queue>) {
         (self.deliveries.exporter, Arc::clone(&self.queue))
     }
