@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IdsAtHand(Arc<AtomicUsize>);
 
-/// The ids of a chunk that are at hand. Those that are not settled when it is dropped are given up.
+/// Counts the ids of a chunk as at hand, until they are settled or this is dropped.
 #[derive(Debug)]
-pub(crate) struct Taken<'a> {
+pub(crate) struct AtHandGuard<'a> {
     all: &'a AtomicUsize,
     left: AtomicUsize,
 }
@@ -20,16 +20,16 @@ impl IdsAtHand {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn take(&self, ids: usize) -> Taken<'_> {
+    pub(crate) fn take(&self, ids: usize) -> AtHandGuard<'_> {
         self.0.fetch_add(ids, Ordering::Relaxed);
-        Taken {
+        AtHandGuard {
             all: &self.0,
             left: AtomicUsize::new(ids),
         }
     }
 }
 
-impl Taken<'_> {
+impl AtHandGuard<'_> {
     /// Takes settled ids off the count.
     pub(crate) fn settled(&self, ids: usize) {
         self.left.fetch_sub(ids, Ordering::Relaxed);
@@ -37,7 +37,7 @@ impl Taken<'_> {
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for AtHandGuard<'_> {
     fn drop(&mut self) {
         self.all.fetch_sub(*self.left.get_mut(), Ordering::Relaxed);
     }

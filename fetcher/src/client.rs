@@ -14,7 +14,7 @@ use lifecycle::Dependency;
 use messages::ObjectId;
 use reqwest::{Request, Response};
 use trace::http::{Target, note_status};
-use trace::{Spans, Traces};
+use trace::{SpanSet, TraceSet};
 use url::Url;
 
 use crate::answer::{Answer, Failure, Reason};
@@ -23,7 +23,6 @@ use crate::connection_pool::ConnectionPool;
 use crate::credentials::Credentials;
 use crate::object::Object;
 
-/// The client service.
 #[derive(Clone)]
 pub(crate) struct ClientService {
     connections: Arc<ConnectionPool>,
@@ -60,7 +59,7 @@ impl ClientService {
     }
 
     /// Looks one object up, once.
-    pub(crate) async fn look_up(&self, id: ObjectId, traces: &Traces) -> Answer {
+    pub(crate) async fn look_up(&self, id: ObjectId, traces: &TraceSet) -> Answer {
         let mut span = traces.start(|| {
             let path = format!("/objects/{id}");
             self.target.request("GET", "/objects/{id}", &path)
@@ -76,7 +75,7 @@ impl ClientService {
         }
     }
 
-    async fn request(&self, id: ObjectId, span: &mut Spans) -> Result<Answer, Failure> {
+    async fn request(&self, id: ObjectId, span: &mut SpanSet) -> Result<Answer, Failure> {
         let pooled = self.connections.pooled();
         let sent = self.send(pooled.client(), id, &span.traces()).await;
         let mut response = sent.map_err(|error| transport_failure(&error))?;
@@ -96,7 +95,7 @@ impl ClientService {
         &self,
         client: &reqwest::Client,
         id: ObjectId,
-        traces: &Traces,
+        traces: &TraceSet,
     ) -> reqwest::Result<Response> {
         match client.execute(self.get(id, traces)).await {
             Err(error) if was_cut_off(&error) => {
@@ -107,7 +106,7 @@ impl ClientService {
         }
     }
 
-    fn get(&self, id: ObjectId, traces: &Traces) -> Request {
+    fn get(&self, id: ObjectId, traces: &TraceSet) -> Request {
         let mut url = self.objects.clone();
         // Faster than to parse the whole URL.
         url.set_path(&format!("{}{id}", url.path()));

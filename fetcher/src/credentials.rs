@@ -1,5 +1,5 @@
-//! What proves to the client service, and to a proxy on the way, who asks. Files are read again while look-ups
-//! go on, and the request itself needs only a glance at what was read last.
+//! What proves the fetcher's identity to the client service, and to a proxy on the way. Files are read again
+//! while look-ups go on; a request takes what was read last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,14 +57,12 @@ impl Credentials {
         Arc::clone(&self.headers.lock())
     }
 
-    /// The proxy that look-ups pass, if there is one.
     pub(crate) fn proxy(&self) -> Option<Proxy> {
         self.proxy_now.lock().as_ref()?;
         let now = Arc::clone(&self.proxy_now);
         Some(Proxy::custom(move |_| now.lock().clone()))
     }
 
-    /// Where the proxy is, if there is one.
     pub(crate) fn proxy_url(&self) -> Option<Url> {
         self.proxy_now.lock().clone()
     }

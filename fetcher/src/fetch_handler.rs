@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use messages::{FetchChunk, ObjectId};
 use tokio::time::{Instant, sleep, timeout_at};
-use trace::Traces;
+use trace::TraceSet;
 
 use crate::answer::{Answer, Failure, Reason};
 use crate::at_hand::IdsAtHand;
@@ -37,8 +37,8 @@ const MAX_IDS: usize = 10_000;
 const MAX_WAITING: usize = 2_048;
 
 /// How long a message may stay unacked. While the client service takes little, ids wait long, and the broker
-/// takes a channel for dead after 30 minutes without an ack.
-const MAX_AT_HAND: Duration = Duration::from_mins(15);
+/// closes a channel after 30 minutes without an ack.
+const MAX_UNACKED: Duration = Duration::from_mins(15);
 
 /// Handles chunks.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ pub(crate) struct FetchHandler {
     pub(crate) publish_timeout: Duration,
     /// The ids that are not settled.
     pub(crate) at_hand: IdsAtHand,
-    /// Maximum number of them.
+    /// Maximum number of ids at hand.
     pub(crate) prefetch: usize,
 }
 
@@ -94,14 +94,14 @@ impl Handler for FetchHandler {
         }
     }
 
-    /// As many ids as may be looked up at once, and some more, which wait for a place or for their row. Ids that wait for
-    /// the look-up of the same id keep nothing busy, and only take from the maximum.
+    /// As many ids are wanted as may be looked up at once, and some more, which wait for a place or for their row.
+    /// Followers of another caller's look-up keep nothing busy: they are no work, and lower the maximum.
     fn load(&self) -> Option<Load> {
         let (limit, followers) = (self.client.limit(), self.client.followers());
-        let most = self.prefetch.div_ceil(2).saturating_sub(followers);
+        let max = self.prefetch.div_ceil(2).saturating_sub(followers);
         Some(Load {
             at_hand: self.at_hand.count().saturating_sub(followers),
-            wanted: (limit + limit.min(MAX_WAITING)).min(most),
+            wanted: (limit + limit.min(MAX_WAITING)).min(max),
         })
     }
 }
@@ -119,7 +119,7 @@ impl From<Rejection> for GiveBack {
 impl FetchHandler {
     /// Looks one id up, and stores its object if it is online. Does not wait for the others of its
     /// chunk. Returns the failure of an id that has to be published again.
-    async fn settle(&self, id: ObjectId, traces: &Traces) -> Result<Option<Failure>, GiveBack> {
+    async fn settle(&self, id: ObjectId, traces: &TraceSet) -> Result<Option<Failure>, GiveBack> {
         loop {
             match self.client.look_up(id, traces).await? {
                 Answer::Online(object) => match self.writer.store(object, traces.clone()).await {
@@ -150,6 +150,7 @@ impl FetchHandler {
         let mut groups: BTreeMap<(Queue, Reason), Vec<ObjectId>> = BTreeMap::new();
         for (id, failure) in failed {
             let Some(queue) = self.retry_delays.next(headers.attempt, &failure) else {
+                // The object was gone at its last try too.
                 OBJECTS_GONE.increment(1);
                 note_settled(headers.accepted_at);
                 continue;
@@ -214,8 +215,8 @@ impl FetchHandler {
     }
 }
 
-/// Settles each id, and returns those that failed. The ids that are not settled in the time that a message
-/// may be at hand are among them, so that the others need not be done again.
+/// Settles each id, and returns those that failed. Ids that are not settled within [`MAX_UNACKED`] are among
+/// them, so that the others need not be settled again.
 async fn settle_all<F>(
     ids: &[ObjectId],
     settle: impl Fn(ObjectId) -> F,
@@ -229,7 +230,7 @@ where
     };
     let mut in_flight: FuturesUnordered<_> = ids.iter().map(of_one).collect();
     let (mut failed, mut settled) = (Vec::new(), Vec::with_capacity(ids.len()));
-    let deadline = Instant::now() + MAX_AT_HAND;
+    let deadline = Instant::now() + MAX_UNACKED;
     while let Ok(Some((id, result))) = timeout_at(deadline, in_flight.next()).await {
         failed.extend(result?.map(|failure| (id, failure)));
         settled.push(id);
@@ -242,7 +243,7 @@ where
     Ok(failed)
 }
 
-/// Records how long ago the callback of an id was accepted. A clock that is behind counts as no time at all.
+/// Records how long ago the callback of an id was accepted. If this host's clock is behind, that counts as no time.
 fn note_settled(accepted_at: Option<SystemTime>) {
     if let Some(accepted_at) = accepted_at {
         ID_DURATION.record(accepted_at.elapsed().unwrap_or_default());
@@ -275,7 +276,7 @@ mod tests {
         };
         let begun = Instant::now();
         let failed = settle_all(&ids, settle).await.unwrap();
-        assert_eq!(begun.elapsed(), MAX_AT_HAND);
+        assert_eq!(begun.elapsed(), MAX_UNACKED);
         let reasons: Vec<_> = failed
             .into_iter()
             .map(|(id, failure)| (id.0, failure.reason))

@@ -31,7 +31,8 @@ mod writer;
 pub use answer::Reason;
 pub use arming::delay_queue;
 pub use config::Config;
-pub use upsert::UPSERT;
+pub use object::Object;
+pub use upsert::{UPSERT, UpsertParameters};
 
 use at_hand::IdsAtHand;
 use breaker::{Breaker, Prober};

@@ -11,7 +11,7 @@ use futures::FutureExt;
 use messages::ObjectId;
 use metric_definitions::{InFlight, Label};
 use metrics::{Counter, Gauge, Histogram};
-use trace::Traces;
+use trace::TraceSet;
 
 use crate::answer::{Answer, Reason};
 use crate::at_hand::IdsAtHand;
@@ -36,7 +36,7 @@ pub(crate) struct LookUpClient {
     client: ClientService,
     breaker: Arc<Breaker>,
     single_flight: SingleFlight,
-    counts: Counts,
+    counts: LookUpMetrics,
     /// Ids that wait for a look-up that is made for another caller.
     followers: IdsAtHand,
     /// Whether the ids are those of huge callbacks.
@@ -45,14 +45,14 @@ pub(crate) struct LookUpClient {
 
 /// The metrics of each look-up. To find them by name each time would take long.
 #[derive(Clone)]
-struct Counts {
+struct LookUpMetrics {
     in_flight: Gauge,
     duration: Histogram,
     /// For each outcome.
     ended: Arc<[Counter]>,
 }
 
-impl Counts {
+impl LookUpMetrics {
     fn new() -> Self {
         Self {
             in_flight: FETCHES_IN_FLIGHT.handle(),
@@ -72,7 +72,7 @@ impl LookUpClient {
             client,
             breaker,
             single_flight: SingleFlight::default(),
-            counts: Counts::new(),
+            counts: LookUpMetrics::new(),
             followers: IdsAtHand::default(),
             is_bulk: false,
         }
@@ -101,7 +101,7 @@ impl LookUpClient {
     ///
     /// # Errors
     /// [`Rejection`] when the client service is down and will not be asked soon.
-    pub(crate) async fn look_up(&self, id: ObjectId, traces: &Traces) -> LookUpResult {
+    pub(crate) async fn look_up(&self, id: ObjectId, traces: &TraceSet) -> LookUpResult {
         loop {
             let turn = match self.single_flight.join(id, traces) {
                 Role::Leader(leader) => Ok(Turn::Lead(leader)),
@@ -124,7 +124,7 @@ impl LookUpClient {
         }
     }
 
-    async fn look_up_guarded(&self, leader: &Leader, traces: &Traces) -> LookUpResult {
+    async fn look_up_guarded(&self, leader: &Leader, traces: &TraceSet) -> LookUpResult {
         let result = AssertUnwindSafe(self.look_up_until_judged(leader, traces))
             .catch_unwind()
             .await
@@ -135,7 +135,7 @@ impl LookUpClient {
         result
     }
 
-    async fn look_up_until_judged(&self, leader: &Leader, traces: &Traces) -> LookUpResult {
+    async fn look_up_until_judged(&self, leader: &Leader, traces: &TraceSet) -> LookUpResult {
         let (mut rests, mut outages, mut has_met_gap) = (0, 0, false);
         loop {
             let (answer, started) = self.look_up_once(leader, traces).await?;
@@ -163,7 +163,7 @@ impl LookUpClient {
     async fn look_up_once(
         &self,
         leader: &Leader,
-        traces: &Traces,
+        traces: &TraceSet,
     ) -> Result<(Answer, Moment), Rejection> {
         let id = leader.id;
         let admission = self.breaker.admit(id, self.is_bulk).await?;

@@ -5,7 +5,9 @@ use serde::Deserialize;
 
 /// The body of an answer about an object; other members are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(crate) struct Object {
-    pub(crate) id: ObjectId,
-    pub(crate) online: bool,
+pub struct Object {
+    /// Id of the object.
+    pub id: ObjectId,
+    /// Whether it is to be stored.
+    pub online: bool,
 }

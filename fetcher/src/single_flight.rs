@@ -13,7 +13,7 @@ use messages::ObjectId;
 use opentelemetry::trace::SpanBuilder;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use trace::{Spans, Traces};
+use trace::{SpanSet, TraceSet};
 
 use crate::answer::Answer;
 use crate::breaker::Rejection;
@@ -28,7 +28,7 @@ pub(crate) struct SingleFlight(Arc<Mutex<HashMap<ObjectId, Flight>>>);
 /// The look-up of one id, from its wait for a slot to its result.
 struct Flight {
     /// Where the leader's request is traced.
-    traces: Traces,
+    traces: TraceSet,
     /// They came before the request was sent, and get its result.
     followers: Vec<Follower>,
     /// They came after the request was sent, and wait for the next one.
@@ -37,14 +37,14 @@ struct Flight {
 
 struct Follower {
     turn: oneshot::Sender<Turn>,
-    traces: Traces,
+    traces: TraceSet,
 }
 
 /// What a caller is for an id.
 pub(crate) enum Role {
     Leader(Leader),
     /// Waits for its turn; the spans show the wait.
-    Follower(oneshot::Receiver<Turn>, Spans),
+    Follower(oneshot::Receiver<Turn>, SpanSet),
 }
 
 /// What a follower waits for.
@@ -57,7 +57,7 @@ pub(crate) enum Turn {
 
 impl SingleFlight {
     /// The first caller leads, and those that come until it is done follow.
-    pub(crate) fn join(&self, id: ObjectId, traces: &Traces) -> Role {
+    pub(crate) fn join(&self, id: ObjectId, traces: &TraceSet) -> Role {
         match self.0.lock().entry(id) {
             Entry::Vacant(entry) => {
                 entry.insert(Flight {
@@ -120,9 +120,9 @@ impl Leader {
         self.result.insert(result).clone()
     }
 
-    /// Takes the flight down. Returns the followers that get the result, and the next leader, with which
-    /// the flight goes on.
-    fn land(&self) -> (Vec<Follower>, Option<Follower>) {
+    /// Ends the flight, unless a follower leads the next look-up. Returns the followers that get the result,
+    /// and that next leader.
+    fn end(&self) -> (Vec<Follower>, Option<Follower>) {
         let mut flights = self.flights.0.lock();
         let Entry::Occupied(mut entry) = flights.entry(self.id) else {
             return (Vec::new(), None);
@@ -147,7 +147,7 @@ impl Leader {
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        let (followers, next) = self.land();
+        let (followers, next) = self.end();
         for (follower, result) in followers.into_iter().zip(self.result.iter().cycle()) {
             if follower.turn.send(Turn::Result(result.clone())).is_err() {
                 tracing::trace!(id = %self.id, "a follower no longer waits for the result");
@@ -171,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn a_follower_that_leaves_hands_on() {
         let flights = SingleFlight::default();
-        let traces = Traces::default();
+        let traces = TraceSet::default();
         let Role::Leader(leader) = flights.join(ID, &traces) else {
             panic!("there is no other");
         };
@@ -180,7 +180,7 @@ mod tests {
             Role::Leader(_) => panic!("there is a leader"),
         });
         drop(leader);
-        // The one who came last leads, without having looked yet.
+        // The follower that came last was told to lead, and leaves without a look.
         drop(staying);
         assert!(matches!(leaving.await, Ok(Turn::Lead(_))));
         assert!(flights.is_empty());

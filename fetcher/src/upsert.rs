@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use broker::Delay;
-use database::{Parameters, Statement, Store, StoreError, Type};
+use database::{Parameter, Statement, Store, StoreError, Type};
 use time::OffsetDateTime;
 
 use crate::object::Object;
@@ -50,6 +50,38 @@ pub const UPSERT: Statement = Statement {
     from moment",
 };
 
+/// The parameters of [`UPSERT`].
+pub struct UpsertParameters {
+    ids: Vec<i64>,
+    ttl: i64,
+    age: i64,
+    deadline: OffsetDateTime,
+}
+
+impl UpsertParameters {
+    /// For `objects` that live for `ttl` ms and were seen `age` ms ago.
+    #[must_use]
+    pub fn new(objects: &[Object], ttl: i64, age: i64, deadline: OffsetDateTime) -> Self {
+        Self {
+            ids: objects.iter().map(|object| object.id.0).collect(),
+            ttl,
+            age,
+            deadline,
+        }
+    }
+
+    /// The parameters in the order of their numbers.
+    #[must_use]
+    pub fn typed(&self) -> [Parameter<'_>; 4] {
+        [
+            (&self.ids, Type::INT8_ARRAY),
+            (&self.ttl, Type::INT8),
+            (&self.age, Type::INT8),
+            (&self.deadline, Type::TIMESTAMPTZ),
+        ]
+    }
+}
+
 /// The times of the rows of one statement, by the database's clock.
 #[derive(Clone, Copy)]
 pub(crate) struct RowTimes {
@@ -74,15 +106,11 @@ pub(crate) async fn upsert(
     if age >= ttl {
         return Ok(None);
     }
-    let ids: Vec<i64> = objects.iter().map(|object| object.id.0).collect();
     let run = store.run(async |client| {
-        let parameters: Parameters = &[
-            (&ids, Type::INT8_ARRAY),
-            (&ttl, Type::INT8),
-            (&age, Type::INT8),
-            (&store.deadline(), Type::TIMESTAMPTZ),
-        ];
-        let row = client.query_typed_one(UPSERT.text, parameters).await?;
+        let parameters = UpsertParameters::new(objects, ttl, age, store.deadline());
+        let row = client
+            .query_typed_one(UPSERT.text, &parameters.typed())
+            .await?;
         let times = RowTimes {
             last_seen: row.try_get(0)?,
             expires_at: row.try_get(1)?,

@@ -10,7 +10,7 @@ use database::Store;
 use lifecycle::VitalTask;
 use messages::DeleteBatch;
 use tokio::sync::{mpsc, oneshot};
-use trace::Traces;
+use trace::TraceSet;
 use worker::{BatchWorkers, Slot, Worker};
 
 use crate::arming::delay_queue;
@@ -27,7 +27,7 @@ const WAITING: usize = 10_000;
 struct Request {
     object: Object,
     seen: Instant,
-    traces: Traces,
+    traces: TraceSet,
     stored: oneshot::Sender<Result<(), WriteError>>,
 }
 
@@ -67,7 +67,7 @@ impl Writer {
 
     /// Stores an object that was just seen. Returns when its row is committed, however long that takes,
     /// and the message that deletes it is on the broker's disk, if it can be published.
-    pub(crate) async fn store(&self, object: Object, traces: Traces) -> Result<(), WriteError> {
+    pub(crate) async fn store(&self, object: Object, traces: TraceSet) -> Result<(), WriteError> {
         let (stored, safe) = oneshot::channel();
         let request = Request {
             object,
@@ -96,7 +96,7 @@ async fn write_batches(
         };
         let batch_writer = batch_writer.clone();
         workers.spawn(async move {
-            let traces = Traces::gather(batch.iter().map(|request| &request.traces));
+            let traces = TraceSet::gather(batch.iter().map(|request| &request.traces));
             traces.scope(batch_writer.write(&traces, batch, slot)).await;
         });
     }
@@ -112,7 +112,7 @@ struct BatchWriter {
 }
 
 impl BatchWriter {
-    async fn write(&self, traces: &Traces, batch: Vec<Request>, slot: Slot) {
+    async fn write(&self, traces: &TraceSet, batch: Vec<Request>, slot: Slot) {
         let started = Instant::now();
         let seen = batch.iter().map(|request| request.seen).min();
         let seen = seen.unwrap_or(started);
@@ -149,7 +149,7 @@ impl BatchWriter {
 
     /// Publishes the message that deletes the rows. It must follow the commit: a message that is worked off
     /// before leaves its rows.
-    async fn arm(&self, times: RowTimes, objects: &[Object], traces: Traces) {
+    async fn arm(&self, times: RowTimes, objects: &[Object], traces: TraceSet) {
         let object_ids = objects.iter().map(|object| object.id).collect();
         let batch = DeleteBatch {
             last_seen: times.last_seen,

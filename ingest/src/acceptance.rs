@@ -3,11 +3,11 @@
 
 use std::time::SystemTime;
 
-use broker::{Headers, PublishError};
+use broker::Headers;
 use thiserror::Error;
-use trace::Traces;
+use trace::TraceSet;
 
-use crate::chunks::{ChunkPublisher, NotPublished};
+use crate::chunks::{BrokerFailure, ChunkPublisher, NotPublished};
 use crate::metrics::StoredAt;
 use crate::request::Callback;
 use crate::spool::{Spool, SpoolError};
@@ -17,21 +17,8 @@ use crate::spool::{Spool, SpoolError};
 #[derive(Debug, Error)]
 #[error("{broker}, and {spool}")]
 pub(crate) struct NotAccepted {
-    broker: BrokerReason,
+    broker: BrokerFailure,
     spool: SpoolError,
-}
-
-/// Why the broker has not stored a callback.
-#[derive(Debug, Error)]
-enum BrokerReason {
-    /// Not tried, because there is no connection or the broker did not confirm lately.
-    #[error("the broker is unavailable")]
-    Unavailable,
-    #[error("{0}")]
-    Unconfirmed(PublishError),
-    /// A defect.
-    #[error("a chunk could not be encoded: {0}")]
-    Encode(serde_json::Error),
 }
 
 /// Accepts callbacks.
@@ -53,27 +40,24 @@ impl Acceptance {
     pub(crate) async fn accept(
         &self,
         callback: Callback,
-        traces: &Traces,
+        traces: &TraceSet,
     ) -> Result<StoredAt, NotAccepted> {
         let object_ids = callback.into_object_ids();
         if object_ids.is_empty() {
             return Ok(StoredAt::Broker);
         }
-        let (object_ids, broker) = if self.chunks.allow_attempt() {
-            let headers = Headers::of_callback(SystemTime::now(), traces.clone());
-            match self.chunks.publish(&object_ids, &headers).await {
+        let headers = Headers::of_callback(SystemTime::now(), traces.clone());
+        let NotPublished { object_ids, reason } =
+            match self.chunks.publish(object_ids, &headers).await {
                 Ok(()) => return Ok(StoredAt::Broker),
-                Err(NotPublished::Unconfirmed { object_ids, reason }) => {
-                    (object_ids, BrokerReason::Unconfirmed(reason))
-                }
-                Err(NotPublished::Encode(error)) => (object_ids, BrokerReason::Encode(error)),
-            }
-        } else {
-            (object_ids, BrokerReason::Unavailable)
-        };
+                Err(not_published) => not_published,
+            };
         match self.spool.append(object_ids, traces).await {
             Ok(()) => Ok(StoredAt::Spool),
-            Err(spool) => Err(NotAccepted { broker, spool }),
+            Err(spool) => Err(NotAccepted {
+                broker: reason,
+                spool,
+            }),
         }
     }
 }

@@ -15,7 +15,7 @@ use webhook::{Keys, SignatureHeaders};
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::proxies::TrustedProxies;
-use crate::sources::{Buckets, Source};
+use crate::sources::{RateLimiter, Source};
 
 /// How often a file with the keys is read again.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -25,8 +25,8 @@ pub(crate) struct Admission {
     /// The keys as they were last read.
     keys: Mutex<Arc<Keys>>,
     proxies: TrustedProxies,
-    callbacks: Option<Buckets>,
-    ids: Option<Buckets>,
+    callbacks: Option<RateLimiter>,
+    ids: Option<RateLimiter>,
 }
 
 /// Where a callback comes from, by its head.
@@ -47,8 +47,8 @@ impl Admission {
             keys: Mutex::new(Arc::new(secrets.get()?)),
             secrets,
             proxies: config.trusted_proxies.clone(),
-            callbacks: Buckets::new(config.source_callbacks_rate),
-            ids: Buckets::new(config.source_ids_rate),
+            callbacks: RateLimiter::new(config.source_callbacks_rate),
+            ids: RateLimiter::new(config.source_ids_rate),
         })
     }
 
@@ -128,15 +128,15 @@ impl Admission {
     }
 
     fn take_callback(&self, source: Source) -> Result<(), ApiError> {
-        // Whoever owes ids need not send the callback.
+        // A source that owes ids is refused here, and the callback does not count.
         take(self.ids.as_ref(), source, 0)?;
         take(self.callbacks.as_ref(), source, 1)
     }
 }
 
-fn take(buckets: Option<&Buckets>, source: Source, amount: usize) -> Result<(), ApiError> {
-    let taken = buckets.map_or(Ok(()), |buckets| {
-        buckets.take(source, amount, Instant::now())
+fn take(limiter: Option<&RateLimiter>, source: Source, amount: usize) -> Result<(), ApiError> {
+    let taken = limiter.map_or(Ok(()), |limiter| {
+        limiter.take(source, amount, Instant::now())
     });
     taken.map_err(|wait: Duration| ApiError::TooManyRequests(wait.as_secs() + 1))
 }

@@ -14,19 +14,25 @@ use crate::config::Config;
 use crate::metrics::CHUNKS_PUBLISHED;
 use crate::spread::Spread;
 
-/// The broker is not known to have stored these ids.
+/// The broker is not known to have stored these ids. It may have stored them.
+#[derive(Debug)]
+pub(crate) struct NotPublished {
+    pub(crate) object_ids: Vec<ObjectId>,
+    pub(crate) reason: BrokerFailure,
+}
+
+/// Why the broker has not stored all of a callback.
 #[derive(Debug, Error)]
-pub(crate) enum NotPublished {
-    /// The broker did not confirm the chunks with these ids. It may have stored them.
-    #[error("{reason}")]
-    Unconfirmed {
-        object_ids: Vec<ObjectId>,
-        /// Why it did not confirm the last of them.
-        reason: PublishError,
-    },
+pub(crate) enum BrokerFailure {
+    /// Not tried, because there is no connection or the broker did not confirm lately.
+    #[error("the broker is unavailable")]
+    Unavailable,
+    /// Why it did not confirm the last of the chunks.
+    #[error("{0}")]
+    Unconfirmed(PublishError),
     /// A defect. Nothing was published.
     #[error("a chunk could not be encoded: {0}")]
-    Encode(#[from] serde_json::Error),
+    Encode(serde_json::Error),
 }
 
 /// Publishes ids in chunks. Clones share one channel.
@@ -63,32 +69,40 @@ impl ChunkPublisher {
     /// connection it goes to the spool. While the broker confirms in time, it is published. After a
     /// time-out the brake works like a half-open breaker: once a second it lets one callback pass as a
     /// probe, so that a broker that is slow or hangs does not hold up the others.
-    pub(crate) fn allow_attempt(&self) -> bool {
+    fn allow_attempt(&self) -> bool {
         self.broker_health.is_up() && self.brake.lets_pass()
     }
 
-    /// Publishes each chunk once, and returns when all are confirmed.
+    /// Publishes each chunk of a callback once, and returns when all are confirmed.
     ///
     /// # Errors
     /// [`NotPublished`]: which ids the broker did not confirm.
     pub(crate) async fn publish(
         &self,
-        object_ids: &[ObjectId],
+        object_ids: Vec<ObjectId>,
         headers: &Headers,
     ) -> Result<(), NotPublished> {
+        if !self.allow_attempt() {
+            let reason = BrokerFailure::Unavailable;
+            return Err(NotPublished { object_ids, reason });
+        }
         let queue = self.queue(object_ids.len());
-        let (chunks, _in_flight) = self.spread.split(object_ids);
+        let (chunks, _in_flight) = self.spread.split(&object_ids);
         let publications = chunks
             .clone()
             .map(|chunk| publication(queue, chunk, headers.clone()));
-        let publishing = publications
-            .collect::<Result<Vec<_>, _>>()?
-            .into_iter()
-            .map(|publication| {
-                self.broker_publisher
-                    .publish(publication, self.publish_timeout)
-            });
-        let results = join_all(publishing).await;
+        let publications = match publications.collect::<Result<Vec<_>, _>>() {
+            Ok(publications) => publications.into_iter(),
+            Err(error) => {
+                let reason = BrokerFailure::Encode(error);
+                return Err(NotPublished { object_ids, reason });
+            }
+        };
+        let publish = |publication| {
+            let limit = self.publish_timeout;
+            self.broker_publisher.publish(publication, limit)
+        };
+        let results = join_all(publications.map(publish)).await;
         let mut unconfirmed = Vec::new();
         let mut last_error = None;
         for (chunk, result) in chunks.zip(results) {
@@ -103,9 +117,9 @@ impl ChunkPublisher {
         self.brake.note(last_error.is_none());
         match last_error {
             None => Ok(()),
-            Some(reason) => Err(NotPublished::Unconfirmed {
+            Some(error) => Err(NotPublished {
                 object_ids: unconfirmed,
-                reason,
+                reason: BrokerFailure::Unconfirmed(error),
             }),
         }
     }

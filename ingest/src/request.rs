@@ -46,12 +46,12 @@ impl Callback {
     pub fn parse(body: &[u8], ids_limit: usize) -> Result<Self, CallbackError> {
         const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
         let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-        let Body(Ids {
+        let CallbackBody(Ids {
             mut object_ids,
             has_minus_zero,
         }) = serde_json::from_slice(body).map_err(|error| explain(body, &error))?;
         if has_minus_zero {
-            serde_json::from_slice::<Body<WrittenIds>>(body)
+            serde_json::from_slice::<CallbackBody<WrittenIds>>(body)
                 .map_err(|error| explain(body, &error))?;
         }
         if object_ids.len() > ids_limit {
@@ -86,7 +86,7 @@ fn explain(body: &[u8], error: &serde_json::Error) -> CallbackError {
 }
 
 /// The member `object_ids` of a body, read as a `T`.
-struct Body<T>(T);
+struct CallbackBody<T>(T);
 
 #[derive(serde::Deserialize)]
 #[serde(field_identifier, rename_all = "snake_case")]
@@ -96,7 +96,7 @@ enum Member {
     Unknown,
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Body<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for CallbackBody<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Not a derived struct, which would also take an array for an object.
         deserializer.deserialize_map(BodyVisitor(PhantomData))
@@ -106,13 +106,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Body<T> {
 struct BodyVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for BodyVisitor<T> {
-    type Value = Body<T>;
+    type Value = CallbackBody<T>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an object with the member object_ids")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body<T>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<CallbackBody<T>, A::Error> {
         let mut object_ids = None;
         while let Some(member) = map.next_key()? {
             match member {
@@ -124,14 +124,14 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for BodyVisitor<T> {
             }
         }
         object_ids
-            .map(Body)
+            .map(CallbackBody)
             .ok_or_else(|| A::Error::custom("the member object_ids is missing"))
     }
 }
 
 struct Ids {
     object_ids: Vec<ObjectId>,
-    /// Whether one of them is -0 or a number like -0.0: the parser reads both alike.
+    /// Whether one of them is -0 or a number like -0.0: the parser does not tell them apart.
     has_minus_zero: bool,
 }
 
@@ -157,8 +157,9 @@ impl<'de> Visitor<'de> for IdsVisitor {
         };
         loop {
             let position = ids.object_ids.len();
-            let named = |error| A::Error::custom(format_args!("object_ids[{position}]: {error}"));
-            let id = match array.next_element::<Id>().map_err(named)? {
+            let at_position =
+                |error| A::Error::custom(format_args!("object_ids[{position}]: {error}"));
+            let id = match array.next_element::<Id>().map_err(at_position)? {
                 Some(Id::Integer(id)) => id,
                 Some(Id::MinusZero) => {
                     ids.has_minus_zero = true;
@@ -212,7 +213,7 @@ impl Visitor<'_> for IdVisitor {
     }
 }
 
-/// The ids as they are written, to tell -0, which is an integer, from -0.0, which is none.
+/// The ids as they are written, to tell -0, which is an integer, from -0.0, which is not.
 struct WrittenIds;
 
 impl<'de> Deserialize<'de> for WrittenIds {

@@ -15,7 +15,7 @@ use serde_json::json;
 use settings::SecretError;
 use telemetry::milliseconds;
 use tokio::sync::Semaphore;
-use trace::{Spans, Traces};
+use trace::{SpanSet, TraceSet};
 
 use crate::acceptance::Acceptance;
 use crate::admission::Admission;
@@ -106,7 +106,7 @@ impl Server {
         request: Request<RequestBody>,
         remote: IpAddr,
         route: Option<&Route<Endpoint>>,
-        traces: Traces,
+        traces: TraceSet,
     ) -> Result<Success, ApiError> {
         check_transfer_coding(request.headers())?;
         let route = route.ok_or(ApiError::NotFound)?;
@@ -138,7 +138,7 @@ impl Server {
         &self,
         request: Request<RequestBody>,
         remote: IpAddr,
-        traces: Traces,
+        traces: TraceSet,
     ) -> Result<Success, ApiError> {
         let (head, body) = request.into_parts();
         let admitted = self.admission.admit_head(&head.headers, remote)?;
@@ -179,7 +179,7 @@ impl Server {
         request: Request<RequestBody>,
         remote: SocketAddr,
         route: Option<&Route<Endpoint>>,
-        traces: Traces,
+        traces: TraceSet,
     ) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -233,7 +233,7 @@ impl Service for Server {
         let callback = route.filter(|route| {
             route.endpoint == Endpoint::Callback && request.method() != Method::OPTIONS
         });
-        let span = callback.map_or_else(Spans::default, |route| {
+        let span = callback.map_or_else(SpanSet::default, |route| {
             trace::http::serve(&request, Some(route.path), remote)
         });
         let traces = span.traces();

@@ -32,24 +32,24 @@ impl From<IpAddr> for Source {
     }
 }
 
-/// One bucket for each source.
+/// Limits the rate of each source, with a bucket for each.
 #[derive(Debug)]
-pub(crate) struct Buckets {
+pub(crate) struct RateLimiter {
     /// How much flows into each in a second.
     rate: u64,
-    buckets: Mutex<Recent>,
+    buckets: Mutex<RecentBuckets>,
 }
 
 /// The buckets that were used lately. A full bucket and none are the same.
 #[derive(Debug, Default)]
-struct Recent {
+struct RecentBuckets {
     /// When each will be full.
     current: HashMap<Source, Instant>,
     /// Those that were not used since `current` was empty.
     previous: HashMap<Source, Instant>,
 }
 
-impl Buckets {
+impl RateLimiter {
     /// No buckets if `rate` is 0.
     pub(crate) fn new(rate: u64) -> Option<Self> {
         (rate > 0).then(|| Self {
@@ -77,7 +77,7 @@ impl Buckets {
     }
 }
 
-impl Recent {
+impl RecentBuckets {
     fn full_at(&mut self, source: Source, now: Instant) -> &mut Instant {
         if !self.current.contains_key(&source) {
             let full_at = self.previous.remove(&source).unwrap_or(now);
@@ -101,45 +101,45 @@ mod tests {
     }
 
     /// How many callbacks are taken at once.
-    fn taken(buckets: &Buckets, source: Source, now: Instant) -> usize {
-        std::iter::repeat_with(|| buckets.take(source, 1, now))
+    fn taken(limiter: &RateLimiter, source: Source, now: Instant) -> usize {
+        std::iter::repeat_with(|| limiter.take(source, 1, now))
             .take_while(Result::is_ok)
             .count()
     }
 
     #[test]
     fn a_source_may_send_at_its_rate_and_for_ten_seconds_at_once() {
-        let (buckets, start) = (Buckets::new(5).unwrap(), Instant::now());
+        let (limiter, start) = (RateLimiter::new(5).unwrap(), Instant::now());
         let (one, other) = (source("192.0.2.1"), source("192.0.2.2"));
-        assert_eq!(taken(&buckets, one, start), 50);
-        assert_eq!(taken(&buckets, other, start), 50);
+        assert_eq!(taken(&limiter, one, start), 50);
+        assert_eq!(taken(&limiter, other, start), 50);
         for second in 1..5 {
-            assert_eq!(taken(&buckets, one, start + SECOND * second), 5);
+            assert_eq!(taken(&limiter, one, start + SECOND * second), 5);
         }
-        assert_eq!(taken(&buckets, one, start + SECOND * 1_000), 50);
-        assert_eq!(taken(&buckets, Source::Key(0), start), 50);
+        assert_eq!(taken(&limiter, one, start + SECOND * 1_000), 50);
+        assert_eq!(taken(&limiter, Source::Key(0), start), 50);
     }
 
     #[test]
     fn what_is_owed_is_waited_for() {
-        let (buckets, start) = (Buckets::new(100).unwrap(), Instant::now());
+        let (limiter, start) = (RateLimiter::new(100).unwrap(), Instant::now());
         let one = source("192.0.2.1");
-        assert_eq!(buckets.take(one, 5_000, start), Ok(()));
-        assert_eq!(buckets.take(one, 1, start), Err(40 * SECOND));
-        // Whoever asks in vain owes no more.
-        assert_eq!(buckets.take(one, 1, start + 30 * SECOND), Err(10 * SECOND));
+        assert_eq!(limiter.take(one, 5_000, start), Ok(()));
+        assert_eq!(limiter.take(one, 1, start), Err(40 * SECOND));
+        // A source that asks in vain owes no more.
+        assert_eq!(limiter.take(one, 1, start + 30 * SECOND), Err(10 * SECOND));
         let paid = start + 40 * SECOND + Duration::from_nanos(1);
-        assert_eq!(buckets.take(one, 0, paid), Ok(()));
-        assert_eq!(buckets.take(one, 1, paid), Ok(()));
+        assert_eq!(limiter.take(one, 0, paid), Ok(()));
+        assert_eq!(limiter.take(one, 1, paid), Ok(()));
     }
 
     #[test]
     fn the_largest_amounts_at_the_least_rate_are_waited_for() {
-        let (buckets, start) = (Buckets::new(1).unwrap(), Instant::now());
-        assert_eq!(buckets.take(Source::Key(0), 1_000_000, start), Ok(()));
-        let wait = buckets.take(Source::Key(0), 1, start).unwrap_err();
+        let (limiter, start) = (RateLimiter::new(1).unwrap(), Instant::now());
+        assert_eq!(limiter.take(Source::Key(0), 1_000_000, start), Ok(()));
+        let wait = limiter.take(Source::Key(0), 1, start).unwrap_err();
         assert_eq!(wait, Duration::from_secs(999_990));
-        assert!(Buckets::new(0).is_none());
+        assert!(RateLimiter::new(0).is_none());
     }
 
     #[test]
@@ -151,18 +151,18 @@ mod tests {
 
     #[test]
     fn a_flood_of_addresses_takes_bounded_memory_and_frees_nobody_who_goes_on_sending() {
-        let (buckets, start) = (Buckets::new(1).unwrap(), Instant::now());
+        let (limiter, start) = (RateLimiter::new(1).unwrap(), Instant::now());
         let sender = source("192.0.2.1");
-        assert_eq!(taken(&buckets, sender, start), 10);
+        assert_eq!(taken(&limiter, sender, start), 10);
         for number in 0..1_000_000_u128 {
             let made_up = Ipv6Addr::from_bits((0x2001_0db8 << 96) | (number << 64));
             let made_up = IpAddr::from(made_up).into();
-            assert_eq!(buckets.take(made_up, 1, start), Ok(()));
+            assert_eq!(limiter.take(made_up, 1, start), Ok(()));
             if number % 40_000 == 0 {
-                assert!(buckets.take(sender, 1, start).is_err(), "after {number}");
+                assert!(limiter.take(sender, 1, start).is_err(), "after {number}");
             }
         }
-        let recent = buckets.buckets.lock();
+        let recent = limiter.buckets.lock();
         assert!(recent.current.len() + recent.previous.len() <= 2 * REMEMBERED);
         assert!(recent.current.capacity() + recent.previous.capacity() < 4 * REMEMBERED);
     }

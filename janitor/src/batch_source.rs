@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 // In the tests time is simulated, which only the runtime's own timers follow.
 #[cfg(test)]
 use tokio::time::sleep;
-use trace::Traces;
+use trace::TraceSet;
 
 use crate::clock::DatabaseTime;
 #[cfg(not(test))]
@@ -21,7 +21,7 @@ pub(crate) const HORIZON: Duration = Duration::from_secs(2);
 /// A message to work off. `done` is told when its rows are gone.
 pub(crate) struct Request {
     pub(crate) batch: DeleteBatch,
-    pub(crate) traces: Traces,
+    pub(crate) traces: TraceSet,
     pub(crate) done: oneshot::Sender<()>,
 }
 

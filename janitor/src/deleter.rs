@@ -13,7 +13,7 @@ use database::Store;
 use lifecycle::VitalTask;
 use messages::DeleteBatch;
 use tokio::sync::{mpsc, oneshot};
-use trace::Traces;
+use trace::TraceSet;
 use worker::{BatchWorkers, Slot, Worker};
 
 use crate::batch_source::{BatchSource, HORIZON, Request};
@@ -79,7 +79,7 @@ async fn delete_batches(mut source: BatchSource, concurrency: NonZeroUsize, stor
 }
 
 async fn work_off(batch: Vec<Request>, slot: Slot, store: Store) {
-    let traces = Traces::gather(batch.iter().map(|request| &request.traces));
+    let traces = TraceSet::gather(batch.iter().map(|request| &request.traces));
     let rows = DueRows::of(batch.iter().map(|request| &request.batch));
     traces
         .scope(delete_until_expired(&rows, &traces, slot, &store))
@@ -93,7 +93,7 @@ async fn work_off(batch: Vec<Request>, slot: Slot, store: Store) {
 
 /// Deletes the rows, and repeats that while some have not expired yet: where the database's time was
 /// unknown, or its clock was set back since. Rows that expire beyond the horizon are left to the sweep.
-async fn delete_until_expired(rows: &DueRows, traces: &Traces, mut slot: Slot, store: &Store) {
+async fn delete_until_expired(rows: &DueRows, traces: &TraceSet, mut slot: Slot, store: &Store) {
     let mut waited = Duration::ZERO;
     loop {
         let begun = Instant::now();

@@ -39,7 +39,6 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Adds an item.
     pub(crate) fn push(&mut self, due: OffsetDateTime, weight: usize, item: T) {
         self.entries
             .insert((due, self.next_number), Entry { weight, item });
@@ -65,7 +64,7 @@ impl<T> Schedule<T> {
         };
         let end = later(*first, self.limits.linger);
         let due = if end <= now { end } else { self.last_due(end) };
-        // Negative where it is overdue.
+        // Negative if it is overdue.
         Some(Duration::try_from(due - now).unwrap_or_default())
     }
 
@@ -136,7 +135,7 @@ mod tests {
         NOON + time::Duration::microseconds(micros)
     }
 
-    /// Each is due so many microseconds after noon, which is also its name, and weighs so much.
+    /// Items by their microseconds after noon, which are also their names, and their weights.
     fn schedule(items: &[(i64, usize)]) -> Schedule<i64> {
         let mut schedule = Schedule::new(LIMITS);
         for (micros, weight) in items {
@@ -152,13 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_waited_for_where_nothing_is_held() {
+    fn without_items_there_is_nothing_to_wait_for() {
         assert_eq!(schedule(&[]).next_due(Some(NOON)), None);
         assert_eq!(schedule(&[]).next_due(None), None);
     }
 
     #[test]
-    fn one_that_is_alone_waits_for_nothing_but_its_time() {
+    fn a_single_item_waits_only_for_its_time() {
         let mut schedule = schedule(&[(5_000, 1), (7_001, 1)]);
         assert_eq!(waits(&schedule, 0), Some(5_000));
         assert_eq!(schedule.pop_due(Some(after(4_999))), [] as [i64; 0]);

@@ -12,13 +12,13 @@ use serde_json::json;
 use telemetry::milliseconds;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
-use trace::{Spans, Traces};
+use trace::{SpanSet, TraceSet};
 
 use crate::chance::Chance;
 use crate::config::Config;
-use crate::metrics::{CALLBACKS_SENT, Sent};
+use crate::metrics::{CALLBACKS_SENT, CallbackOutcome};
 
-pub(crate) struct Callbacks {
+pub(crate) struct CallbackSender {
     config: Config,
     chance: Chance,
     http: reqwest::Client,
@@ -32,7 +32,7 @@ struct Callback {
     body: String,
 }
 
-impl Callbacks {
+impl CallbackSender {
     /// # Errors
     /// The HTTP client cannot be set up.
     pub(crate) fn new(config: &Config, chance: Chance) -> anyhow::Result<Self> {
@@ -100,7 +100,7 @@ async fn post(
     Callback {
         mut headers, body, ..
     }: Callback,
-    mut span: Spans,
+    mut span: SpanSet,
 ) -> reqwest::Result<(StatusCode, String)> {
     span.traces().inject(&mut headers);
     let exchange = async {
@@ -124,7 +124,7 @@ async fn post(
 async fn send(http: reqwest::Client, url: url::Url, callback: Callback) {
     let ids = callback.ids;
     let started = Instant::now();
-    let span = Traces::begin(None, SpanKind::Client, || {
+    let span = TraceSet::begin(None, SpanKind::Client, || {
         let attributes = trace::http::Target::new(&url).attributes("POST", url.path(), "");
         ("POST".to_owned(), attributes)
     });
@@ -134,16 +134,16 @@ async fn send(http: reqwest::Client, url: url::Url, callback: Callback) {
     match result {
         Ok((status, answer)) => {
             let outcome = if status.is_success() {
-                Sent::Accepted
+                CallbackOutcome::Accepted
             } else {
-                Sent::Refused
+                CallbackOutcome::Refused
             };
             CALLBACKS_SENT.of(&outcome).increment(1);
             let status = status.as_u16();
             tracing::info!(ids, status, answer, duration_ms, "callback");
         }
         Err(error) => {
-            CALLBACKS_SENT.of(&Sent::Failed).increment(1);
+            CALLBACKS_SENT.of(&CallbackOutcome::Failed).increment(1);
             tracing::warn!(
                 ids,
                 duration_ms,

@@ -9,9 +9,9 @@ use http_server::{ServerLimits, serve};
 use process::ProcessContext;
 use tokio::net::TcpListener;
 
-use crate::callbacks::Callbacks;
+use crate::callbacks::CallbackSender;
 use crate::chance::Chance;
-use crate::objects::Objects;
+use crate::objects::ObjectService;
 
 mod callbacks;
 mod chance;
@@ -33,9 +33,9 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let shutdown = context.shutdown;
     let chance = Chance::new(config.seed);
-    let callbacks = Callbacks::new(&config, chance.clone())?;
+    let callbacks = CallbackSender::new(&config, chance.clone())?;
     let tls = config.process.tls.acceptor()?;
-    let objects = Arc::new(Objects::new(config, chance));
+    let objects = Arc::new(ObjectService::new(config, chance));
     let limits = ServerLimits {
         connections: 20_000,
         header_timeout: Duration::from_mins(1),

@@ -4,7 +4,7 @@ use metric_definitions::{Counter, label, metrics};
 
 label! {
     /// What became of a callback that was sent.
-    pub(crate) enum Sent: "outcome" {
+    pub(crate) enum CallbackOutcome: "outcome" {
         Accepted = "accepted",
         Refused = "refused",
         Failed = "failed",
@@ -13,7 +13,7 @@ label! {
 
 label! {
     /// What became of a look-up.
-    pub(crate) enum LookUp: "outcome" {
+    pub(crate) enum LookUpOutcome: "outcome" {
         Answered = "answered",
         Failed = "failed",
     }
@@ -24,7 +24,7 @@ metrics! {
     pub METRICS;
 
     /// Callbacks that were sent: answered with success, answered otherwise, or not answered.
-    pub(crate) CALLBACKS_SENT: Counter<Sent> = "callbacks_sent_total";
+    pub(crate) CALLBACKS_SENT: Counter<CallbackOutcome> = "callbacks_sent_total";
     /// Look-ups that were answered, or failed as asked for by ERROR_RATIO.
-    pub(crate) LOOK_UPS: Counter<LookUp> = "look_ups_total";
+    pub(crate) LOOK_UPS: Counter<LookUpOutcome> = "look_ups_total";
 }

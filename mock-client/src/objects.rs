@@ -13,11 +13,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::chance::Chance;
 use crate::config::Config;
-use crate::metrics::{LOOK_UPS, LookUp};
+use crate::metrics::{LOOK_UPS, LookUpOutcome};
 
 const OBJECT: Route<()> = Route::new("/objects/{id}", "GET, HEAD", ());
 
-pub(crate) struct Objects {
+pub(crate) struct ObjectService {
     config: Config,
     chance: Chance,
     begun: Instant,
@@ -25,7 +25,7 @@ pub(crate) struct Objects {
     places: Semaphore,
 }
 
-impl Service for Objects {
+impl Service for ObjectService {
     async fn respond(
         &self,
         request: Request<RequestBody>,
@@ -40,7 +40,7 @@ impl Service for Objects {
     }
 }
 
-impl Objects {
+impl ObjectService {
     pub(crate) fn new(config: Config, chance: Chance) -> Self {
         Self {
             begun: Instant::now(),
@@ -77,9 +77,9 @@ impl Objects {
         sleep(fate.latency * self.times()).await;
         drop(place);
         let outcome = if fate.error {
-            LookUp::Failed
+            LookUpOutcome::Failed
         } else {
-            LookUp::Answered
+            LookUpOutcome::Answered
         };
         LOOK_UPS.of(&outcome).increment(1);
         if fate.error {

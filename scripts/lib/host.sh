@@ -38,12 +38,6 @@ host_stop() {
   stop_servers "$HOST_STATE"
 }
 
-# The data of the servers goes with their passwords.
-host_delete_data() {
-  if [[ -e $HOST_STATE/data-folder ]]; then rm -rf "$(cat "$HOST_STATE/data-folder")"; fi
-  rm -rf "$HOST_STATE"
-}
-
 # Settings that compose would read there hold here too.
 use_dot_env() {
   local name value

@@ -33,12 +33,11 @@ stop_servers() {
   fi
 }
 
-# remove_servers STATE: the servers, their data and the folder.
+# remove_servers STATE: stops them, and deletes their data and the folder.
 remove_servers() {
-  local state=$1
-  stop_servers "$state"
-  if [[ -e $state/data-folder ]]; then rm -rf "$(cat "$state/data-folder")"; fi
-  rm -rf "$state"
+  stop_servers "$1"
+  if [[ -e $1/data-folder ]]; then rm -rf "$(cat "$1/data-folder")"; fi
+  rm -rf "$1"
 }
 
 set_server_urls() {

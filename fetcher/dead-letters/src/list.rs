@@ -53,7 +53,6 @@ pub(crate) async fn list(broker: &Broker, arguments: &Arguments) -> anyhow::Resu
     })
 }
 
-/// The answer of `list`.
 #[derive(Default)]
 struct Listing {
     queue: String,

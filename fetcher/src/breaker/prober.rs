@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lifecycle::Shutdown;
 use tokio::time::{Instant, sleep, timeout};
-use trace::Traces;
+use trace::TraceSet;
 
 use crate::answer::Answer;
 use crate::breaker::Breaker;
@@ -55,7 +55,7 @@ impl Prober {
         loop {
             let (id, started) = self.breaker.next_probe(earliest).await;
             let begun = Instant::now();
-            let answer = self.client.look_up(id, &Traces::default()).await;
+            let answer = self.client.look_up(id, &TraceSet::default()).await;
             PROBES.of(&answer).increment(1);
             let is_unsure = matches!(
                 &answer,

@@ -54,7 +54,7 @@ fn is_online(result: &LookUpResult, id: ObjectId) -> bool {
 #[tokio::test]
 async fn who_asks_before_the_look_up_is_sent_has_its_answer() {
     let (client, listener) = client(1).await;
-    let traces = Traces::default();
+    let traces = TraceSet::default();
     let before = client.look_up(ObjectId(1), &traces);
     let (one, other) = (client.look_up(ID, &traces), client.look_up(ID, &traces));
     let service = async {
@@ -74,7 +74,7 @@ async fn who_asks_before_the_look_up_is_sent_has_its_answer() {
 #[tokio::test]
 async fn those_who_come_during_a_look_up_share_one_more() {
     let (client, listener) = client(8).await;
-    let traces = Traces::default();
+    let traces = TraceSet::default();
     let mut first = Box::pin(client.look_up(ID, &traces));
     let mut stream = tokio::select! {
         _ = &mut first => panic!("nothing was answered"),
@@ -99,7 +99,7 @@ async fn those_who_come_during_a_look_up_share_one_more() {
 #[tokio::test]
 async fn a_follower_leads_when_the_look_up_is_given_up() {
     let (client, listener) = client(8).await;
-    let traces = Traces::default();
+    let traces = TraceSet::default();
     let mut first = Box::pin(client.look_up(ID, &traces));
     let mut given_up = tokio::select! {
         _ = &mut first => panic!("nothing was answered"),
@@ -136,7 +136,7 @@ async fn what_is_refused_unread_over_http_2_is_sent_again() {
         };
         tokio::join!(refusing.accept(), answer)
     };
-    let traces = Traces::default();
+    let traces = TraceSet::default();
     let result = tokio::select! {
         result = client.look_up(ID, &traces) => result,
         _ = service => panic!("the connections were closed"),

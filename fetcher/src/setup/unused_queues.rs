@@ -84,13 +84,13 @@ pub(super) async fn remove(
 
 /// A queue as the management API lists it.
 #[derive(Deserialize)]
-struct Listed {
+struct ListedQueue {
     name: String,
     /// With those that are on their way to another queue; none if the broker has not counted them yet.
     messages: Option<u64>,
 }
 
-fn unused(broker: &Broker, listed: Vec<Listed>) -> BTreeSet<Queue> {
+fn unused(broker: &Broker, listed: Vec<ListedQueue>) -> BTreeSet<Queue> {
     let topology = broker.topology();
     let named = topology.queue_names();
     let empty = listed.into_iter().filter(|queue| queue.messages == Some(0));
@@ -101,7 +101,7 @@ fn unused(broker: &Broker, listed: Vec<Listed>) -> BTreeSet<Queue> {
         .collect()
 }
 
-async fn list(management: &Url, settings: &BrokerSettings) -> anyhow::Result<Vec<Listed>> {
+async fn list(management: &Url, settings: &BrokerSettings) -> anyhow::Result<Vec<ListedQueue>> {
     let login = settings.address()?;
     let uri = login.uri();
     let mut url = management.clone();

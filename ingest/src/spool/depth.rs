@@ -45,7 +45,6 @@ impl Depth {
         self.own.segments + self.adopted.segments
     }
 
-    /// The part that a segment belongs to.
     pub(super) fn part(&mut self, segment: &Segment) -> &mut Size {
         if segment.adopted {
             &mut self.adopted

@@ -69,7 +69,6 @@ pub(crate) const LOCK: &str = "lock";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HostDisk;
 
-/// A locked file.
 #[derive(Debug)]
 pub(crate) struct Lock(File);
 

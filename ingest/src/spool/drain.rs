@@ -7,7 +7,7 @@ use broker::Headers;
 use futures::StreamExt;
 use futures::stream;
 use lifecycle::Shutdown;
-use trace::Traces;
+use trace::TraceSet;
 
 use super::Spool;
 use super::disk::Disk;
@@ -131,7 +131,7 @@ async fn publish(chunks: &ChunkPublisher, callbacks: &[(SpooledCallback, Option<
         .flat_map(|(callback, accepted_at)| {
             let headers = Headers {
                 accepted_at: *accepted_at,
-                ..Headers::first_try(Traces::from_traceparent(callback.traceparent.clone()))
+                ..Headers::first_try(TraceSet::from_traceparent(callback.traceparent.clone()))
             };
             let queue = chunks.queue(callback.object_ids.len());
             let split = chunks.split(&callback.object_ids);

@@ -10,7 +10,7 @@ use super::depth::Depth;
 use super::disk::Disk;
 use super::removal::{Removal, delete, is_gone, set_aside};
 use super::segment::{Segment, next_number};
-use super::survey::{Claimed, Survey};
+use super::survey::{ClaimedFolders, Survey};
 
 /// No more records from this size on. After a kill -9, at most one drained segment is published again.
 const SEGMENT_SIZE: u64 = 1 << 20;
@@ -21,7 +21,7 @@ struct Active<D: Disk> {
 }
 
 /// The folder of the segments that are appended to.
-struct Own<D: Disk> {
+struct OwnFolder<D: Disk> {
     claim: Claim<D>,
     /// The segments of earlier runs, which have numbers below this one, have not been listed yet.
     unlisted: Option<u64>,
@@ -30,7 +30,7 @@ struct Own<D: Disk> {
 pub(super) struct Log<D: Disk> {
     disk: D,
     directory: PathBuf,
-    own: Option<Own<D>>,
+    own: Option<OwnFolder<D>>,
     adopted: Vec<Claim<D>>,
     waiting: VecDeque<Segment>,
     active: Option<Active<D>>,
@@ -136,11 +136,11 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    pub(super) fn claimed(&self) -> Claimed {
+    pub(super) fn claimed(&self) -> ClaimedFolders {
         let own = self.own.as_ref();
         let unlisted = own.and_then(|own| Some((own.claim.folder.clone(), own.unlisted?)));
         let claims = own.map(|own| &own.claim).into_iter().chain(&self.adopted);
-        Claimed {
+        ClaimedFolders {
             folders: claims.map(|claim| claim.folder.clone()).collect(),
             unlisted,
         }
@@ -198,7 +198,7 @@ impl<D: Disk> Log<D> {
         let folder = claim.folder.clone();
         let end = next_number(&self.disk, &folder)?;
         self.next_number = self.next_number.max(end);
-        self.own = Some(Own {
+        self.own = Some(OwnFolder {
             claim,
             unlisted: Some(end),
         });

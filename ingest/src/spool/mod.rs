@@ -34,7 +34,7 @@ use messages::ObjectId;
 use opentelemetry::trace::SpanBuilder;
 use settings::ByteSize;
 use tokio::sync::{mpsc, oneshot, watch};
-use trace::Traces;
+use trace::TraceSet;
 
 use self::depth::Depth;
 use self::disk::{Disk, HostDisk};
@@ -43,7 +43,7 @@ use self::record::SpooledCallback;
 use self::removal::Removal;
 use self::segment::Segment;
 use self::survey::survey;
-use self::writer::{Command, SpoolWriter};
+use self::writer::{Append, Command, SpoolWriter};
 use crate::config::SpoolDirectory;
 
 mod claim;
@@ -139,7 +139,7 @@ impl<D: Disk> Spool<D> {
     pub(crate) async fn append(
         &self,
         object_ids: Vec<ObjectId>,
-        traces: &Traces,
+        traces: &TraceSet,
     ) -> Result<(), SpoolError> {
         let mut span = traces.start(|| SpanBuilder::from_name("append spool"));
         let callback = SpooledCallback {
@@ -155,7 +155,7 @@ impl<D: Disk> Spool<D> {
 
     async fn append_untraced(&self, callback: &SpooledCallback) -> Result<(), SpoolError> {
         let record = record::frame(callback, SystemTime::now())?;
-        let append = self.ask(|reply| Command::Append { record, reply });
+        let append = self.ask(|reply| Command::Append(Append { record, reply }));
         match tokio::time::timeout(TIMEOUT, append).await {
             Ok(result) => result.unwrap_or(Err(SpoolError::Disk)),
             Err(_) => Err(SpoolError::Timeout),
@@ -204,7 +204,7 @@ impl<D: Disk> Spool<D> {
     /// # Errors
     /// The disk fails. The next search may find more.
     async fn search(&self) -> io::Result<()> {
-        let Some(claimed) = self.ask(Command::Claimed).await else {
+        let Some(claimed) = self.ask(Command::ListClaimed).await else {
             return Ok(());
         };
         let (disk, directory) = (self.disk.clone(), self.directory.clone());

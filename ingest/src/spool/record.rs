@@ -12,7 +12,6 @@ const HEADER: usize = 12;
 /// The time of acceptance: milliseconds since 1970, little-endian.
 const ACCEPTED_AT: usize = 8;
 
-/// A callback in the spool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SpooledCallback {
     /// Distinct ids, in no particular order.

@@ -112,7 +112,6 @@ fn paths<D: Disk>(disk: &D, folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(numbered)
 }
 
-/// The number of the next segment in a folder.
 pub(super) fn next_number<D: Disk>(disk: &D, folder: &Path) -> io::Result<u64> {
     let paths = paths(disk, folder)?;
     Ok(paths.last().map_or(0, |(number, _)| number + 1))

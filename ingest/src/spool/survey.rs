@@ -10,7 +10,7 @@ use super::segment::{Segment, is_damaged, segments};
 
 /// What this process has claimed already.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Claimed {
+pub(super) struct ClaimedFolders {
     pub(super) folders: Vec<PathBuf>,
     /// The folder of which the segments with numbers below this one have not been listed yet.
     pub(super) unlisted: Option<(PathBuf, u64)>,
@@ -37,7 +37,7 @@ pub(super) struct Survey<D: Disk> {
 pub(super) fn survey<D: Disk>(
     disk: &D,
     directory: &Path,
-    claimed: &Claimed,
+    claimed: &ClaimedFolders,
 ) -> io::Result<Survey<D>> {
     let mut survey = Survey {
         listed: None,
@@ -57,7 +57,7 @@ pub(super) fn survey<D: Disk>(
 }
 
 impl<D: Disk> Survey<D> {
-    fn look_into(&mut self, disk: &D, folder: PathBuf, claimed: &Claimed) -> io::Result<()> {
+    fn look_into(&mut self, disk: &D, folder: PathBuf, claimed: &ClaimedFolders) -> io::Result<()> {
         let damaged = sizes(disk, &folder, is_damaged);
         self.damaged.bytes += damaged.bytes;
         self.damaged.segments += damaged.segments;

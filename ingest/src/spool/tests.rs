@@ -21,7 +21,7 @@ fn start(directory: &TempDir, limit: &str, health: &Health) -> Spool {
 }
 
 async fn append<D: Disk>(spool: &Spool<D>) -> Result<(), SpoolError> {
-    spool.append(vec![ObjectId(1)], &Traces::default()).await
+    spool.append(vec![ObjectId(1)], &TraceSet::default()).await
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::error::SpoolError;
 use super::log::Log;
 use super::removal::Removal;
 use super::segment::Segment;
-use super::survey::{Claimed, Survey};
+use super::survey::{ClaimedFolders, Survey};
 use crate::metrics::{Place, SPOOL_CALLBACKS_APPENDED, SPOOL_LIMIT};
 
 /// Maximum number of callbacks that are written together.
@@ -21,22 +21,25 @@ pub(super) const GROUP: usize = 1_000;
 
 /// A request to the task.
 pub(super) enum Command<D: Disk> {
-    Append {
-        record: Vec<u8>,
-        reply: oneshot::Sender<Result<(), SpoolError>>,
-    },
+    Append(Append),
     SealOldest(oneshot::Sender<Option<Segment>>),
     Settle {
         path: PathBuf,
         removal: Removal,
         reply: oneshot::Sender<()>,
     },
-    Claimed(oneshot::Sender<Claimed>),
+    ListClaimed(oneshot::Sender<ClaimedFolders>),
     TakeUp {
         survey: Survey<D>,
         reply: oneshot::Sender<()>,
     },
     Check(oneshot::Sender<()>),
+}
+
+/// A record to be written, and the reply that its caller waits for.
+pub(super) struct Append {
+    pub(super) record: Vec<u8>,
+    pub(super) reply: oneshot::Sender<Result<(), SpoolError>>,
 }
 
 /// Owns the files, and writes them.
@@ -57,9 +60,6 @@ enum State {
     /// The last write failed, or there was no write yet.
     Failed,
 }
-
-/// Records to be written, each with the reply that its caller waits for.
-type Waiting = Vec<(Vec<u8>, oneshot::Sender<Result<(), SpoolError>>)>;
 
 impl<D: Disk> SpoolWriter<D> {
     pub(super) fn new(
@@ -83,10 +83,10 @@ impl<D: Disk> SpoolWriter<D> {
         self.check();
         let mut group = Vec::with_capacity(GROUP);
         while commands.blocking_recv_many(&mut group, GROUP) > 0 {
-            let mut waiting = Waiting::new();
+            let mut waiting = Vec::new();
             for command in group.drain(..) {
                 match command {
-                    Command::Append { record, reply } => waiting.push((record, reply)),
+                    Command::Append(append) => waiting.push(append),
                     command => self.execute(command),
                 }
             }
@@ -96,7 +96,7 @@ impl<D: Disk> SpoolWriter<D> {
 
     fn execute(&mut self, command: Command<D>) {
         match command {
-            Command::Append { record, reply } => self.append(vec![(record, reply)]),
+            Command::Append(append) => self.append(vec![append]),
             Command::SealOldest(reply) => send(reply, self.log.seal_oldest(Instant::now())),
             Command::Settle {
                 path,
@@ -111,7 +111,7 @@ impl<D: Disk> SpoolWriter<D> {
                 }
                 send(reply, ());
             }
-            Command::Claimed(reply) => send(reply, self.log.claimed()),
+            Command::ListClaimed(reply) => send(reply, self.log.claimed()),
             Command::TakeUp { survey, reply } => {
                 show(Place::Others, survey.others);
                 show(Place::Damaged, survey.damaged);
@@ -138,7 +138,6 @@ impl<D: Disk> SpoolWriter<D> {
         }
     }
 
-    /// Notes the result of a write.
     fn note(&mut self, result: &io::Result<()>) {
         match result {
             Ok(()) => {
@@ -153,12 +152,13 @@ impl<D: Disk> SpoolWriter<D> {
     }
 
     /// Writes all records that fit, with one `fsync`.
-    fn append(&mut self, waiting: Waiting) {
+    fn append(&mut self, waiting: Vec<Append>) {
         let mut room = self.limit.saturating_sub(self.log.depth().own.bytes);
         let mut records = Vec::new();
         let mut taken = Vec::new();
         // Skip callers that have timed out; they have their answer.
-        for (record, reply) in waiting.into_iter().filter(|(_, reply)| !reply.is_closed()) {
+        let waiting = waiting.into_iter();
+        for Append { record, reply } in waiting.filter(|append| !append.reply.is_closed()) {
             if let Some(left) = room.checked_sub(record.len() as u64) {
                 room = left;
                 records.extend_from_slice(&record);

@@ -65,7 +65,7 @@ impl Fixture {
         };
         let request = Request {
             batch,
-            traces: Traces::default(),
+            traces: TraceSet::default(),
             done,
         };
         assert!(self.requests.send(request).await.is_ok());

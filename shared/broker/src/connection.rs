@@ -105,11 +105,8 @@ impl BrokerError {
     /// arguments.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        let kinds = [
-            AMQPSoftError::ACCESSREFUSED,
-            AMQPSoftError::PRECONDITIONFAILED,
-        ];
-        kinds.iter().any(|kind| self.is_soft(kind))
+        self.is_soft(&AMQPSoftError::ACCESSREFUSED)
+            || self.is_soft(&AMQPSoftError::PRECONDITIONFAILED)
     }
 
     /// Whether the broker closed the channel for this reason.
@@ -149,7 +146,6 @@ impl Deref for BrokerConnection {
 pub struct Broker {
     settings: BrokerSettings,
     tls: Client,
-    timeout: Duration,
     topology: Topology,
     process: &'static str,
     /// Whether the user has been refused to declare anything.
@@ -173,7 +169,6 @@ impl Broker {
         Self {
             settings: settings.clone(),
             tls: Client::new(&settings.trust, identity),
-            timeout: settings.broker_timeout,
             topology,
             process,
             only_looks: Arc::default(),
@@ -190,7 +185,7 @@ impl Broker {
     /// How long one step with the broker may take.
     #[must_use]
     pub fn timeout(&self) -> Duration {
-        self.timeout
+        self.settings.broker_timeout
     }
 
     /// Bounds a step with the broker. Without a bound, it can hang forever on a lost connection.
@@ -202,7 +197,7 @@ impl Broker {
         step: &'static str,
         work: impl Future<Output = lapin::Result<T>>,
     ) -> Result<T, BrokerError> {
-        match tokio::time::timeout(self.timeout, work).await {
+        match tokio::time::timeout(self.timeout(), work).await {
             Ok(result) => Ok(result?),
             Err(_) => Err(BrokerError::Timeout(step)),
         }
@@ -213,7 +208,7 @@ impl Broker {
     ///
     /// # Errors
     /// The step's own error, or [`BrokerError::Timeout`] naming it.
-    pub async fn bounded_unless_blocked<T>(
+    pub(crate) async fn bounded_unless_blocked<T>(
         &self,
         connection: &Connection,
         step: &'static str,
@@ -222,7 +217,7 @@ impl Broker {
         let mut work = pin!(work);
         loop {
             let was_blocked = connection.status().blocked();
-            match tokio::time::timeout(self.timeout, &mut work).await {
+            match tokio::time::timeout(self.timeout(), &mut work).await {
                 Ok(result) => return Ok(result?),
                 // After the alarm the step has the whole time again.
                 Err(_) if was_blocked || connection.status().blocked() => {}
@@ -255,7 +250,7 @@ impl Broker {
             let opened = open(uri, stream, tls, properties.clone());
             async { Ok::<_, BrokerError>(opened.await?) }
         };
-        let (connection, lifeline) = dial(url.place(), self.timeout, greet).await?;
+        let (connection, lifeline) = dial(url.place(), self.timeout(), greet).await?;
         Ok(BrokerConnection {
             connection,
             lifeline,
@@ -286,7 +281,7 @@ impl Broker {
         };
         let why = match (stranger, error) {
             (Some(stranger), _) => stranger,
-            (None, BrokerError::Timeout(_)) => format!("no answer within {:?}", self.timeout),
+            (None, BrokerError::Timeout(_)) => format!("no answer within {:?}", self.timeout()),
             (None, error) => error.to_string(),
         };
         BrokerError::Connecting(format!("{host}:{port}: {why}"))

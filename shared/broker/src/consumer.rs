@@ -86,7 +86,7 @@ impl<H: Handler> Consumer<H> {
                     window.note(work.tasks.len());
                 }
                 Some(_) = work.tasks.join_next(), if !work.tasks.is_empty() => {}
-                () = until(look_at) => {
+                () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {
                     look_at = None;
                     self.look(subscription, &mut window, work).await?;
                 }
@@ -151,14 +151,6 @@ impl Work {
     fn spawn<H: Handler>(&mut self, consumer: Arc<Consumer<H>>, delivery: Delivery) {
         let is_orphaned = Arc::clone(&self.is_orphaned);
         self.tasks.spawn(consumer.work(delivery, is_orphaned));
-    }
-}
-
-/// Waits until a time, if there is one.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }
 

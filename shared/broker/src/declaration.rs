@@ -248,6 +248,6 @@ fn report(error: &BrokerError) {
     let text = error.to_string();
     let mut reported = REPORTED.lock();
     if reported.insert(text) {
-        tracing::warn!(%error, "it is used as it is; deleted while it is empty, it is declared anew");
+        tracing::warn!(%error, "it is used as it is; deleted while it is empty, it is declared again");
     }
 }

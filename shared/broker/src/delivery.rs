@@ -9,7 +9,7 @@ use futures::FutureExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use messages::{Message, decode};
-use trace::Spans;
+use trace::SpanSet;
 
 use crate::connection::BrokerError;
 use crate::consumer::Consumer;
@@ -63,7 +63,7 @@ impl<H: Handler> Consumer<H> {
     async fn settle(
         &self,
         outcome: Outcome,
-        mut span: Spans,
+        mut span: SpanSet,
         delivery: &Delivery,
         headers: Headers,
         is_orphaned: &AtomicBool,

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
-use trace::{TraceContext, Traces};
+use trace::{TraceContext, TraceSet};
 
 use crate::lag::millis;
 
@@ -38,7 +38,7 @@ pub struct Headers {
     /// Why the try before failed, or why the message was given up.
     pub reason: Option<String>,
     /// The traces that the message belongs to.
-    pub traces: Traces,
+    pub traces: TraceSet,
     /// When the callback of the ids was accepted, to the millisecond, by the clock of `ingest`.
     pub accepted_at: Option<SystemTime>,
 }
@@ -48,7 +48,7 @@ impl Default for Headers {
         Self {
             attempt: Attempt::FIRST,
             reason: None,
-            traces: Traces::default(),
+            traces: TraceSet::default(),
             accepted_at: None,
         }
     }
@@ -64,7 +64,7 @@ pub const REASON_HEADER: &str = "x-reason";
 impl Headers {
     /// Of a message at its first try, as a part of `traces`.
     #[must_use]
-    pub fn first_try(traces: Traces) -> Self {
+    pub fn first_try(traces: TraceSet) -> Self {
         Self {
             traces,
             ..Self::default()
@@ -73,7 +73,7 @@ impl Headers {
 
     /// Of the first message with ids of a callback that was accepted then.
     #[must_use]
-    pub fn of_callback(accepted_at: SystemTime, traces: Traces) -> Self {
+    pub fn of_callback(accepted_at: SystemTime, traces: TraceSet) -> Self {
         Self {
             accepted_at: Some(accepted_at),
             ..Self::first_try(traces)
@@ -95,7 +95,7 @@ impl Headers {
         Self {
             attempt,
             reason,
-            traces: table.map_or_else(Traces::default, read_traces),
+            traces: table.map_or_else(TraceSet::default, read_traces),
             accepted_at: value(ACCEPTED_AT_HEADER).and_then(as_time),
         }
     }
@@ -138,7 +138,7 @@ const TRACESTATE: &str = "tracestate";
 /// Header with the other traces of a batch.
 const FURTHER: &str = "x-further-traceparents";
 
-fn write_traces(traces: &Traces, table: &mut FieldTable) {
+fn write_traces(traces: &TraceSet, table: &mut FieldTable) {
     let text = |text: String| AMQPValue::LongString(text.into());
     let mut contexts = traces.contexts();
     let Some(first) = contexts.next() else {
@@ -157,7 +157,7 @@ fn write_traces(traces: &Traces, table: &mut FieldTable) {
     }
 }
 
-fn read_traces(table: &FieldTable) -> Traces {
+fn read_traces(table: &FieldTable) -> TraceSet {
     let text = |name| table.inner().get(name).and_then(as_text);
     let first = text(TRACEPARENT).map(|parent| TraceContext {
         parent,
@@ -174,7 +174,7 @@ fn read_traces(table: &FieldTable) -> Traces {
             parent,
             state: None,
         });
-    Traces::from_contexts(first.into_iter().chain(further))
+    TraceSet::from_contexts(first.into_iter().chain(further))
 }
 
 fn as_text(value: &AMQPValue) -> Option<String> {
@@ -221,7 +221,7 @@ mod tests {
         let headers = Headers {
             attempt: Attempt::FIRST.next(),
             reason: Some("status 503".into()),
-            traces: Traces::from_traceparent(Some(format!("00-{:032x}-{:016x}-01", 7, 8))),
+            traces: TraceSet::from_traceparent(Some(format!("00-{:032x}-{:016x}-01", 7, 8))),
             accepted_at: Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)),
         };
         assert_eq!(Headers::from_table(Some(&headers.to_table())), headers);
@@ -260,9 +260,9 @@ mod tests {
         let first = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let second = "00-4bf92f3577b34da6a3ce929d0e0e4737-00f067aa0ba902b8-01";
         for traces in [
-            Traces::default(),
-            Traces::from_contexts([context(first, None)]),
-            Traces::from_contexts([context(first, Some("vendor=1")), context(second, None)]),
+            TraceSet::default(),
+            TraceSet::from_contexts([context(first, None)]),
+            TraceSet::from_contexts([context(first, Some("vendor=1")), context(second, None)]),
         ] {
             let mut table = FieldTable::default();
             write_traces(&traces, &mut table);

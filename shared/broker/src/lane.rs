@@ -18,7 +18,6 @@ pub(crate) const WINDOW: usize = 1_000;
 /// their way to one quorum queue: with fewer, a queue without a leader does not hold up the others.
 const NARROW: usize = 24;
 
-/// The lanes of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes(Mutex<BTreeMap<Queue, Arc<Lane>>>);
 

@@ -14,9 +14,9 @@ label! {
 }
 
 /// What the broker said to a message.
-pub(crate) struct Published(pub(crate) Result<(), PublishError>);
+pub(crate) struct PublishOutcome(pub(crate) Result<(), PublishError>);
 
-impl Label for Published {
+impl Label for PublishOutcome {
     const NAME: &'static str = "outcome";
     const VALUES: &'static [&'static str] = &["confirmed", "refused", "unconfirmed", "blocked"];
 
@@ -40,7 +40,7 @@ metrics! {
         "broker_confirm_duration_seconds" in buckets::SECONDS;
     /// Messages published, by what the broker said in time. What is not confirmed is published
     /// again, or goes to the spool, and counts each time.
-    pub(crate) PUBLISHES: Counter<Published> = "broker_publishes_total";
+    pub(crate) PUBLISHES: Counter<PublishOutcome> = "broker_publishes_total";
 }
 
 metrics! {

@@ -1,6 +1,6 @@
 //! The publishing channel of one session.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
@@ -9,7 +9,7 @@ use metric_definitions::InFlight;
 use metrics::{Gauge, Histogram};
 
 use crate::connection::{Broker, BrokerError};
-use crate::lag::set_due;
+use crate::lag::{millis, set_due};
 use crate::metrics::{CONFIRM_DURATION, CONFIRMS_IN_FLIGHT};
 use crate::publication::{PublishError, Request};
 use crate::topology::Topology;
@@ -66,12 +66,14 @@ impl Outlet {
             place,
         } = request;
         let mut headers = publication.headers.to_table();
-        set_due(&mut headers, publication.queue, SystemTime::now());
+        let now = SystemTime::now();
+        set_due(&mut headers, publication.queue, now);
         let properties = BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
             .with_content_type("application/json".into())
             .with_type(publication.kind.into())
-            .with_timestamp(unix_seconds())
+            // It tells the reader of a dead letter its age, in seconds since 1970.
+            .with_timestamp(millis(now).unsigned_abs() / 1_000)
             .with_headers(headers);
         let routing_key = self.topology.name(publication.queue).into();
         let (exchange, channel) = (self.exchange.clone(), self.channel.clone());
@@ -95,12 +97,4 @@ impl Outlet {
             Ok(result)
         }
     }
-}
-
-/// Now, as AMQP writes it. It tells the reader of a dead letter its age.
-fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }

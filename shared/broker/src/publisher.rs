@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use lifecycle::{Dependency, Shutdown, VitalTask};
+use metric_definitions::Label as _;
 use metrics::Counter;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
-use trace::Spans;
+use trace::SpanSet;
 
 use crate::connection::Broker;
 use crate::lane::{Lanes, WINDOW};
-use crate::metrics::{PUBLISHES, Published, Role};
+use crate::metrics::{PUBLISHES, PublishOutcome, Role};
 use crate::publication::{Publication, PublishError, Request};
 use crate::publish_session::PublishSession;
 use crate::spans;
@@ -26,39 +27,9 @@ pub struct Publisher {
     requests: mpsc::Sender<Request>,
     lanes: Arc<Lanes>,
     topology: Arc<Topology>,
-    outcomes: Outcomes,
-}
-
-/// The counters of messages by outcome. Looking a counter up for each message would cost as much as the rest of
-/// publishing it.
-#[derive(Clone, Debug)]
-struct Outcomes {
-    confirmed: Counter,
-    refused: Counter,
-    unconfirmed: Counter,
-    blocked: Counter,
-}
-
-impl Outcomes {
-    fn new() -> Self {
-        let counter = |published| PUBLISHES.of(&Published(published));
-        Self {
-            confirmed: counter(Ok(())),
-            refused: counter(Err(PublishError::Refused)),
-            unconfirmed: counter(Err(PublishError::Unconfirmed)),
-            blocked: counter(Err(PublishError::Blocked)),
-        }
-    }
-
-    fn count(&self, published: Result<(), PublishError>) {
-        let counter = match published {
-            Ok(()) => &self.confirmed,
-            Err(PublishError::Refused) => &self.refused,
-            Err(PublishError::Unconfirmed) => &self.unconfirmed,
-            Err(PublishError::Blocked) => &self.blocked,
-        };
-        counter.increment(1);
-    }
+    /// The counters of messages by outcome. Finding one by its name for each message would cost as much as the
+    /// rest of publishing it.
+    outcomes: Arc<[Counter]>,
 }
 
 impl Publisher {
@@ -85,7 +56,7 @@ impl Publisher {
                 requests,
                 lanes: Arc::default(),
                 topology,
-                outcomes: Outcomes::new(),
+                outcomes: PUBLISHES.each().into(),
             },
             VitalTask::spawn("publisher", shutdown, work),
         )
@@ -126,7 +97,7 @@ impl Publisher {
     ) -> Result<(), PublishError> {
         let lane = self.lanes.of(publication.queue);
         if !lane.is_worth_a_try() {
-            self.outcomes.count(Err(PublishError::Unconfirmed));
+            self.count(Err(PublishError::Unconfirmed));
             return Err(PublishError::Unconfirmed);
         }
         let answered = self.publish_while(publication, |error| error == PublishError::Unconfirmed);
@@ -175,7 +146,7 @@ impl Publisher {
         }
     }
 
-    fn span(&self, publication: &Publication) -> Spans {
+    fn span(&self, publication: &Publication) -> SpanSet {
         publication.headers.traces.start(|| {
             let (queue, size) = (publication.queue, publication.payload.len());
             spans::publish(&self.topology, queue, size)
@@ -185,7 +156,7 @@ impl Publisher {
     /// Publishes once, as a part of `span`.
     async fn publish_in(
         &self,
-        span: &Spans,
+        span: &SpanSet,
         mut publication: Publication,
         limit: Duration,
     ) -> Result<(), PublishError> {
@@ -204,8 +175,12 @@ impl Publisher {
         };
         let answered = timeout(limit, answer).await.ok().flatten();
         let published = answered.unwrap_or(Err(PublishError::Unconfirmed));
-        self.outcomes.count(published);
+        self.count(published);
         published
+    }
+
+    fn count(&self, published: Result<(), PublishError>) {
+        self.outcomes[PublishOutcome(published).place()].increment(1);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::queue::Queue;
 use crate::topology::Step;
 
 impl Broker {
-    /// Has the exchange no longer route to `queue`.
+    /// Makes the exchange no longer route to `queue`.
     ///
     /// # Errors
     /// The user may not do it, or the connection is lost.
@@ -22,7 +22,7 @@ impl Broker {
         self.bounded("unbinding a queue", unbinding).await
     }
 
-    /// Has the exchange route to `queue` again.
+    /// Makes the exchange route to `queue` again.
     ///
     /// # Errors
     /// As of [`unbind`](Self::unbind).

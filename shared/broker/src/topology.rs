@@ -24,13 +24,10 @@ pub(crate) const ALTERNATE_EXCHANGE: &str = "amq.topic";
 pub(crate) enum Step {
     /// The exchange that everything is published to.
     Exchange,
-    /// A queue.
     Queue(Queue),
-    /// A binding from an exchange to a queue.
+    /// From an exchange to a queue.
     Bind {
-        /// The queue that it leads to.
         queue: Queue,
-        /// Name of the exchange.
         exchange: String,
         /// Routing key, or pattern of it.
         key: String,
@@ -38,7 +35,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// What it declares, as a person would call it.
+    /// What the step declares, as a person would call it.
     pub(crate) fn name_in(&self, topology: &Topology) -> String {
         match self {
             Self::Exchange => format!("the exchange {}", topology.exchange()),
@@ -111,9 +108,9 @@ impl Topology {
     pub fn queue(&self, name: &str) -> Option<Queue> {
         let delay = |millis: &str| Delay::parse(&format!("{millis}ms")).ok();
         let core = CORE.into_iter().find(|queue| self.name(*queue) == name);
-        let own = name.strip_prefix(&self.prefix)?;
-        let retry = own.strip_prefix(RETRY).and_then(delay);
-        let delete = own.strip_prefix(DELETE_DELAY).and_then(delay);
+        let unprefixed = name.strip_prefix(&self.prefix)?;
+        let retry = unprefixed.strip_prefix(RETRY).and_then(delay);
+        let delete = unprefixed.strip_prefix(DELETE_DELAY).and_then(delay);
         core.or(retry.map(Queue::Retry))
             .or(delete.map(Queue::DeleteDelay))
             // "007ms" is a delay too, but no queue has that name.
@@ -127,7 +124,7 @@ impl Topology {
     }
 
     /// Patterns that match the names of all queues of this pipeline, and of no other.
-    fn every_name(&self) -> impl Iterator<Item = String> {
+    fn name_patterns(&self) -> impl Iterator<Item = String> {
         let core = CORE.into_iter().map(|queue| self.name(queue));
         let delays = [RETRY, DELETE_DELAY].into_iter();
         core.chain(delays.map(|begin| format!("{}{begin}*", self.prefix)))
@@ -139,12 +136,11 @@ impl Topology {
         format!("{}objects", self.prefix)
     }
 
-    /// The steps that declare the queues.
     pub(crate) fn queue_steps(&self) -> impl Iterator<Item = Step> {
         self.queues.iter().copied().map(Step::Queue)
     }
 
-    /// The step that has the exchange route to `queue`.
+    /// The step that makes the exchange route to `queue`.
     pub(crate) fn binding(&self, queue: Queue) -> Step {
         Step::Bind {
             queue,
@@ -156,13 +152,13 @@ impl Topology {
     /// The steps in order. The queue for unroutable messages comes first: between the declaration of the
     /// exchange and its bindings every message is unroutable, and would otherwise be confirmed and lost.
     pub(crate) fn steps(&self) -> Vec<Step> {
-        let caught = self.every_name().map(|key| Step::Bind {
+        let catch_all = self.name_patterns().map(|key| Step::Bind {
             queue: Queue::Unroutable,
             exchange: ALTERNATE_EXCHANGE.to_owned(),
             key,
         });
         let mut steps = vec![Step::Queue(Queue::Unroutable)];
-        steps.extend(caught);
+        steps.extend(catch_all);
         steps.push(Step::Exchange);
         for queue in &self.queues {
             if *queue != Queue::Unroutable {

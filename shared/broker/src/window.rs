@@ -59,7 +59,6 @@ impl Window {
         }
     }
 
-    /// The first part.
     pub(crate) fn first(&self) -> u16 {
         self.parts[0]
     }

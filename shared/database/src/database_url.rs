@@ -27,7 +27,6 @@ pub struct DatabaseUrl {
 }
 
 impl DatabaseUrl {
-    /// The address as the library's type.
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }
@@ -43,7 +42,6 @@ impl DatabaseUrl {
         self
     }
 
-    /// How the connection is encrypted, if it is.
     pub(crate) fn encryption(&self) -> Option<&Encryption> {
         self.encryption.as_ref()
     }

@@ -5,7 +5,7 @@ use std::error::Error;
 use opentelemetry::KeyValue;
 use thiserror::Error;
 use tokio_postgres::error::{DbError, SqlState};
-use trace::Spans;
+use trace::SpanSet;
 use trace::attribute::DB_RESPONSE_STATUS_CODE;
 
 /// The text of `error` and of its sources, with the server's message.
@@ -59,7 +59,7 @@ impl StoreError {
     }
 
     /// Marks the span of the statement as failed.
-    pub(crate) fn mark(&self, span: &mut Spans) {
+    pub(crate) fn mark(&self, span: &mut SpanSet) {
         let state = self.state();
         span.set(|| {
             let state = state.map(|state| KeyValue::new(DB_RESPONSE_STATUS_CODE, state.to_owned()));

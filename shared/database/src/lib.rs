@@ -24,4 +24,4 @@ pub use error::StoreError;
 pub use privileges::{Privileges, Role};
 pub use schema::SchemaError;
 pub use statement::Statement;
-pub use store::{DatabaseSettings, Parameters, Store, Type};
+pub use store::{DatabaseSettings, Parameter, Parameters, Store, Type};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use trace::Traces;
+use trace::TraceSet;
 
 use crate::error::StoreError;
 use crate::metrics::CONFLICTS;
@@ -16,7 +16,7 @@ impl Store {
     /// and all further attempts share one, so that an outage does not flood the traces.
     pub async fn until_done<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
-        traces: &Traces,
+        traces: &TraceSet,
         statement: &Statement,
         rows: usize,
         mut attempt: impl FnMut() -> F,

@@ -64,9 +64,12 @@ impl DatabaseSettings {
     }
 }
 
-/// Parameters of a statement, each with its type. With types the server needs no named statement, which
+/// A parameter of a statement, with its type. With types the server needs no named statement, which
 /// another connection of a pooler would not know, or would know already.
-pub type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// The parameters of a statement.
+pub type Parameters<'a> = &'a [Parameter<'a>];
 
 /// A time by the database's clock, and when its answer came.
 #[derive(Clone, Copy)]
@@ -124,7 +127,6 @@ impl Store {
         })
     }
 
-    /// How long a statement may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
     }

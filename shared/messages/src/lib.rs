@@ -85,7 +85,7 @@ pub enum MessageError {
 }
 
 #[derive(Serialize)]
-struct Versioned<'a, M> {
+struct VersionedBody<'a, M> {
     version: u32,
     #[serde(flatten)]
     body: &'a M,
@@ -101,7 +101,7 @@ struct VersionOnly {
 /// # Errors
 /// A field cannot be written as JSON, such as a year with five digits.
 pub fn encode<M: Message>(body: &M) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::to_vec(&Versioned {
+    serde_json::to_vec(&VersionedBody {
         version: M::VERSION,
         body,
     })

@@ -20,7 +20,7 @@ pub trait Settings: Sized {
     /// Names the settings that do not go together, and says why.
     fn check(&self) -> Result<(), String>;
 
-    /// Name and masked value of every setting in force.
+    /// Name and masked value of every setting.
     fn show(&self) -> Vec<(&'static str, String)>;
 }
 

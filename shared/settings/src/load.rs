@@ -23,7 +23,7 @@ pub enum ConfigError {
 /// What the command line and the environment ask for.
 #[derive(Debug)]
 pub struct Loaded<C, A> {
-    /// The settings in force.
+    /// The settings as they are.
     pub settings: C,
     /// The arguments besides the settings.
     pub arguments: A,

@@ -78,7 +78,7 @@ mod tests {
     use tracing_subscriber::fmt::format;
 
     use super::*;
-    use trace::Traces;
+    use trace::TraceSet;
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -96,7 +96,7 @@ mod tests {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
     async fn log(line: &'static str) {
-        Traces::from_traceparent(Some(PARENT.to_owned()))
+        TraceSet::from_traceparent(Some(PARENT.to_owned()))
             .scope(async { tracing::info!(ids = 3, "{line}") })
             .await;
         tracing::info!("about nothing");

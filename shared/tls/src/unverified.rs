@@ -11,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 use crate::outgoing::client_config;
 use crate::verifier::unverified;
 
-/// Shakes hands with whoever is at the other end. It is for questions to a process of this machine, by an address that its
+/// Shakes hands with whatever is at the other end. It is for questions to a process of this machine, by an address that its
 /// certificate does not name.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use settings::{Name, Ratio, Secret, Value};
 use tls::TrustSettings;
 use url::Url;
 
-use crate::pairs::{Attributes, Headers};
+use crate::pairs::{CollectorHeaders, ResourceAttributes};
 
 /// Where spans are sent to, if anywhere.
 #[derive(Clone)]
@@ -46,15 +46,15 @@ settings::settings! {
         pub otel_exporter_otlp_traces_endpoint: Secret<Address> = "",
         /// Headers of requests by OTLP, as name=value,name=value, with values percent-encoded:
         /// authorization=Bearer%20word.
-        pub otel_exporter_otlp_headers: Secret<Headers> = "",
+        pub otel_exporter_otlp_headers: Secret<CollectorHeaders> = "",
         /// Headers in place of those in OTEL_EXPORTER_OTLP_HEADERS.
-        pub otel_exporter_otlp_traces_headers: Secret<Headers> = "",
+        pub otel_exporter_otlp_traces_headers: Secret<CollectorHeaders> = "",
         /// Name of the service in spans, in place of that of the process.
         pub otel_service_name: Name = "",
         /// What else spans say of who made them, as name=value,name=value, with values
         /// percent-encoded: k8s.pod.name=fetcher-1. It wins over what the process knows,
         /// such as service.instance.id and host.name.
-        pub otel_resource_attributes: Attributes = "",
+        pub otel_resource_attributes: ResourceAttributes = "",
         /// Whether the process makes no spans at all, wherever they would be sent to.
         pub otel_sdk_disabled: bool = "false",
         /// Share of callbacks whose traces are recorded, from 0 to 1. A callback that

@@ -13,27 +13,31 @@ use crate::attribute::{
     CLIENT_ADDRESS, HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE, SERVER_ADDRESS,
     SERVER_PORT, URL_FULL, URL_PATH, URL_SCHEME, URL_TEMPLATE, USER_AGENT_ORIGINAL,
 };
-use crate::traces::{Spans, Traces};
+use crate::traces::{SpanSet, TraceSet};
 
 /// The span of answering a request: continues the trace that it names, or begins one. `route` stands
 /// for all paths that are answered alike; a path of no route has none.
-pub fn serve<B>(request: &Request<B>, route: Option<&'static str>, remote: SocketAddr) -> Spans {
-    Traces::begin(Traces::sender(request.headers()), SpanKind::Server, || {
-        let (shown, method) = known(request.method());
-        let mut attributes = vec![
-            KeyValue::new(HTTP_REQUEST_METHOD, method),
-            KeyValue::new(URL_PATH, request.uri().path().to_owned()),
-            KeyValue::new(URL_SCHEME, "http"),
-            KeyValue::new(CLIENT_ADDRESS, remote.ip().to_string()),
-        ];
-        attributes.extend(route.map(|route| KeyValue::new(HTTP_ROUTE, route)));
-        let agent = request.headers().get(USER_AGENT);
-        if let Some(agent) = agent.and_then(|agent| agent.to_str().ok()) {
-            attributes.push(KeyValue::new(USER_AGENT_ORIGINAL, agent.to_owned()));
-        }
-        let name = route.map_or_else(|| shown.to_owned(), |route| format!("{shown} {route}"));
-        (name, attributes)
-    })
+pub fn serve<B>(request: &Request<B>, route: Option<&'static str>, remote: SocketAddr) -> SpanSet {
+    TraceSet::begin(
+        TraceSet::sender(request.headers()),
+        SpanKind::Server,
+        || {
+            let (shown, method) = known(request.method());
+            let mut attributes = vec![
+                KeyValue::new(HTTP_REQUEST_METHOD, method),
+                KeyValue::new(URL_PATH, request.uri().path().to_owned()),
+                KeyValue::new(URL_SCHEME, "http"),
+                KeyValue::new(CLIENT_ADDRESS, remote.ip().to_string()),
+            ];
+            attributes.extend(route.map(|route| KeyValue::new(HTTP_ROUTE, route)));
+            let agent = request.headers().get(USER_AGENT);
+            if let Some(agent) = agent.and_then(|agent| agent.to_str().ok()) {
+                attributes.push(KeyValue::new(USER_AGENT_ORIGINAL, agent.to_owned()));
+            }
+            let name = route.map_or_else(|| shown.to_owned(), |route| format!("{shown} {route}"));
+            (name, attributes)
+        },
+    )
 }
 
 /// The method in the name of a span, and as an attribute. Unknown methods share one name, because
@@ -45,7 +49,7 @@ fn known(method: &Method) -> (&'static str, &'static str) {
 }
 
 /// Notes the answer and ends the span. An error of the client is no failure of the span.
-pub fn answer(mut span: Spans, status: StatusCode) {
+pub fn answer(mut span: SpanSet, status: StatusCode) {
     note_status(&mut span, status);
     if status.is_server_error() {
         span.fail(status.as_str(), &status);
@@ -53,7 +57,7 @@ pub fn answer(mut span: Spans, status: StatusCode) {
 }
 
 /// Notes the status of an answer.
-pub fn note_status(span: &mut Spans, status: StatusCode) {
+pub fn note_status(span: &mut SpanSet, status: StatusCode) {
     let code = i64::from(status.as_u16());
     span.set(|| vec![KeyValue::new(HTTP_RESPONSE_STATUS_CODE, code)]);
 }

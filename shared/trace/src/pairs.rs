@@ -28,22 +28,21 @@ fn decoded(written: &str) -> Result<String, String> {
         .map_err(|_| "what is percent-encoded is not UTF-8".to_owned())
 }
 
-/// What is known of who makes the spans.
+/// Attributes of the process in its spans.
 #[derive(Clone, Debug, Default)]
-pub struct Attributes {
+pub struct ResourceAttributes {
     raw: String,
     each: Vec<(String, String)>,
 }
 
-impl Attributes {
-    /// Each of them.
+impl ResourceAttributes {
     pub(crate) fn each(&self) -> impl Iterator<Item = KeyValue> {
         let pairs = self.each.iter().cloned();
         pairs.map(|(name, value)| KeyValue::new(name, value))
     }
 }
 
-impl Value for Attributes {
+impl Value for ResourceAttributes {
     fn parse(raw: &str) -> Result<Self, String> {
         Ok(Self {
             raw: raw.to_owned(),
@@ -56,11 +55,11 @@ impl Value for Attributes {
     }
 }
 
-/// Headers of requests. Each is sensitive.
+/// Headers of requests to a collector. Each is sensitive.
 #[derive(Clone, Default)]
-pub struct Headers(HeaderMap);
+pub struct CollectorHeaders(HeaderMap);
 
-impl Headers {
+impl CollectorHeaders {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -77,7 +76,7 @@ fn header((name, value): (String, String)) -> Result<(HeaderName, HeaderValue), 
     Ok((name, value))
 }
 
-impl Value for Headers {
+impl Value for CollectorHeaders {
     const SECRET: bool = true;
 
     fn parse(raw: &str) -> Result<Self, String> {
@@ -107,14 +106,14 @@ mod tests {
     fn what_is_no_pair_is_refused_and_not_shown() {
         let refused = ["hidden", "a=1,hidden", "=hidden", "hidden=%ff"];
         for raw in refused.into_iter().chain(["hid den=1", "a=hidden%0a"]) {
-            let error = Headers::parse(raw).map(drop).unwrap_err();
+            let error = CollectorHeaders::parse(raw).map(drop).unwrap_err();
             assert!(!error.contains("hid"), "{error}");
         }
     }
 
     #[test]
     fn headers_are_shown_nowhere() {
-        let headers = Headers::parse("Authorization=Bearer%20hidden").unwrap();
+        let headers = CollectorHeaders::parse("Authorization=Bearer%20hidden").unwrap();
         assert_eq!(headers.show(), "***");
         let sent = &headers.into_map()["authorization"];
         assert_eq!(sent, "Bearer hidden");

@@ -5,14 +5,14 @@ use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags};
 use opentelemetry_http::HeaderExtractor;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use opentelemetry_zipkin::{B3Encoding, Propagator as B3};
 
 use crate::recorder::{RECORDER, Recorder};
-use crate::traces::Traces;
+use crate::traces::TraceSet;
 
 /// Header with trace, span and flags.
 const TRACEPARENT: &str = "traceparent";
@@ -37,23 +37,28 @@ fn extracted(propagator: &dyn TextMapPropagator, carrier: &dyn Extractor) -> Opt
     context.is_valid().then_some(context)
 }
 
+/// The context of a sender with another decision whether to record.
+fn with_decision(context: &SpanContext, is_sampled: bool) -> SpanContext {
+    SpanContext::new(
+        context.trace_id(),
+        context.span_id(),
+        TraceFlags::default().with_sampled(is_sampled),
+        true,
+        context.trace_state().clone(),
+    )
+}
+
 /// B3's flags in those of W3C.
 fn decided(context: &SpanContext, recorder: Option<&Recorder>) -> SpanContext {
     let flags = context.trace_flags();
-    let sampled = match flags {
+    let is_sampled = match flags {
         _ if flags & DEBUG == DEBUG => true,
         _ if flags & DEFERRED == DEFERRED => {
             recorder.is_some_and(|recorder| recorder.samples(context.trace_id()))
         }
         _ => flags.is_sampled(),
     };
-    SpanContext::new(
-        context.trace_id(),
-        context.span_id(),
-        TraceFlags::default().with_sampled(sampled),
-        true,
-        context.trace_state().clone(),
-    )
+    with_decision(context, is_sampled)
 }
 
 /// What is believed of a sender: where senders are not trusted, they can have less recorded than the ratio
@@ -68,15 +73,9 @@ fn trusted(context: SpanContext, recorder: Option<&Recorder>) -> Option<SpanCont
     // By an id that the sender did not choose.
     let is_sampled = recorder.samples(RandomIdGenerator::default().new_trace_id());
     // Without ids there is nothing to continue.
-    context.is_valid().then(|| {
-        SpanContext::new(
-            context.trace_id(),
-            context.span_id(),
-            TraceFlags::default().with_sampled(is_sampled),
-            true,
-            context.trace_state().clone(),
-        )
-    })
+    context
+        .is_valid()
+        .then(|| with_decision(&context, is_sampled))
 }
 
 /// B3's decision whether to record, without ids.
@@ -87,13 +86,7 @@ fn decision(headers: &HeaderMap) -> Option<SpanContext> {
         (Some("0"), _, _) | (None, Some("0" | "false"), _) => false,
         _ => return None,
     };
-    Some(SpanContext::new(
-        TraceId::INVALID,
-        SpanId::INVALID,
-        TraceFlags::default().with_sampled(record),
-        true,
-        TraceState::default(),
-    ))
+    Some(with_decision(&SpanContext::NONE, record))
 }
 
 /// A trace as W3C Trace Context writes it.
@@ -152,7 +145,7 @@ fn request_headers(context: &SpanContext) -> Vec<(HeaderName, HeaderValue)> {
     fit.collect()
 }
 
-impl Traces {
+impl TraceSet {
     /// The span that the sender of a request is in, if its headers name one. B3 can also say no more
     /// than whether to record: that is a context without ids.
     #[must_use]

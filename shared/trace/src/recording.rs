@@ -36,7 +36,7 @@ impl Recording {
         let provider = SdkTracerProvider::builder()
             .with_resource(resource)
             .with_sampler(Sampler::ParentBased(Box::new(sampler.clone())))
-            .with_span_processor(exporters.queues())
+            .with_span_processor(exporters.fan_out())
             .build();
         let scope = InstrumentationScope::builder(PRODUCT).with_version(env!("CARGO_PKG_VERSION"));
         let recorder = Recorder {

@@ -1,11 +1,11 @@
 //! The traces of a piece of work, and its spans in them.
 //!
-//! [`Traces`] is where a piece of work belongs: the span of each trace that the work is a part of. It
-//! is a value that travels with the work, through channels, tasks and messages. [`Spans`] is a piece
+//! [`TraceSet`] is where a piece of work belongs: the span of each trace that the work is a part of. It
+//! is a value that travels with the work, through channels, tasks and messages. [`SpanSet`] is a piece
 //! of work itself: a span in each of those traces, which end together when the value is dropped.
 //!
-//! [`Traces::begin`] makes the span of a request, at the edge of a process. [`Traces::start`] makes the
-//! spans of a step, and [`Spans::traces`] is what the parts of that step belong to. [`Traces::gather`]
+//! [`TraceSet::begin`] makes the span of a request, at the edge of a process. [`TraceSet::start`] makes the
+//! spans of a step, and [`SpanSet::traces`] is what the parts of that step belong to. [`TraceSet::gather`]
 //! joins the traces of the messages in a batch, whose statement then has a span in each of them.
 //!
 //! A span of the crate `tracing` would not do: it has one parent, and a batch has up to
@@ -32,7 +32,7 @@ const MOST_TRACES: usize = 64;
 /// The traces that a piece of work belongs to, each by the span that the work is a part of. Of the
 /// traces that are not recorded at most one is kept, for log lines and for the servers that are asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Traces(pub(crate) Arc<Contexts>);
+pub struct TraceSet(pub(crate) Arc<Contexts>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Contexts {
@@ -50,7 +50,7 @@ impl PartialEq for Contexts {
 
 impl Eq for Contexts {}
 
-impl FromIterator<SpanContext> for Traces {
+impl FromIterator<SpanContext> for TraceSet {
     fn from_iter<I: IntoIterator<Item = SpanContext>>(contexts: I) -> Self {
         Self(Arc::new(Contexts {
             each: contexts.into_iter().collect(),
@@ -59,14 +59,14 @@ impl FromIterator<SpanContext> for Traces {
     }
 }
 
-impl Traces {
+impl TraceSet {
     /// The traces of a batch, each once: the batch has one span in each, however many of the trace's
     /// messages it has.
     pub fn gather<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut recorded = Vec::new();
         let mut seen = HashSet::new();
         let mut other = None;
-        for context in parts.into_iter().flat_map(Traces::each) {
+        for context in parts.into_iter().flat_map(TraceSet::each) {
             if !context.is_sampled() {
                 other.get_or_insert(context);
             } else if recorded.len() < MOST_TRACES && seen.insert(context.trace_id()) {
@@ -86,9 +86,9 @@ impl Traces {
         sender: Option<SpanContext>,
         kind: SpanKind,
         describe: impl FnOnce() -> (String, Vec<KeyValue>),
-    ) -> Spans {
+    ) -> SpanSet {
         let Some(recorder) = RECORDER.get() else {
-            return Spans::none(sender.into_iter().filter(SpanContext::is_valid).collect());
+            return SpanSet::none(sender.into_iter().filter(SpanContext::is_valid).collect());
         };
         let parent = sender.map_or_else(Context::new, remote);
         let builder = SpanBuilder::from_name("").with_kind(kind);
@@ -98,15 +98,15 @@ impl Traces {
             span.update_name(name);
             span.set_attributes(attributes);
         }
-        Spans::new(vec![span])
+        SpanSet::new(vec![span])
     }
 
     /// Starts a span in each of the traces that are recorded. The first span is linked to the parents of
     /// the others, and the others to the first.
-    pub fn start(&self, describe: impl FnOnce() -> SpanBuilder) -> Spans {
+    pub fn start(&self, describe: impl FnOnce() -> SpanBuilder) -> SpanSet {
         let parents = || self.each().filter(|context| context.is_sampled());
         let Some(recorder) = RECORDER.get().filter(|_| parents().next().is_some()) else {
-            return Spans::none(self.clone());
+            return SpanSet::none(self.clone());
         };
         let builder = describe();
         let mut links = links(parents().skip(1));
@@ -118,7 +118,7 @@ impl Traces {
             spans.push(recorder.tracer.build_with_context(builder, &context));
             links = self::links(spans.first().map(Span::span_context));
         }
-        Spans::new(spans)
+        SpanSet::new(spans)
     }
 
     pub(crate) fn each(&self) -> impl Iterator<Item = &SpanContext> {
@@ -151,15 +151,15 @@ fn remote(context: SpanContext) -> Context {
 
 /// The spans of one piece of work, one in each of its traces. They end when the value is dropped.
 #[derive(Debug, Default)]
-pub struct Spans {
+pub struct SpanSet {
     each: Vec<Span>,
-    traces: Traces,
+    traces: TraceSet,
     /// Why they have failed if they end as it is now.
     unfinished: Option<(&'static str, String)>,
 }
 
-impl Spans {
-    fn none(traces: Traces) -> Self {
+impl SpanSet {
+    fn none(traces: TraceSet) -> Self {
         Self {
             each: Vec::new(),
             traces,
@@ -178,7 +178,7 @@ impl Spans {
 
     /// The same traces, for what is a part of this work.
     #[must_use]
-    pub fn traces(&self) -> Traces {
+    pub fn traces(&self) -> TraceSet {
         self.traces.clone()
     }
 
@@ -221,7 +221,7 @@ impl Spans {
     }
 }
 
-impl Drop for Spans {
+impl Drop for SpanSet {
     fn drop(&mut self) {
         if let Some((kind, error)) = self.unfinished.take() {
             self.fail(kind, &error);
@@ -238,10 +238,10 @@ mod tests {
 
     use super::*;
 
-    fn traces(trace: u128, span: u64, flags: TraceFlags) -> Traces {
+    fn traces(trace: u128, span: u64, flags: TraceFlags) -> TraceSet {
         let (trace, span) = (TraceId::from(trace), SpanId::from(span));
         let context = SpanContext::new(trace, span, flags, true, TraceState::default());
-        Traces::from_iter([context])
+        TraceSet::from_iter([context])
     }
 
     #[test]
@@ -253,7 +253,7 @@ mod tests {
             traces(2, 3, sampled),
             traces(3, 4, sampled),
         ];
-        let gathered = Traces::gather(&parts);
+        let gathered = TraceSet::gather(&parts);
         let spans: Vec<_> = gathered.each().map(SpanContext::span_id).collect();
         assert_eq!(spans, [SpanId::from(2), SpanId::from(4)]);
     }
@@ -261,8 +261,8 @@ mod tests {
     #[test]
     fn a_batch_of_which_nothing_is_recorded_keeps_one_trace() {
         let part = |trace| traces(trace, 1, TraceFlags::default());
-        assert_eq!(Traces::gather(&[part(7), part(8)]), part(7));
-        assert_eq!(Traces::gather([]), Traces::default());
+        assert_eq!(TraceSet::gather(&[part(7), part(8)]), part(7));
+        assert_eq!(TraceSet::gather([]), TraceSet::default());
     }
 
     #[test]
@@ -270,13 +270,13 @@ mod tests {
         let parts: Vec<_> = (1..=200)
             .map(|trace| traces(trace, 1, TraceFlags::SAMPLED))
             .collect();
-        assert_eq!(Traces::gather(&parts).each().count(), MOST_TRACES);
+        assert_eq!(TraceSet::gather(&parts).each().count(), MOST_TRACES);
     }
 
     #[tokio::test]
     async fn without_a_recorder_the_sender_s_trace_is_handed_on() {
         let sender = traces(5, 6, TraceFlags::SAMPLED);
-        let begun = Traces::begin(sender.each().next().cloned(), SpanKind::Server, || {
+        let begun = TraceSet::begin(sender.each().next().cloned(), SpanKind::Server, || {
             ("begun".to_owned(), Vec::new())
         });
         assert_eq!(begun.traces(), sender);

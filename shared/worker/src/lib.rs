@@ -22,7 +22,7 @@ pub struct Worker {
     pub publisher: Publisher,
     /// Tells the process to stop.
     pub shutdown: Shutdown,
-    /// Holds consumption back; at first it is never on.
+    /// While it is on, nothing is consumed. It is never on unless the process sets another one.
     pub hold: Hold,
     broker: Broker,
     health: Health,
@@ -42,11 +42,11 @@ impl Worker {
         context: ProcessContext,
     ) -> anyhow::Result<Self> {
         let ProcessContext { health, shutdown } = context;
-        let publishing = health.dependency("broker (publishing)");
+        let publisher_health = health.dependency("broker (publishing)");
         let store = Store::new(process, database, health.dependency("database"))?;
         store.ready(&shutdown).await;
         let broker = Broker::new(process, broker, topology);
-        let (publisher, publishing) = Publisher::start(broker.clone(), publishing, &shutdown);
+        let (publisher, publishing) = Publisher::start(broker.clone(), publisher_health, &shutdown);
         Ok(Self {
             store,
             publisher,

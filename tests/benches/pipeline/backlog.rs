@@ -3,7 +3,7 @@
 
 use tests::servers::Servers;
 use tests::world::World;
-use trace::Traces;
+use trace::TraceSet;
 
 use crate::drain::fetch;
 use crate::figure::Figure;
@@ -21,14 +21,14 @@ pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report)
     let counted = form.drained;
     let before = memory().await;
     let mut world = World::create(servers).await;
-    stage::queue(&world, form.backlog, |_| Traces::default()).await;
+    stage::queue(&world, form.backlog, |_| TraceSet::default()).await;
     let queued = memory().await;
     println!("{} ids are queued", form.backlog);
     let (mut empty, mut full) = (Vec::new(), Vec::new());
     for _ in 0..form.rounds {
         full.push(fetch(&mut world, counted, &[]).await);
         let mut other = World::create(servers).await;
-        stage::queue(&other, counted, |_| Traces::default()).await;
+        stage::queue(&other, counted, |_| TraceSet::default()).await;
         empty.push(fetch(&mut other, counted, &[]).await);
     }
     let after = memory().await;

@@ -7,11 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use broker::{Headers, Queue, set_due};
 use clap::ValueEnum;
+use fetcher::{Object, UPSERT, UpsertParameters};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use messages::{FetchChunk, Message, ObjectId, encode};
+use serde_json::{from_value, json};
 use tests::processes::Process;
 use tests::wait::eventually;
 use tests::world::World;
@@ -226,19 +228,24 @@ pub(crate) async fn in_place(world: &World) -> f64 {
 /// Stores so many ids as the fetcher does, in statements of `batch`, so many at once; returns how
 /// many ids a second.
 pub(crate) async fn upserts(database_url: &str, ids: u32, batch: u32, concurrency: usize) -> f64 {
+    let template: Object = from_value(json!({ "id": 0, "online": true })).unwrap();
+    let object = |id, template: &Object| Object {
+        id: ObjectId(id),
+        ..template.clone()
+    };
     let next = Arc::new(AtomicUsize::new(0));
     let mut clients = Vec::new();
     for _ in 0..concurrency {
         let client = tests::servers::database::connect(database_url)
             .await
             .unwrap();
-        let statement = client.prepare(fetcher::UPSERT.text).await.unwrap();
+        let statement = client.prepare(UPSERT.text).await.unwrap();
         clients.push((client, statement));
     }
     let begun = Instant::now();
     let mut work = JoinSet::new();
     for (client, statement) in clients {
-        let next = Arc::clone(&next);
+        let (next, template) = (Arc::clone(&next), template.clone());
         work.spawn(async move {
             loop {
                 let first = next.fetch_add(batch as usize, Ordering::Relaxed);
@@ -246,12 +253,12 @@ pub(crate) async fn upserts(database_url: &str, ids: u32, batch: u32, concurrenc
                     return;
                 }
                 let first = i64::try_from(first).unwrap();
-                let rows: Vec<i64> = (first..first + i64::from(batch)).collect();
-                let (ttl, age, deadline) = (3_600_000_i64, 0_i64, datetime!(9999-12-31 0:00 UTC));
-                client
-                    .query_one(&statement, &[&rows, &ttl, &age, &deadline])
-                    .await
-                    .unwrap();
+                let ids = first..first + i64::from(batch);
+                let objects: Vec<_> = ids.map(|id| object(id, &template)).collect();
+                let never = datetime!(9999-12-31 0:00 UTC);
+                let parameters = UpsertParameters::new(&objects, 3_600_000, 0, never);
+                let values = parameters.typed().map(|(value, _)| value);
+                client.query_one(&statement, &values).await.unwrap();
             }
         });
     }

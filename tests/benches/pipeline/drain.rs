@@ -4,7 +4,7 @@ use tests::servers::Servers;
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::time::Instant;
-use trace::Traces;
+use trace::TraceSet;
 
 use crate::bare::{Http, in_place, look_ups, upserts};
 use crate::figure::Figure;
@@ -63,7 +63,7 @@ pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report)
 
 async fn round(servers: &Servers, http: Http, ids: u32) -> Round {
     let mut world = World::create(servers).await;
-    stage::queue(&world, ids, |_| Traces::default()).await;
+    stage::queue(&world, ids, |_| TraceSet::default()).await;
     let ours = fetch(&mut world, ids, &[http.flag()]).await;
     let objects = Bare::start(Part::Objects).await;
     Round {

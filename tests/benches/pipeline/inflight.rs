@@ -8,7 +8,7 @@ use tests::servers::Servers;
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::time::{Instant, sleep, sleep_until};
-use trace::Traces;
+use trace::TraceSet;
 
 use crate::bare::{Http, LookingUp, look_ups};
 use crate::figure::{Figure, Point};
@@ -212,7 +212,7 @@ impl Run {
     async fn start(servers: &Servers, kind: Kind, duration: Duration) -> Self {
         let mut world = World::create(servers).await;
         let ids = kind.rate * u32::try_from(duration.as_secs()).unwrap();
-        stage::queue(&world, ids, |_| Traces::default()).await;
+        stage::queue(&world, ids, |_| TraceSet::default()).await;
         let service = Bare::start(kind.part).await;
         let (begun, processors) = (Instant::now(), Processors::watch());
         let flags = ["--object-ttl=1h".to_owned(), kind.http.flag()];

@@ -4,7 +4,7 @@
 use tests::servers::Servers;
 use tests::servers::span_collector::SpanCollector;
 use tests::world::World;
-use trace::Traces;
+use trace::TraceSet;
 
 use crate::figure::Figure;
 use crate::form::{CONNECTIONS, Form};
@@ -90,12 +90,12 @@ async fn rates(servers: &Servers, form: &Form, telemetry: Telemetry) -> Rates {
 }
 
 /// Those that ingest would have given to a chunk.
-fn traces(telemetry: Telemetry, number: u32) -> Traces {
+fn traces(telemetry: Telemetry, number: u32) -> TraceSet {
     let recorded = u8::from(number.is_multiple_of(RECORDED));
     let parent = format!("00-{:032x}-{:016x}-{recorded:02x}", number + 1, 1);
     match telemetry {
-        Telemetry::On => Traces::from_traceparent(Some(parent)),
-        Telemetry::Off => Traces::default(),
+        Telemetry::On => TraceSet::from_traceparent(Some(parent)),
+        Telemetry::Off => TraceSet::default(),
     }
 }
 

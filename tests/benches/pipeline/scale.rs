@@ -5,7 +5,7 @@ use tests::processes::Process;
 use tests::servers::Servers;
 use tests::world::World;
 use tokio::time::{Instant, sleep, sleep_until};
-use trace::Traces;
+use trace::TraceSet;
 
 use crate::figure::{Figure, Point};
 use crate::form::Form;
@@ -39,7 +39,7 @@ pub(crate) async fn measure(servers: &Servers, form: &Form, report: &mut Report)
 async fn run(servers: &Servers, replicas: usize, form: &Form, report: &mut Report) -> f64 {
     let mut world = World::create(servers).await;
     let ids = QUEUED * u32::try_from(replicas).unwrap();
-    stage::queue(&world, ids, |_| Traces::default()).await;
+    stage::queue(&world, ids, |_| TraceSet::default()).await;
     let objects = Bare::start(Part::SlowObjects).await;
     let fetchers: Vec<Process> = (0..replicas)
         .map(|_| stage::fetcher(&mut world, &objects.url(), &[]))

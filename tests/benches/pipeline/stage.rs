@@ -17,7 +17,7 @@ use tests::servers::Servers;
 use tests::tls::Certified;
 use tests::wait::eventually;
 use tests::world::World;
-use trace::Traces;
+use trace::TraceSet;
 
 use crate::service::{Bare, Part};
 
@@ -201,7 +201,7 @@ impl Page {
 }
 
 /// Puts ids from 0 on into the queue of look-ups, in chunks; `traces` gives each chunk's.
-pub(crate) async fn queue(world: &World, ids: u32, traces: impl Fn(u32) -> Traces) {
+pub(crate) async fn queue(world: &World, ids: u32, traces: impl Fn(u32) -> TraceSet) {
     const AT_ONCE: usize = 20_000;
     world.broker.declare().await;
     let chunk = |number: u32| {

@@ -12,7 +12,7 @@ use tests::proxy::Network;
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::net::TcpListener;
-use trace::Traces;
+use trace::TraceSet;
 
 use super::binaries::flags;
 
@@ -122,7 +122,7 @@ fn first_try() -> Headers {
     Headers {
         attempt: Attempt::FIRST,
         reason: None,
-        traces: Traces::default(),
+        traces: TraceSet::default(),
         accepted_at: None,
     }
 }

@@ -31,7 +31,7 @@ const LOG_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Counts, and logs when the collector goes away and when it is back.
 #[derive(Debug)]
-pub(super) struct Deliveries {
+pub(super) struct DeliveryLog {
     pub(super) exporter: ExporterName,
     collector: String,
     state: State,
@@ -82,7 +82,7 @@ impl State {
     }
 }
 
-impl Deliveries {
+impl DeliveryLog {
     /// Nothing is delivered yet to the collector at this address.
     pub(super) fn new(exporter: ExporterName, collector: String) -> Self {
         Self {

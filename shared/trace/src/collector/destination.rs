@@ -5,14 +5,14 @@ use settings::{Secret, SecretError};
 use url::Url;
 
 use crate::config::{Address, TraceSettings};
-use crate::pairs::Headers;
+use crate::pairs::CollectorHeaders;
 
 /// An address and headers. Either may be in a file: they are read for each request.
 pub(super) struct Destination {
     address: Secret<Address>,
     /// What follows on the path of the address.
     path: &'static [&'static str],
-    headers: Option<Secret<Headers>>,
+    headers: Option<Secret<CollectorHeaders>>,
 }
 
 impl Destination {
@@ -69,7 +69,7 @@ impl Destination {
     /// A file cannot be read.
     pub(super) fn headers(&self) -> Result<HeaderMap, SecretError> {
         let headers = self.headers.as_ref().map(Secret::get).transpose()?;
-        Ok(headers.map(Headers::into_map).unwrap_or_default())
+        Ok(headers.map(CollectorHeaders::into_map).unwrap_or_default())
     }
 }
 

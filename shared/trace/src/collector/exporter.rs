@@ -7,7 +7,7 @@ use http::StatusCode;
 use opentelemetry_sdk::trace::SpanData;
 use tokio::task::spawn_blocking;
 
-use super::deliveries::{Deliveries, ExporterName, Refusal};
+use super::deliveries::{DeliveryLog, ExporterName, Refusal};
 use super::format::Format;
 use super::post::{Post, PostError};
 use super::queue::Queue;
@@ -18,11 +18,10 @@ pub(crate) struct Exporter {
     pub(super) queue: Arc<Queue>,
     pub(super) format: Arc<dyn Format>,
     pub(super) post: Post,
-    pub(super) deliveries: Deliveries,
+    pub(super) deliveries: DeliveryLog,
 }
 
 impl Exporter {
-    /// Its name and its queue.
     pub(super) fn queue(&self) -> (ExporterName, Arc<Queue>) {
         (self.deliveries.exporter, Arc::clone(&self.queue))
     }

@@ -4,7 +4,7 @@
 //! Each collector has an exporter: a queue with room for a fixed number of spans, and a task that sends them. The
 //! exporters share all of that, and differ in their [`format`] only.
 
-mod connections;
+mod client;
 mod deliveries;
 mod destination;
 mod exporter;
@@ -30,8 +30,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::config::{Address, TraceSettings};
-use connections::Connections;
-use deliveries::{Deliveries, dropped};
+use client::CollectorClient;
+use deliveries::{DeliveryLog, dropped};
 pub use deliveries::{ExporterName, SPANS_DROPPED, SPANS_EXPORTED};
 use destination::Destination;
 use exporter::Exporter;
@@ -46,16 +46,14 @@ use zipkin::Zipkin;
 /// # Errors
 /// A file cannot be read, or an HTTP client cannot be set up.
 fn exporters(resource: &Resource, settings: &TraceSettings) -> anyhow::Result<Vec<Exporter>> {
-    let zipkin: Arc<dyn Format> = Arc::new(Zipkin::new(resource));
-    let otlp: Arc<dyn Format> = Arc::new(Otlp::new(resource));
-    let exporters = [
-        (ExporterName::Zipkin, zipkin, Destination::zipkin(settings)),
-        (ExporterName::Otlp, otlp, Destination::otlp(settings)?),
-    ];
-    let exporters = exporters
-        .into_iter()
-        .filter_map(|(name, format, to)| exporter(name, format, to, settings).transpose());
-    exporters.collect()
+    let (zipkin, otlp) = (
+        Arc::new(Zipkin::new(resource)),
+        Arc::new(Otlp::new(resource)),
+    );
+    let (to_zipkin, to_otlp) = (Destination::zipkin(settings), Destination::otlp(settings)?);
+    let zipkin = exporter(ExporterName::Zipkin, zipkin, to_zipkin, settings)?;
+    let otlp = exporter(ExporterName::Otlp, otlp, to_otlp, settings)?;
+    Ok(zipkin.into_iter().chain(otlp).collect())
 }
 
 /// The exporter to a destination, if there is one.
@@ -68,16 +66,16 @@ fn exporter(
     let Some(url) = destination.url()? else {
         return Ok(None);
     };
-    let connections = Connections::new(&url, &settings.trust)
+    let client = CollectorClient::new(&url, &settings.trust)
         .context("setting up the HTTP client of the span collector")?;
     Ok(Some(Exporter {
         queue: Arc::default(),
         format,
         post: Post {
             destination,
-            connections,
+            client,
         },
-        deliveries: Deliveries::new(name, Address(Some(url)).show()),
+        deliveries: DeliveryLog::new(name, Address(Some(url)).show()),
     }))
 }
 
@@ -85,12 +83,12 @@ fn exporter(
 #[derive(Debug)]
 pub(crate) struct Exporters {
     tasks: JoinSet<()>,
-    queues: Queues,
+    fan_out: FanOut,
 }
 
-/// The queue of each exporter.
+/// Puts each span into the queue of each exporter.
 #[derive(Clone, Debug)]
-pub(crate) struct Queues(Arc<[(ExporterName, Arc<Queue>)]>);
+pub(crate) struct FanOut(Arc<[(ExporterName, Arc<Queue>)]>);
 
 impl Exporters {
     /// Starts them on the runtime that this is called on. `None` if spans are to go nowhere.
@@ -103,19 +101,19 @@ impl Exporters {
     ) -> anyhow::Result<Option<Self>> {
         let exporters = exporters(resource, settings)?;
         let queues = exporters.iter().map(Exporter::queue);
-        let queues = Queues(queues.collect());
+        let fan_out = FanOut(queues.collect());
         let tasks: JoinSet<()> = exporters.into_iter().map(Exporter::run).collect();
-        Ok((!tasks.is_empty()).then_some(Self { tasks, queues }))
+        Ok((!tasks.is_empty()).then_some(Self { tasks, fan_out }))
     }
 
     /// Where spans are put for them.
-    pub(crate) fn queues(&self) -> Queues {
-        self.queues.clone()
+    pub(crate) fn fan_out(&self) -> FanOut {
+        self.fan_out.clone()
     }
 
     /// Sends the spans that wait, for at most `limit`. The exporters do so at the same time.
     pub(crate) async fn finish(mut self, limit: Duration) {
-        let Queues(queues) = &self.queues;
+        let FanOut(queues) = &self.fan_out;
         for (_, queue) in queues.iter() {
             queue.end();
         }
@@ -133,8 +131,8 @@ impl Exporters {
     }
 }
 
-/// Has each exporter send each span, and counts spans that find no room.
-impl SpanProcessor for Queues {
+/// Counts spans that find no room.
+impl SpanProcessor for FanOut {
     fn on_start(&self, _span: &mut Span, _context: &Context) {}
 
     fn on_end(&self, span: SpanData) {

@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode};
 use reqwest::Response;
 use thiserror::Error;
 
-use super::connections::Connections;
+use super::client::CollectorClient;
 use super::destination::Destination;
 
 /// How many bytes of an answer are read, about.
@@ -15,7 +15,7 @@ const ANSWER_LIMIT: usize = 64 << 10;
 /// Sends requests to one collector.
 pub(super) struct Post {
     pub(super) destination: Destination,
-    pub(super) connections: Connections,
+    pub(super) client: CollectorClient,
 }
 
 /// Why a request was not taken.
@@ -39,7 +39,7 @@ impl Post {
         let headers = self.destination.headers();
         let mut headers = headers.map_err(anyhow::Error::new)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        let http = self.connections.current();
+        let http = self.client.current();
         let request = http.post(url).headers(headers).body(body);
         let response = request.send().await.map_err(without_url)?;
         let status = response.status();

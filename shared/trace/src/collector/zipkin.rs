@@ -41,11 +41,11 @@ impl Zipkin {
         }
     }
 
-    fn written<'a>(&'a self, span: &'a SpanData) -> Written<'a> {
+    fn written<'a>(&'a self, span: &'a SpanData) -> ZipkinSpan<'a> {
         let tags = self.tags(span);
         let parent = Some(span.parent_span_id).filter(|parent| *parent != SpanId::INVALID);
         let duration = span.end_time.duration_since(span.start_time);
-        Written {
+        ZipkinSpan {
             trace_id: span.span_context.trace_id().to_string(),
             parent_id: parent.map(|parent| parent.to_string()),
             id: span.span_context.span_id().to_string(),
@@ -97,7 +97,7 @@ impl Format for Zipkin {
 /// A span as Zipkin's API describes it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Written<'a> {
+struct ZipkinSpan<'a> {
     trace_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_id: Option<String>,

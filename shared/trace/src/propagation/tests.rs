@@ -1,5 +1,6 @@
 use super::*;
 use http::HeaderName;
+use opentelemetry::trace::TraceId;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -11,7 +12,7 @@ fn headers(headers: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 fn context(given: &[(&'static str, &str)]) -> Option<SpanContext> {
-    Traces::sender(&headers(given))
+    TraceSet::sender(&headers(given))
 }
 
 #[test]
@@ -81,7 +82,7 @@ fn what_others_say_of_a_trace_is_handed_on_unless_it_is_long() {
     let handed_on = |state: &str| {
         let context = context(&[("traceparent", PARENT), ("tracestate", state)]);
         let mut headers = HeaderMap::new();
-        Traces::from_iter(context).inject(&mut headers);
+        TraceSet::from_iter(context).inject(&mut headers);
         headers
             .get("tracestate")
             .map(|state| state.to_str().unwrap().to_owned())
@@ -96,7 +97,7 @@ fn what_others_say_of_a_trace_is_handed_on_unless_it_is_long() {
 
 #[test]
 fn a_line_of_text_names_a_trace() {
-    let traces = Traces::from_traceparent(Some(PARENT.to_owned()));
+    let traces = TraceSet::from_traceparent(Some(PARENT.to_owned()));
     assert_eq!(traces.to_traceparent().as_deref(), Some(PARENT));
     let mut headers = HeaderMap::new();
     traces.inject(&mut headers);

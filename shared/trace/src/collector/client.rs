@@ -1,4 +1,4 @@
-//! Connections to the collector.
+//! The HTTP client of an exporter.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use url::Url;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The HTTP client, which is made again when a file of its TLS has changed.
-pub(super) struct Connections {
+pub(super) struct CollectorClient {
     http: reqwest::Client,
     /// What TLS is made of, if there is TLS, and the files that it was made of.
     tls: Option<(tls::Client, Renewal)>,
 }
 
-impl Connections {
+impl CollectorClient {
     /// # Errors
     /// A file of the TLS cannot be used, or the client cannot be set up.
     pub(super) fn new(url: &Url, trust: &TrustSettings) -> anyhow::Result<Self> {
