@@ -2,7 +2,7 @@
 //! again. The step is done when each id is safe somewhere.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use broker::{Attempt, Handler, Headers, Load, Outcome, Publication, Publisher, Queue};
 use futures::stream::FuturesUnordered;
@@ -74,7 +74,7 @@ impl Handler for FetchHandler {
                 settling.inspect(|result| {
                     if matches!(result, Ok(None)) {
                         at_hand.settled(1);
-                        note_settled(headers.accepted_at);
+                        note_settled(&headers);
                     }
                 })
             };
@@ -152,7 +152,7 @@ impl FetchHandler {
             let Some(queue) = self.retry_delays.next(headers.attempt, &failure) else {
                 // The object was gone at its last try too.
                 OBJECTS_GONE.increment(1);
-                note_settled(headers.accepted_at);
+                note_settled(headers);
                 continue;
             };
             groups.entry((queue, failure.reason)).or_default().push(id);
@@ -244,9 +244,10 @@ where
 }
 
 /// Records how long ago the callback of an id was accepted. If this host's clock is behind, that counts as no time.
-fn note_settled(accepted_at: Option<SystemTime>) {
-    if let Some(accepted_at) = accepted_at {
-        ID_DURATION.record(accepted_at.elapsed().unwrap_or_default());
+fn note_settled(headers: &Headers) {
+    if let Some(accepted_at) = headers.accepted_at {
+        let duration = accepted_at.elapsed().unwrap_or_default();
+        ID_DURATION.record_in(duration, headers.traces.exemplar());
     }
 }
 

@@ -24,4 +24,5 @@ pub use pairs::{CollectorHeaders, ResourceAttributes};
 pub use propagation::TraceContext;
 pub use recorder::current;
 pub use recording::Recording;
+pub use resource::resource;
 pub use traces::{SpanSet, TraceSet};
