@@ -2,7 +2,7 @@
 //! again. The step is done when each id is safe somewhere.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use broker::{Attempt, Handler, Headers, Load, Outcome, Publication, Publisher, Queue};
 use futures::stream::FuturesUnordered;
@@ -70,7 +70,7 @@ impl Handler for FetchHandler {
                 settling.inspect(|result| {
                     if matches!(result, Ok(None)) {
                         at_hand.settled(1);
-                        note_settled(headers.accepted_at);
+                        note_settled(&headers);
                     }
                 })
             };
@@ -147,7 +147,7 @@ impl FetchHandler {
         for (id, failure) in failed {
             let Some(queue) = self.retry_delays.next(headers.attempt, &failure) else {
                 OBJECTS_GONE.increment(1);
-                note_settled(headers.accepted_at);
+                note_settled(headers);
                 continue;
             };
             groups.entry((queue, failure.reason)).or_default().push(id);
@@ -239,9 +239,10 @@ where
 }
 
 /// Records how long ago the callback of an id was accepted. A clock that is behind counts as no time at all.
-fn note_settled(accepted_at: Option<SystemTime>) {
-    if let Some(accepted_at) = accepted_at {
-        ID_DURATION.record(accepted_at.elapsed().unwrap_or_default());
+fn note_settled(headers: &Headers) {
+    if let Some(accepted_at) = headers.accepted_at {
+        let duration = accepted_at.elapsed().unwrap_or_default();
+        ID_DURATION.record_in(duration, headers.traces.exemplar());
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use messages::ObjectId;
+use metric_definitions::handle::{Counter, Gauge, Histogram};
 use metric_definitions::{InFlight, Label};
-use metrics::{Counter, Gauge, Histogram};
 use trace::Traces;
 
 use crate::answer::{Answer, Reason};
@@ -173,7 +173,8 @@ impl LookUpClient {
         // On the heap, because far more ids wait for admission than are looked up, and these need no
         // memory for a request.
         let answer = Box::pin(self.client.look_up(id, traces)).await;
-        self.counts.duration.record(started.elapsed());
+        let duration = &self.counts.duration;
+        duration.record_in(started.elapsed(), traces.exemplar());
         self.counts.ended(&answer);
         self.breaker.record(id, &admission, &answer);
         Ok((answer, admission.started))

@@ -129,7 +129,7 @@ impl BatchWriter {
             .await;
         // The next statement need not wait for the broker.
         drop(slot);
-        UPSERT_DURATION.record(started.elapsed());
+        UPSERT_DURATION.record_in(started.elapsed(), traces.exemplar());
         let result = match times {
             Some(times) => {
                 OBJECTS_STORED.increment(objects.len() as u64);

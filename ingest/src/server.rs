@@ -183,6 +183,7 @@ impl Server {
     ) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let exemplar = traces.exemplar();
         let result = self.route(request, remote.ip(), route, traces).await;
         let mut response = match &result {
             Ok(success) => success.response(),
@@ -193,7 +194,12 @@ impl Server {
             if method == Method::OPTIONS {
                 response = route.list_methods(response);
             } else if route.endpoint == Endpoint::Callback {
-                count_answer(&result, response.status(), duration);
+                CALLBACK_DURATION
+                    .of(&Status(response.status()))
+                    .record_in(duration, exemplar);
+                if let Err(error) = &result {
+                    CALLBACKS_REJECTED.of(error).increment(1);
+                }
             }
         }
         log(&method, &path, remote, duration, response.status(), &result);
@@ -274,13 +280,6 @@ fn check_transfer_coding(headers: &HeaderMap) -> Result<(), ApiError> {
 fn count_accepted(at: StoredAt, ids: usize) {
     CALLBACKS_ACCEPTED.of(&at).increment(1);
     IDS_ACCEPTED.increment(ids as u64);
-}
-
-fn count_answer(result: &Result<Success, ApiError>, status: StatusCode, duration: Duration) {
-    CALLBACK_DURATION.of(&Status(status)).record(duration);
-    if let Err(error) = result {
-        CALLBACKS_REJECTED.of(error).increment(1);
-    }
 }
 
 /// Logs one line a request. An error of the client is no warning: clients may send any number of them.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use database::{Parameters, Statement, Store, StoreError, Type};
 use messages::DeleteBatch;
+use metric_definitions::Exemplar;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
@@ -128,12 +129,16 @@ pub(crate) fn deleted_rows(row: &Row) -> Result<Vec<DeletedRows>, tokio_postgres
 }
 
 /// Counts deleted rows. Their commit was known `elapsed` after the statement began.
-pub(crate) fn count_deleted(leg: DeletedBy, deleted: &[DeletedRows], elapsed: Duration) {
+pub(crate) fn count_deleted(
+    leg: DeletedBy,
+    deleted: &[DeletedRows],
+    elapsed: Duration,
+    exemplar: Option<Exemplar>,
+) {
     for deleted in deleted {
         let (by, rows) = (deleted.lateness + elapsed, deleted.count);
         OBJECTS_DELETED.of(&leg).increment(rows);
-        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
-        LATENESS.of(&leg).record_many(by, rows);
+        LATENESS.of(&leg).record_many(by, rows, exemplar);
         LAST_LATENESS.set(by);
     }
 }

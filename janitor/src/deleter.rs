@@ -106,7 +106,13 @@ async fn delete_until_expired(rows: &DueRows, traces: &Traces, mut slot: Slot, s
             .await;
         DELETE_DURATION.record(begun.elapsed());
         DELETE_ROWS.record(u32::try_from(rows.count()).unwrap_or(u32::MAX));
-        count_deleted(DeletedBy::Message, &deletion.deleted, started.elapsed());
+        let exemplar = traces.exemplar();
+        count_deleted(
+            DeletedBy::Message,
+            &deletion.deleted,
+            started.elapsed(),
+            exemplar,
+        );
         let Some(early) = deletion.early else {
             return;
         };

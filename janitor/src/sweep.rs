@@ -143,7 +143,7 @@ impl Sweep {
             let started = Instant::now();
             let deleted = self.delete_batch(within).await?;
             let elapsed = started.elapsed();
-            count_deleted(DeletedBy::Sweep, &deleted, elapsed);
+            count_deleted(DeletedBy::Sweep, &deleted, elapsed, None);
             let rows: u64 = deleted.iter().map(|rows| rows.count).sum();
             if rows > 0 {
                 tracing::debug!(rows, "deleted overdue rows");

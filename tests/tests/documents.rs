@@ -214,7 +214,7 @@ fn no_process_has_two_metrics_of_one_name() {
 }
 
 /// Names in the compose file that are of its images, not of our processes.
-const OF_IMAGES: [&str; 10] = [
+const OF_IMAGES: [&str; 11] = [
     "GRAFANA_",
     "RABBITMQ_",
     "POSTGRES_",
@@ -222,6 +222,7 @@ const OF_IMAGES: [&str; 10] = [
     "RUST_",
     "RUNTIME_",
     "GF_",
+    "ZIPKIN_PORT",
     "JAVA_OPTS",
     "MEM_",
     "CMD",

@@ -6,7 +6,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use metric_definitions::InFlight;
-use metrics::{Gauge, Histogram};
+use metric_definitions::handle::{Gauge, Histogram};
 
 use crate::connection::{Broker, BrokerError};
 use crate::lag::set_due;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use lifecycle::{Dependency, Shutdown, VitalTask};
-use metrics::Counter;
+use metric_definitions::handle::Counter;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use trace::Spans;

@@ -1,6 +1,4 @@
-use metrics::Label;
-
-use crate::label::Values;
+use crate::label::{Pair, Values};
 
 /// Type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,55 +88,28 @@ impl Description {
     }
 
     /// Whether these are values that its labels can have.
-    pub(crate) fn knows(&self, labels: &[Label]) -> bool {
-        let known = |(label, (_, values)): (&Label, &(_, Vec<_>))| {
-            values.is_empty() || values.contains(&label.value())
+    pub(crate) fn knows(&self, labels: &[Pair]) -> bool {
+        let known = |((_, value), (_, values)): (&Pair, &(_, Vec<_>))| {
+            values.is_empty() || values.contains(value)
         };
         labels.iter().zip(&self.labels()).all(known)
     }
 
-    fn describe(&self) {
-        match self.kind {
-            Kind::Counter => metrics::describe_counter!(self.name, self.help),
-            Kind::Gauge => metrics::describe_gauge!(self.name, self.help),
-            Kind::Histogram => metrics::describe_histogram!(self.name, self.help),
-        }
-    }
-
-    fn show_zero(&self) {
-        for labels in self.combinations() {
-            match self.kind {
-                Kind::Counter => metrics::counter!(self.name, labels).increment(0),
-                Kind::Gauge => metrics::gauge!(self.name, labels).set(0),
-                Kind::Histogram => drop(metrics::histogram!(self.name, labels)),
-            }
-        }
-    }
-
-    /// Every combination of the labels' values: one if there are no labels, none if one of them can
-    /// have any value.
-    fn combinations(&self) -> Vec<Vec<Label>> {
+    /// The combinations of the labels' values that are shown from the start: one if there are no labels,
+    /// none if one of them can have any value.
+    pub(crate) fn shown_from_the_start(&self) -> Vec<Vec<Pair>> {
         let mut combinations = vec![Vec::new()];
+        if !self.from_zero {
+            combinations.clear();
+        }
         for (label, values) in self.labels() {
-            let longer = combinations.iter().flat_map(|shorter: &Vec<Label>| {
-                values.iter().map(|value| {
-                    let last = Label::from_static_parts(label, value);
-                    shorter.iter().cloned().chain([last]).collect()
-                })
+            let longer = combinations.iter().flat_map(|shorter: &Vec<Pair>| {
+                let last = values.iter().map(move |value| (label, *value));
+                last.map(|last| shorter.iter().copied().chain([last]).collect())
             });
             combinations = longer.collect();
         }
         combinations
-    }
-}
-
-/// Says what the metrics mean, and shows those that are 0 until something happens.
-pub fn announce<'a>(descriptions: impl IntoIterator<Item = &'a Description>) {
-    for description in descriptions {
-        description.describe();
-        if description.from_zero {
-            description.show_zero();
-        }
     }
 }
 
@@ -151,14 +122,12 @@ mod tests {
     }
 
     fn combinations(description: Description) -> Vec<String> {
-        let shown = |labels: Vec<Label>| {
-            let pairs: Vec<String> = labels
-                .iter()
-                .map(|label| format!("{}={}", label.key(), label.value()))
-                .collect();
-            pairs.join(",")
+        let shown = |labels: Vec<Pair>| {
+            let pairs = labels.iter().map(|(name, value)| format!("{name}={value}"));
+            pairs.collect::<Vec<_>>().join(",")
         };
-        description.combinations().into_iter().map(shown).collect()
+        let combinations = description.shown_from_the_start().into_iter();
+        combinations.map(shown).collect()
     }
 
     #[test]
@@ -174,6 +143,11 @@ mod tests {
     #[test]
     fn a_label_that_can_have_any_value_is_shown_when_it_has_one() {
         assert!(combinations(some(&[("a", &["1"]), ("version", &[])])).is_empty());
+        let unset = Description {
+            from_zero: false,
+            ..some(&[])
+        };
+        assert!(combinations(unset).is_empty());
     }
 
     #[test]
@@ -190,7 +164,7 @@ mod tests {
             ..some(&[("a", &["1", "2"])])
         };
         assert_eq!(combinations(only), ["a=1"]);
-        let label = |value| [Label::from_static_parts("a", value)];
+        let label = |value| [("a", value)];
         assert!(except.knows(&label("2")) && !except.knows(&label("1")));
         assert!(any.knows(&label("1")));
     }

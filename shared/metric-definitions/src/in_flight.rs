@@ -1,4 +1,4 @@
-use metrics::Gauge;
+use crate::handle::Gauge;
 
 /// Counts something in a gauge while it goes on; also when it is cancelled or panics.
 pub struct InFlight(Gauge);

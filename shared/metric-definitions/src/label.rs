@@ -1,6 +1,9 @@
 /// Name of a label, and the values that it can have: none if they are not known beforehand.
 pub type Values = (&'static str, &'static [&'static str]);
 
+/// Name and value of a label.
+pub type Pair = (&'static str, &'static str);
+
 /// The one label of a metric.
 pub trait Label {
     /// Name of the label.
@@ -25,13 +28,13 @@ pub trait Labels {
     const ALL: &'static [Values];
 
     /// Name and value of each.
-    fn pairs(&self) -> Vec<metrics::Label>;
+    fn pairs(&self) -> Vec<Pair>;
 }
 
 impl Labels for () {
     const ALL: &'static [Values] = &[];
 
-    fn pairs(&self) -> Vec<metrics::Label> {
+    fn pairs(&self) -> Vec<Pair> {
         Vec::new()
     }
 }
@@ -39,8 +42,8 @@ impl Labels for () {
 impl<L: Label> Labels for L {
     const ALL: &'static [Values] = &[(L::NAME, L::VALUES)];
 
-    fn pairs(&self) -> Vec<metrics::Label> {
-        vec![metrics::Label::from_static_parts(L::NAME, self.value())]
+    fn pairs(&self) -> Vec<Pair> {
+        vec![(L::NAME, self.value())]
     }
 }
 

@@ -27,16 +27,21 @@
 //! assert_eq!(METRICS.len(), 2);
 //! ```
 //!
-//! A process announces its metrics at its boot, and shows counters from zero on: Prometheus does not
-//! see the first increment of a counter that appears with it.
+//! A process registers its metrics at its boot, and shows counters from zero on: Prometheus does not
+//! see the first increment of a counter that appears with it. What is not registered is not counted.
 
 pub mod buckets;
 mod description;
+mod exemplar;
+mod families;
+pub mod handle;
 mod in_flight;
 mod label;
 mod metric;
 
-pub use description::{Description, Kind, announce};
+pub use description::{Description, Kind};
+pub use exemplar::Exemplar;
+pub use families::{RegisteredBefore, register};
 pub use in_flight::InFlight;
-pub use label::{Label, Labels, Values};
+pub use label::{Label, Labels, Pair, Values};
 pub use metric::{Counter, Gauge, Histogram, Metric};

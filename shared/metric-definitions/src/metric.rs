@@ -1,8 +1,9 @@
 use std::marker::PhantomData;
 
-use metrics::IntoF64;
-
 use crate::description::{Description, Kind};
+use crate::exemplar::Exemplar;
+use crate::families::find;
+use crate::handle::{self, Handle, Value};
 use crate::label::{Label, Labels};
 
 /// A metric whose handles are of type `H`, with the labels `L`.
@@ -12,11 +13,11 @@ pub struct Metric<H, L = ()> {
 }
 
 /// Only ever grows. It is 0 from the start on.
-pub type Counter<L = ()> = Metric<metrics::Counter, L>;
+pub type Counter<L = ()> = Metric<handle::Counter, L>;
 /// Goes up and down. It is not there until it is set.
-pub type Gauge<L = ()> = Metric<metrics::Gauge, L>;
+pub type Gauge<L = ()> = Metric<handle::Gauge, L>;
 /// Counts observations by their size. It begins without observations.
-pub type Histogram<L = ()> = Metric<metrics::Histogram, L>;
+pub type Histogram<L = ()> = Metric<handle::Histogram, L>;
 
 impl<L: Labels> Counter<L> {
     /// A counter of this name, and what it says.
@@ -102,7 +103,7 @@ impl<H: Handle, L: Labels> Metric<H, L> {
             "{} has no {pairs:?}",
             self.description.name
         );
-        H::find(self.description.name, pairs)
+        find(self.description.name, pairs)
     }
 }
 
@@ -110,10 +111,9 @@ impl<H: Handle, L: Label> Metric<H, L> {
     /// The handles for all values of the label, in the order of [`Label::VALUES`].
     #[must_use]
     pub fn each(&self) -> Vec<H> {
-        let label = |value| vec![metrics::Label::from_static_parts(L::NAME, value)];
         let values = L::VALUES.iter();
         values
-            .map(|value| H::find(self.description.name, label(*value)))
+            .map(|value| find(self.description.name, vec![(L::NAME, *value)]))
             .collect()
     }
 }
@@ -135,39 +135,20 @@ impl Counter {
 
 impl Gauge {
     /// Sets it.
-    pub fn set(&self, value: impl IntoF64) {
+    pub fn set(&self, value: impl Value) {
         self.handle().set(value);
     }
 }
 
 impl Histogram {
     /// Adds an observation.
-    pub fn record(&self, value: impl IntoF64) {
+    pub fn record(&self, value: impl Value) {
         self.handle().record(value);
     }
-}
 
-/// What a metric is counted with.
-pub trait Handle {
-    /// The handle of the metric with this name and these labels; from then on it is shown.
-    fn find(name: &'static str, labels: Vec<metrics::Label>) -> Self;
-}
-
-impl Handle for metrics::Counter {
-    fn find(name: &'static str, labels: Vec<metrics::Label>) -> Self {
-        metrics::counter!(name, labels)
-    }
-}
-
-impl Handle for metrics::Gauge {
-    fn find(name: &'static str, labels: Vec<metrics::Label>) -> Self {
-        metrics::gauge!(name, labels)
-    }
-}
-
-impl Handle for metrics::Histogram {
-    fn find(name: &'static str, labels: Vec<metrics::Label>) -> Self {
-        metrics::histogram!(name, labels)
+    /// Adds an observation, and its trace if that is recorded.
+    pub fn record_in(&self, value: impl Value, exemplar: Option<Exemplar>) {
+        self.handle().record_in(value, exemplar);
     }
 }
 

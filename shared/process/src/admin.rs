@@ -10,14 +10,14 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
-use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use http_server::{RequestBody, Route, ServerLimits, Service, serve};
 use hyper_util::rt::TokioIo;
 use lifecycle::{Health, Shutdown};
 use telemetry::profile::ProfileError;
-use telemetry::{Exposition, profile};
+use telemetry::{Exposition, Format, profile};
 use tls::{Acceptor, connect_unverified};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::either::Either;
@@ -81,25 +81,20 @@ impl Admin {
                 b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
             ),
         };
-        let (admin, ticking) = (Arc::new(self), shutdown.clone());
-        let metrics = admin.metrics.clone();
-        let upkeep = async {
-            while ticking.sleep(Duration::from_secs(5)).await {
-                metrics.iter().for_each(Exposition::run_upkeep);
-            }
-        };
-        tokio::join!(serve(listener, tls, limits, admin, shutdown), upkeep);
+        serve(listener, tls, limits, Arc::new(self), shutdown).await;
     }
 
-    async fn answer(&self, endpoint: Endpoint, query: &str) -> Response<Full<Bytes>> {
+    async fn answer(
+        &self,
+        endpoint: Endpoint,
+        query: &str,
+        headers: &HeaderMap,
+    ) -> Response<Full<Bytes>> {
         match endpoint {
             Endpoint::Live => text(StatusCode::OK, "ok"),
             Endpoint::Ready if self.health.is_ready() => lines(StatusCode::OK, self.health.lines()),
             Endpoint::Ready => lines(StatusCode::SERVICE_UNAVAILABLE, self.health.lines()),
-            Endpoint::Metrics => {
-                let metrics = self.metrics.as_ref().map(Exposition::render);
-                lines(StatusCode::OK, metrics.unwrap_or_default())
-            }
+            Endpoint::Metrics => self.metrics(headers),
             Endpoint::HeapProfile | Endpoint::CpuProfile if !self.profiles => text(
                 StatusCode::FORBIDDEN,
                 "profiles are off; the setting PROFILES=true turns them on",
@@ -118,6 +113,27 @@ impl Admin {
             ),
         }
     }
+
+    /// In the format that is asked for.
+    fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let accept = headers.get_all(ACCEPT).iter();
+        let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
+        let format = Format::accepted(&accept.join(","));
+        let shown = match &self.metrics {
+            Some(metrics) => metrics.render(format),
+            None if format == Format::OpenMetrics => Ok("# EOF\n".to_owned()),
+            None => Ok(String::new()),
+        };
+        match shown {
+            Ok(shown) => {
+                let mut response = lines(StatusCode::OK, shown);
+                let content_type = HeaderValue::from_static(format.content_type());
+                response.headers_mut().insert(CONTENT_TYPE, content_type);
+                response
+            }
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error),
+        }
+    }
 }
 
 impl Service for Admin {
@@ -129,7 +145,7 @@ impl Service for Admin {
             route => route.map_or(Endpoint::Unknown, |route| route.endpoint),
         };
         let query = request.uri().query().unwrap_or_default();
-        self.answer(endpoint, query).await
+        self.answer(endpoint, query, request.headers()).await
     }
 
     /// Stops profiling when the client disconnects.

@@ -98,10 +98,12 @@ where
     C: ProcessConfig,
     F: Future<Output = anyhow::Result<()>>,
 {
+    let resource = trace::resource(C::NAME, &settings.process().traces);
     // Before the logs, because lost lines are counted.
     let metrics = settings.process().metrics.then(|| {
         let all = C::METRICS.iter().copied().flatten();
-        init_metrics(all)
+        let process = resource.iter().map(|(key, value)| (key.as_str(), value));
+        init_metrics(process, all)
     });
     let metrics = metrics.transpose()?;
     init_logs(&settings.process().logs)?;
@@ -113,7 +115,7 @@ where
     BUILD_INFO.of(&build).set(1);
     let shutdown = Shutdown::on_signals(settings.process().shutdown_timeout)?;
     install_provider();
-    let recording = Recording::begin(C::NAME, &settings.process().traces)?;
+    let recording = Recording::begin(resource, &settings.process().traces)?;
     let context = ProcessContext {
         health: Health::default(),
         shutdown,

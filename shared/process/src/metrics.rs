@@ -1,6 +1,6 @@
 //! Metrics that every process has.
 
-use metric_definitions::{Description, Gauge, Labels, Values};
+use metric_definitions::{Description, Gauge, Labels, Pair, Values};
 
 /// Metrics that every process has.
 pub const METRICS: &[Description] = &[
@@ -24,12 +24,9 @@ pub(crate) struct Build {
 impl Labels for Build {
     const ALL: &'static [Values] = &[("process", &[]), ("version", &[])];
 
-    fn pairs(&self) -> Vec<metrics::Label> {
+    fn pairs(&self) -> Vec<Pair> {
         let values = [self.process, self.version].into_iter();
         let names = Self::ALL.iter().map(|(name, _)| *name);
-        let pairs = names.zip(values);
-        pairs
-            .map(|(name, value)| metrics::Label::from_static_parts(name, value))
-            .collect()
+        names.zip(values).collect()
     }
 }

@@ -24,4 +24,5 @@ pub use pairs::{Attributes, Headers};
 pub use propagation::TraceContext;
 pub use recorder::current;
 pub use recording::Recording;
+pub use resource::resource;
 pub use traces::{Spans, Traces};

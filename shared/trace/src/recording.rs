@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 
 use crate::collector::Exporters;
 use crate::config::TraceSettings;
 use crate::recorder::{RECORDER, Recorder};
-use crate::resource::resource;
 
 /// Name of what makes the spans, whichever the process is.
 const PRODUCT: &str = "callback-pipeline";
@@ -19,16 +19,15 @@ const PRODUCT: &str = "callback-pipeline";
 pub struct Recording(Option<Exporters>);
 
 impl Recording {
-    /// Begins to record spans of the process `service`, to be sent by the runtime that this is called
-    /// on.
+    /// Begins to record spans of the process that is this resource, to be sent by the runtime that this
+    /// is called on.
     ///
     /// # Errors
     /// A file cannot be read, an HTTP client cannot be set up, or recording has been begun before.
-    pub fn begin(service: &'static str, settings: &TraceSettings) -> anyhow::Result<Self> {
+    pub fn begin(resource: Resource, settings: &TraceSettings) -> anyhow::Result<Self> {
         if settings.otel_sdk_disabled {
             return Ok(Self(None));
         }
-        let resource = resource(service, settings);
         let Some(exporters) = Exporters::start(&resource, settings)? else {
             return Ok(Self(None));
         };

@@ -14,7 +14,8 @@ use crate::config::TraceSettings;
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 
 /// What is known of this start of the process `service`. The settings have the last word.
-pub(crate) fn resource(service: &'static str, settings: &TraceSettings) -> Resource {
+#[must_use]
+pub fn resource(service: &'static str, settings: &TraceSettings) -> Resource {
     let host = fs::read_to_string(HOST_NAME_FILE).ok();
     let host = host.map(|name| KeyValue::new(HOST_NAME, name.trim().to_owned()));
     let name = settings.otel_service_name.given();

@@ -16,6 +16,7 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderName, HeaderValue};
+use metric_definitions::Exemplar;
 use opentelemetry::trace::{
     Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, Tracer as _,
 };
@@ -123,6 +124,18 @@ impl Traces {
 
     pub(crate) fn each(&self) -> impl Iterator<Item = &SpanContext> {
         self.0.each.iter()
+    }
+
+    /// What leads from an observation of this work to its trace: to the first, of a batch. None if the
+    /// process does not record it.
+    #[must_use]
+    pub fn exemplar(&self) -> Option<Exemplar> {
+        RECORDER.get()?;
+        let recorded = self.each().find(|context| context.is_sampled())?;
+        Some(Exemplar {
+            trace_id: u128::from_be_bytes(recorded.trace_id().to_bytes()),
+            span_id: u64::from_be_bytes(recorded.span_id().to_bytes()),
+        })
     }
 
     /// Links to all of them.

@@ -63,6 +63,7 @@ impl Prometheus {
             Command::new(programs::find("prometheus").expect("Prometheus is not installed"))
                 .arg("--config.file=prometheus.yml")
                 .arg("--storage.tsdb.path=data")
+                .arg("--enable-feature=exemplar-storage")
                 .arg("--web.listen-address=127.0.0.1:0")
                 .current_dir(folder.path())
                 .stdin(Stdio::null())
@@ -92,16 +93,30 @@ impl Prometheus {
 
     /// The values of the series that an expression has now, without those that are not a number.
     pub async fn query(&self, expression: &str) -> Vec<f64> {
-        let mut path = "/api/v1/query?query=".to_owned();
-        for byte in expression.bytes() {
-            write!(path, "%{byte:02X}").unwrap();
-        }
-        let answer = send(self.address, Method::GET, &path, "").await.body;
-        assert_eq!(answer["status"], "success", "{expression}: {answer}");
-        let series = answer["data"]["result"].as_array().unwrap();
+        let data = self.ask("query", expression).await;
+        let series = data["result"].as_array().unwrap();
         let values = series.iter().map(|series| series["value"][1].as_str());
         let values = values.map(|value| value.unwrap().parse::<f64>().unwrap());
         values.filter(|value| !value.is_nan()).collect()
+    }
+
+    /// The labels of all exemplars that it has of the series in an expression.
+    pub async fn exemplars(&self, expression: &str) -> Vec<Value> {
+        let data = self.ask("query_exemplars", expression).await;
+        let series = data.as_array().unwrap().iter();
+        let exemplars = series.flat_map(|series| series["exemplars"].as_array().unwrap());
+        exemplars.map(|one| one["labels"].clone()).collect()
+    }
+
+    /// What its API says about an expression.
+    async fn ask(&self, what: &str, expression: &str) -> Value {
+        let mut path = format!("/api/v1/{what}?query=");
+        for byte in expression.bytes() {
+            write!(path, "%{byte:02X}").unwrap();
+        }
+        let mut answer = send(self.address, Method::GET, &path, "").await.body;
+        assert_eq!(answer["status"], "success", "{expression}: {answer}");
+        answer["data"].take()
     }
 
     /// The labels of the alerts that fire now.

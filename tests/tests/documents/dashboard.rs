@@ -105,6 +105,29 @@ fn panels_lead_to_paragraphs_that_exist() {
     }
 }
 
+/// Once for each, or Grafana shows each trace several times.
+#[test]
+fn graphs_of_durations_lead_to_traces() {
+    let panels = panels();
+    let graphs = panels
+        .iter()
+        .filter(|panel| text(panel, "type") == "timeseries");
+    let targets: Vec<&Value> = graphs.flat_map(targets).collect();
+    for histogram in [
+        "callback_duration_seconds",
+        "callback_id_duration_seconds",
+        "fetch_duration_seconds",
+        "upsert_duration_seconds",
+        "object_deletion_lateness_seconds",
+    ] {
+        let asks = |target: &&&Value| {
+            let series = format!("({histogram}_bucket{{");
+            text(target, "expr").contains(&series) && target["exemplar"] == true
+        };
+        assert_eq!(targets.iter().filter(asks).count(), 1, "{histogram}");
+    }
+}
+
 #[test]
 fn panels_ask_for_metrics_that_exist() {
     for panel in panels() {

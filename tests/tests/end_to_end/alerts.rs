@@ -184,7 +184,7 @@ async fn no_alert_fires_while_all_is_well_and_each_fault_makes_its_own_fire() {
     let right = [
         ("0.1", "ErrorBudgetBurnsFast"),
         ("0.1", "ErrorBudgetBurnsSlowly"),
-        ("1", "DeletionsLate"),
+        ("1.0", "DeletionsLate"),
     ];
     let none = async || {
         let mut firing = prometheus.firing().await;

@@ -24,6 +24,7 @@ mod http_wire;
 mod logs;
 mod metrics;
 mod mock_client;
+mod open_metrics;
 mod outage;
 mod overload;
 mod panics;
