@@ -48,40 +48,40 @@ metrics! {
 
     /// Callbacks that are safe: by the broker alone, or by the spool where a part of it went
     /// there.
-    pub(crate) CALLBACKS_ACCEPTED: Counter<StoredAt> = "callbacks_accepted_total";
+    pub(crate) CALLBACKS_ACCEPTED: Counter<StoredAt> = "callback_pipeline_callbacks_accepted_total";
     /// Requests to /callback that were answered with an error, by its code.
-    pub(crate) CALLBACKS_REJECTED: Counter<ApiError> = "callbacks_rejected_total";
+    pub(crate) CALLBACKS_REJECTED: Counter<ApiError> = "callback_pipeline_callbacks_rejected_total";
     /// Distinct ids of the callbacks that are safe.
-    pub(crate) IDS_ACCEPTED: Counter = "callback_ids_accepted_total";
+    pub(crate) IDS_ACCEPTED: Counter = "callback_pipeline_callback_ids_accepted_total";
     /// Distinct ids of the callbacks that could be read and not be made safe, by the code of
     /// the error.
     pub(crate) IDS_REJECTED: Counter<ApiError> =
-        "callback_ids_rejected_total", only(&["unavailable", "internal_error"]);
+        "callback_pipeline_callback_ids_rejected_total", only(&["unavailable", "internal_error"]);
     /// How long requests to /callback took, from the end of the header to the answer, by its
     /// status.
     pub(crate) CALLBACK_DURATION: Histogram<Status> =
-        "callback_duration_seconds" in buckets::SECONDS;
+        "callback_pipeline_callback_duration_seconds" in buckets::SECONDS;
     /// Callbacks that have arrived and are not safe yet; with REQUESTS_LIMIT of them further
     /// ones are answered 503.
-    pub(crate) CALLBACKS_IN_FLIGHT: Gauge = "callbacks_in_flight", from_zero();
+    pub(crate) CALLBACKS_IN_FLIGHT: Gauge = "callback_pipeline_callbacks_in_flight", from_zero();
     /// Messages with ids that the broker confirmed, those from the spool included.
-    pub(crate) CHUNKS_PUBLISHED: Counter = "callback_chunks_published_total";
+    pub(crate) CHUNKS_PUBLISHED: Counter = "callback_pipeline_callback_chunks_published_total";
     /// Size of what lies below SPOOL_DIRECTORY: what this replica has spooled, what it has adopted
     /// from replicas that are gone, what others have, and what was damaged and is set aside.
-    pub(crate) SPOOL_BYTES: Gauge<Place> = "spool_bytes", from_zero();
-    /// Files of callbacks that lie below SPOOL_DIRECTORY, by place as in spool_bytes.
-    pub(crate) SPOOL_SEGMENTS: Gauge<Place> = "spool_segments", from_zero();
+    pub(crate) SPOOL_BYTES: Gauge<Place> = "callback_pipeline_spool_bytes", from_zero();
+    /// Files of callbacks that lie below SPOOL_DIRECTORY, by place as in callback_pipeline_spool_bytes.
+    pub(crate) SPOOL_SEGMENTS: Gauge<Place> = "callback_pipeline_spool_segments", from_zero();
     /// Size from which on the spool takes no more: SPOOL_LIMIT. It is for what this replica has
     /// spooled.
-    pub(crate) SPOOL_LIMIT: Gauge = "spool_limit_bytes";
+    pub(crate) SPOOL_LIMIT: Gauge = "callback_pipeline_spool_limit_bytes";
     /// How long the oldest callback in the spool has been there.
-    pub(crate) SPOOL_OLDEST_AGE: Gauge = "spool_oldest_age_seconds";
+    pub(crate) SPOOL_OLDEST_AGE: Gauge = "callback_pipeline_spool_oldest_age_seconds";
     /// Callbacks that were written to the spool.
-    pub(crate) SPOOL_CALLBACKS_APPENDED: Counter = "spool_callbacks_appended_total";
+    pub(crate) SPOOL_CALLBACKS_APPENDED: Counter = "callback_pipeline_spool_callbacks_appended_total";
     /// Callbacks of the spool that were published, the oldest first.
-    pub(crate) SPOOL_CALLBACKS_DRAINED: Counter = "spool_callbacks_drained_total";
+    pub(crate) SPOOL_CALLBACKS_DRAINED: Counter = "callback_pipeline_spool_callbacks_drained_total";
     /// Reads of a segment that failed. It is read again later, and waits until then.
-    pub(crate) SPOOL_READS_FAILED: Counter = "spool_reads_failed_total";
+    pub(crate) SPOOL_READS_FAILED: Counter = "callback_pipeline_spool_reads_failed_total";
     /// Segments that had unreadable parts. They are kept in the folder `damaged`.
-    pub(crate) SPOOL_SEGMENTS_SET_ASIDE: Counter = "spool_segments_set_aside_total";
+    pub(crate) SPOOL_SEGMENTS_SET_ASIDE: Counter = "callback_pipeline_spool_segments_set_aside_total";
 }

@@ -24,7 +24,7 @@ metrics! {
     pub METRICS;
 
     /// Callbacks that were sent: answered with success, answered otherwise, or not answered.
-    pub(crate) CALLBACKS_SENT: Counter<Sent> = "callbacks_sent_total";
+    pub(crate) CALLBACKS_SENT: Counter<Sent> = "callback_pipeline_callbacks_sent_total";
     /// Look-ups that were answered, or failed as asked for by ERROR_RATIO.
-    pub(crate) LOOK_UPS: Counter<LookUp> = "look_ups_total";
+    pub(crate) LOOK_UPS: Counter<LookUp> = "callback_pipeline_look_ups_total";
 }

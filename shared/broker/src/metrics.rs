@@ -30,17 +30,17 @@ metrics! {
     pub METRICS;
 
     /// Connections to the broker that were opened.
-    pub(crate) CONNECTIONS_OPENED: Counter<Role> = "broker_connections_opened_total";
+    pub(crate) CONNECTIONS_OPENED: Counter<Role> = "callback_pipeline_broker_connections_opened_total";
     /// Connections to the broker that failed, or could not be opened.
-    pub(crate) CONNECTION_FAILURES: Counter<Role> = "broker_connection_failures_total";
+    pub(crate) CONNECTION_FAILURES: Counter<Role> = "callback_pipeline_broker_connection_failures_total";
     /// Messages that were published and are not confirmed yet.
-    pub(crate) CONFIRMS_IN_FLIGHT: Gauge = "broker_confirms_in_flight", from_zero();
+    pub(crate) CONFIRMS_IN_FLIGHT: Gauge = "callback_pipeline_broker_confirms_in_flight", from_zero();
     /// How long it took until a message was sent and the broker had confirmed or refused it.
     pub(crate) CONFIRM_DURATION: Histogram =
-        "broker_confirm_duration_seconds" in buckets::SECONDS;
+        "callback_pipeline_broker_confirm_duration_seconds" in buckets::SECONDS;
     /// Messages published, by what the broker said in time. What is not confirmed is published
     /// again, or goes to the spool, and counts each time.
-    pub(crate) PUBLISHES: Counter<Published> = "broker_publishes_total";
+    pub(crate) PUBLISHES: Counter<Published> = "callback_pipeline_broker_publishes_total";
 }
 
 metrics! {
@@ -49,11 +49,11 @@ metrics! {
 
     /// How long messages had been due when they were taken: the time since they were published,
     /// less their delay. The clocks of two hosts are compared.
-    pub(crate) LAG: Histogram = "consumer_lag_seconds" in buckets::LATE_SECONDS;
+    pub(crate) LAG: Histogram = "callback_pipeline_consumer_lag_seconds" in buckets::LATE_SECONDS;
     /// How long the message that was taken last had been due.
-    pub(crate) LAST_LAG: Gauge = "consumer_last_lag_seconds";
+    pub(crate) LAST_LAG: Gauge = "callback_pipeline_consumer_last_lag_seconds";
     /// Messages worked on, by what became of them. One that comes again counts again.
-    pub(crate) MESSAGES_CONSUMED: Counter<Outcome> = "messages_consumed_total";
+    pub(crate) MESSAGES_CONSUMED: Counter<Outcome> = "callback_pipeline_messages_consumed_total";
 }
 
 label! {
@@ -66,6 +66,6 @@ label! {
 
 /// Of processes that consume a queue. Some of them have further reasons.
 pub const DEAD_LETTERS: Counter<GivenUp> = Counter::<GivenUp>::new(
-    "dead_letters_total",
+    "callback_pipeline_dead_letters_total",
     "Messages published to objects.dead, by the kind of reason.",
 );

@@ -7,7 +7,7 @@ metrics! {
     pub METRICS;
 
     /// Connections to the database that were opened.
-    pub(crate) CONNECTIONS_OPENED: Counter = "database_connections_opened_total";
+    pub(crate) CONNECTIONS_OPENED: Counter = "callback_pipeline_database_connections_opened_total";
     /// Statements that lost against a concurrent one and were tried again at once.
-    pub(crate) CONFLICTS: Counter = "database_conflicts_total";
+    pub(crate) CONFLICTS: Counter = "callback_pipeline_database_conflicts_total";
 }

@@ -4,7 +4,7 @@ use metric_definitions::{Gauge, Label};
 
 /// Of every process that depends on something. The process lists the names of its dependencies.
 pub const DEPENDENCY_UP: Gauge<DependencyName> = Gauge::<DependencyName>::new(
-    "dependency_up",
+    "callback_pipeline_dependency_up",
     "Whether what the process depends on is reachable: 1 or 0.",
 );
 

@@ -11,7 +11,7 @@ pub const METRICS: &[Description] = &[
 ];
 
 pub(crate) const BUILD_INFO: Gauge<Build> = Gauge::<Build>::new(
-    "build_info",
+    "callback_pipeline_build_info",
     "Always 1; the labels say which process of which version this is.",
 );
 

@@ -75,8 +75,8 @@ async fn run(servers: &Servers, rate: u32, form: &Form) -> Lateness {
     let value = |column: usize| 1e3 * row.get::<_, f64>(column);
     let early = "select count(*) from deletions where late < 0";
     let page = Metrics::of(&pipeline.janitor).await.page().await;
-    let sum = page.sum("object_deletion_lateness_seconds_sum");
-    let count = page.sum("object_deletion_lateness_seconds_count");
+    let sum = page.sum("callback_pipeline_object_deletion_lateness_seconds_sum");
+    let count = page.sum("callback_pipeline_object_deletion_lateness_seconds_count");
     Lateness {
         least: value(0),
         p50: value(1),

@@ -200,7 +200,11 @@ async fn fickle(servers: &Servers, form: &Form, report: &mut Report) {
     report.add(run.figure("ids while slow", while_slow, "/s"));
     let back = run.figure("90 % of that again after", back, "s");
     report.add(back.limit(RECOVERY.as_secs_f64()));
-    let is_open = |look: &&Look| look.page.sum("client_service_breaker_open") > 0.0;
+    let is_open = |look: &&Look| {
+        look.page
+            .sum("callback_pipeline_client_service_breaker_open")
+            > 0.0
+    };
     let open = run.looks.iter().filter(is_open).count() as f64;
     let open = run.figure("breaker open", open * PAUSE.as_secs_f64(), "s");
     report.add(open.limit(0.0));
@@ -266,8 +270,8 @@ impl Run {
     /// Adds what is measured with each kind.
     fn add(&self, level: &[Look], report: &mut Report) {
         let page = &self.looks.last().unwrap().page;
-        let failed = |outcome| page.sum_of("fetches_total", outcome);
-        let retried = page.sum("fetch_retries_total");
+        let failed = |outcome| page.sum_of("callback_pipeline_fetches_total", outcome);
+        let retried = page.sum("callback_pipeline_fetch_retries_total");
         let memory = self.fetcher.peak_kib() as f64 / 1_024.0;
         report.add(self.figure("limit", middle(level, Look::limit), "look-ups"));
         report.add(self.figure("in flight", middle(level, Look::in_flight), "look-ups"));
@@ -313,19 +317,20 @@ impl Run {
 
 impl Look {
     fn stored(&self) -> f64 {
-        self.page.sum("objects_stored_total")
+        self.page.sum("callback_pipeline_objects_stored_total")
     }
 
     fn limit(&self) -> f64 {
-        self.page.sum("fetch_limit")
+        self.page.sum("callback_pipeline_fetch_limit")
     }
 
     fn in_flight(&self) -> f64 {
-        self.page.sum("fetches_in_flight")
+        self.page.sum("callback_pipeline_fetches_in_flight")
     }
 
     fn looked_up(&self) -> f64 {
-        self.page.sum("fetch_duration_seconds_count")
+        self.page
+            .sum("callback_pipeline_fetch_duration_seconds_count")
     }
 }
 
@@ -351,7 +356,10 @@ fn middle(looks: &[Look], of: impl Fn(&Look) -> f64) -> f64 {
 
 /// How long look-ups took on average, in milliseconds.
 fn latency(looks: &[Look]) -> f64 {
-    let seconds = growth(looks, |look| look.page.sum("fetch_duration_seconds_sum"));
+    let seconds = growth(looks, |look| {
+        look.page
+            .sum("callback_pipeline_fetch_duration_seconds_sum")
+    });
     1e3 * seconds / growth(looks, Look::looked_up)
 }
 

@@ -63,7 +63,7 @@ async fn run(servers: &Servers, replicas: usize, form: &Form, report: &mut Repor
 async fn stored(pages: &[Metrics]) -> f64 {
     let mut sum = 0.0;
     for page in pages {
-        sum += page.sum("objects_stored_total").await;
+        sum += page.sum("callback_pipeline_objects_stored_total").await;
     }
     sum
 }

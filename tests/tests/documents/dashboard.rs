@@ -114,11 +114,11 @@ fn graphs_of_durations_lead_to_traces() {
         .filter(|panel| text(panel, "type") == "timeseries");
     let targets: Vec<&Value> = graphs.flat_map(targets).collect();
     for histogram in [
-        "callback_duration_seconds",
-        "callback_id_duration_seconds",
-        "fetch_duration_seconds",
-        "upsert_duration_seconds",
-        "object_deletion_lateness_seconds",
+        "callback_pipeline_callback_duration_seconds",
+        "callback_pipeline_callback_id_duration_seconds",
+        "callback_pipeline_fetch_duration_seconds",
+        "callback_pipeline_upsert_duration_seconds",
+        "callback_pipeline_object_deletion_lateness_seconds",
     ] {
         let asks = |target: &&&Value| {
             let series = format!("({histogram}_bucket{{");

@@ -82,7 +82,10 @@ impl Watched {
 
     /// Waits until all is well: so many rows have been stored, and deleted, and all work queues are consumed.
     async fn until_well(&self, rows: f64) {
-        for metric in ["sum(objects_stored_total)", "sum(objects_deleted_total)"] {
+        for metric in [
+            "sum(callback_pipeline_objects_stored_total)",
+            "sum(callback_pipeline_objects_deleted_total)",
+        ] {
             let all = async || (self.prometheus.query(metric).await == [rows]).then_some(());
             eventually(&format!("{metric} to be {rows}"), all).await;
         }
@@ -189,7 +192,9 @@ async fn no_alert_fires_while_all_is_well_and_each_fault_makes_its_own_fire() {
     let none = async || {
         let mut firing = prometheus.firing().await;
         for (bound, name) in right {
-            let late = format!("object_deletion_lateness_seconds_bucket{{le='{bound}'}} < 3");
+            let late = format!(
+                "callback_pipeline_object_deletion_lateness_seconds_bucket{{le='{bound}'}} < 3"
+            );
             if !prometheus.query(&late).await.is_empty() {
                 firing.retain(|alert| alert["alertname"] != name);
             }

@@ -90,7 +90,7 @@ async fn callbacks_that_come_together_become_few_messages() {
 async fn in_flight(admin: SocketAddr) -> f64 {
     let (_, page) = ask(admin, "/metrics").await.unwrap();
     let metrics = Exposition::read(&String::from_utf8(page.into()).unwrap());
-    metrics.sum("broker_confirms_in_flight", &[])
+    metrics.sum("callback_pipeline_broker_confirms_in_flight", &[])
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,8 @@ async fn a_collector_that_is_not_there_costs_a_log_line() {
     let admin = pipeline.ingest.address_in_log("starting").await;
     let dropped = async || {
         let (_, body) = ask(admin, "/metrics").await.unwrap();
-        Exposition::read(&String::from_utf8_lossy(&body)).sum("trace_spans_dropped_total", &[])
+        Exposition::read(&String::from_utf8_lossy(&body))
+            .sum("callback_pipeline_trace_spans_dropped_total", &[])
     };
     // Three batches are tried in vain.
     for batch in 0..3 {
@@ -134,8 +135,8 @@ async fn count(admin: SocketAddr, metric: &str, exporter: &str) -> f64 {
     shown.sum(metric, &[("exporter", exporter)])
 }
 
-const EXPORTED: &str = "trace_spans_exported_total";
-const DROPPED: &str = "trace_spans_dropped_total";
+const EXPORTED: &str = "callback_pipeline_trace_spans_exported_total";
+const DROPPED: &str = "callback_pipeline_trace_spans_dropped_total";
 /// How many spans may wait for a collector.
 const ROOM: u32 = 8_192;
 

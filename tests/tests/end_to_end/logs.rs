@@ -46,7 +46,7 @@ async fn a_log_that_is_not_read_delays_no_callback_and_says_what_was_dropped() {
     until_ready(address).await;
     process.stop_reading_log();
     let dropped = async || {
-        let name = "log_lines_dropped_total ";
+        let name = "callback_pipeline_log_lines_dropped_total ";
         let metrics = exchange(admin, b"GET /metrics HTTP/1.0\r\n\r\n").await;
         let line = metrics.lines().find_map(|line| line.strip_prefix(name));
         line.unwrap_or_else(|| panic!("{metrics}"))

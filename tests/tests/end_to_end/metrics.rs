@@ -89,12 +89,16 @@ impl Pipeline {
         post_ids(self.ingest, &[ID, ID + 1]).await;
         assert_eq!(post(self.ingest, "{").await.status, StatusCode::BAD_REQUEST);
         let deleted = [("by", "message")];
-        self.until_shown("janitor", "objects_deleted_total", &deleted)
-            .await;
-        self.until_shown("janitor", "sweep_duration_seconds", &[])
+        self.until_shown(
+            "janitor",
+            "callback_pipeline_objects_deleted_total",
+            &deleted,
+        )
+        .await;
+        self.until_shown("janitor", "callback_pipeline_sweep_duration_seconds", &[])
             .await;
         // What it follows from has survived the delay queue.
-        self.until_shown("janitor", "consumer_lag_seconds", &[])
+        self.until_shown("janitor", "callback_pipeline_consumer_lag_seconds", &[])
             .await;
     }
 

@@ -19,11 +19,11 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// The histograms whose observations lead to traces, of a callback from its request to the deletion.
 const WITH_EXEMPLARS: [&str; 5] = [
-    "callback_duration_seconds",
-    "callback_id_duration_seconds",
-    "fetch_duration_seconds",
-    "upsert_duration_seconds",
-    "object_deletion_lateness_seconds",
+    "callback_pipeline_callback_duration_seconds",
+    "callback_pipeline_callback_id_duration_seconds",
+    "callback_pipeline_fetch_duration_seconds",
+    "callback_pipeline_upsert_duration_seconds",
+    "callback_pipeline_object_deletion_lateness_seconds",
 ];
 
 /// What `/metrics` answers to an `Accept` header: its `Content-Type`, and the body.
@@ -139,7 +139,7 @@ async fn what_is_not_recorded_is_no_exemplar() {
     let accepting = ingest.until_logged("accepting callbacks").await;
     post_ids(address_in(&accepting), &[2]).await;
     let asked = format!("Accept: {OPEN_METRICS}\r\n");
-    let counted = "callback_duration_seconds_count{status=\"202\"} 1\n";
+    let counted = "callback_pipeline_callback_duration_seconds_count{status=\"202\"} 1\n";
     let body = eventually("the callback to be counted", async || {
         let (_, body) = metrics(admin, &asked).await;
         body.contains(counted).then_some(body)

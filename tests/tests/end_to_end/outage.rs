@@ -298,7 +298,7 @@ async fn the_only_object_there_is_can_be_gone() {
     let client = ClientService::start(|_, _| Reply::Status(404, None)).await;
     let (fetcher, admin) = fetcher_alone(world, &client, &[FAST, PROBE]).await;
     publish(world, &[50]).await;
-    until_counted(admin, "objects_gone_total", &[], 1.0).await;
+    until_counted(admin, "callback_pipeline_objects_gone_total", &[], 1.0).await;
     ends_with_nothing_left(world, fetcher).await;
     assert_eq!(client.look_ups(50).len(), 3);
 }
@@ -315,7 +315,7 @@ async fn the_only_object_that_was_known_can_be_gone() {
     publish(world, &[50]).await;
     world.database.until_ids(&[50]).await;
     publish(world, &[50]).await;
-    until_counted(admin, "objects_gone_total", &[], 1.0).await;
+    until_counted(admin, "callback_pipeline_objects_gone_total", &[], 1.0).await;
     ends_with_nothing_left(world, fetcher).await;
 }
 
@@ -344,10 +344,16 @@ async fn a_good_id_is_found_behind_many_that_are_unknown() {
     let (fetcher, admin) = fetcher_alone(world, &client, &flags).await;
     publish(world, &(100..130).collect::<Vec<_>>()).await;
     let given_back = [("outcome", "requeued")];
-    until_counted(admin, "messages_consumed_total", &given_back, 1.0).await;
+    until_counted(
+        admin,
+        "callback_pipeline_messages_consumed_total",
+        &given_back,
+        1.0,
+    )
+    .await;
     publish(world, &[500]).await;
     world.database.until_ids(&[500]).await;
-    until_counted(admin, "objects_gone_total", &[], 30.0).await;
+    until_counted(admin, "callback_pipeline_objects_gone_total", &[], 30.0).await;
     ends_with_nothing_left(world, fetcher).await;
 }
 

@@ -186,7 +186,7 @@ async fn a_connection_without_a_valid_header_is_closed_and_counted() {
     process.until_logged("remote=198.51.100.1:4711").await;
     let (_, metrics) = ask_admin(admin, "/metrics").await.unwrap();
     let metrics = Exposition::read(std::str::from_utf8(&metrics).unwrap());
-    let counted = metrics.sum("http_proxy_headers_malformed_total", &[]);
+    let counted = metrics.sum("callback_pipeline_http_proxy_headers_malformed_total", &[]);
     assert!((counted - 6.0).abs() < f64::EPSILON, "{counted}");
     process.stop().await;
 }

@@ -313,7 +313,10 @@ async fn refused_callbacks_are_counted_and_logged() {
     assert!(line.contains("no signature is valid"), "{line}");
     let (_, metrics) = ask_admin(admin, "/metrics").await.unwrap();
     let metrics = Exposition::read(std::str::from_utf8(&metrics).unwrap());
-    let count = metrics.sum("callbacks_rejected_total", &[("reason", "unauthorized")]);
+    let count = metrics.sum(
+        "callback_pipeline_callbacks_rejected_total",
+        &[("reason", "unauthorized")],
+    );
     assert!((count - 1.0).abs() < f64::EPSILON, "{count}");
 }
 

@@ -245,7 +245,7 @@ async fn a_look_up_that_two_callbacks_share_is_linked_to_by_the_second() {
         let metrics = exchange(admin, b"GET /metrics HTTP/1.0\r\n\r\n").await;
         let taken = metrics
             .lines()
-            .any(|line| line == "consumer_lag_seconds_count 3");
+            .any(|line| line == "callback_pipeline_consumer_lag_seconds_count 3");
         taken.then_some(())
     })
     .await;

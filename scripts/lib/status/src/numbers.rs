@@ -133,7 +133,7 @@ impl<'a> Numbers<'a> {
     /// Dependencies that some replica does not reach.
     pub(crate) fn down(&self) -> BTreeSet<&'a str> {
         let down = self
-            .series("dependency_up")
+            .series("callback_pipeline_dependency_up")
             .filter(|(_, series)| series.value == 0.0);
         down.map(|(_, series)| series.label("dependency")).collect()
     }

@@ -37,14 +37,14 @@ pub(crate) fn worries(numbers: &Numbers) -> String {
         worries.push("the broker does not say what is queued".to_owned());
     }
     if spooled_kib(numbers) > 0.0 {
-        let age = seconds(numbers.largest("spool_oldest_age_seconds"));
+        let age = seconds(numbers.largest("callback_pipeline_spool_oldest_age_seconds"));
         worries.push(format!(
             "{:.0} KiB in the spool, the oldest for {age}",
             spooled_kib(numbers)
         ));
     }
     if numbers
-        .rate("callbacks_rejected_total")
+        .rate("callback_pipeline_callbacks_rejected_total")
         .is_some_and(|rate| rate > 0.0)
     {
         worries.push("callbacks are rejected".to_owned());
@@ -80,10 +80,10 @@ fn table(numbers: &Numbers) -> String {
 fn accepted(numbers: &Numbers) -> String {
     format!(
         "{} callbacks, {} ids; rejected {}; in flight {:.0}; in the spool {:.0} KiB {}",
-        rate(numbers, "callbacks_accepted_total"),
-        rate(numbers, "callback_ids_accepted_total"),
-        rate(numbers, "callbacks_rejected_total"),
-        numbers.total("callbacks_in_flight"),
+        rate(numbers, "callback_pipeline_callbacks_accepted_total"),
+        rate(numbers, "callback_pipeline_callback_ids_accepted_total"),
+        rate(numbers, "callback_pipeline_callbacks_rejected_total"),
+        numbers.total("callback_pipeline_callbacks_in_flight"),
         spooled_kib(numbers),
         replicas(numbers, "ingest"),
     )
@@ -92,7 +92,8 @@ fn accepted(numbers: &Numbers) -> String {
 /// What the replicas have to drain.
 fn spooled_kib(numbers: &Numbers) -> f64 {
     let places = ["own", "adopted"].iter();
-    let bytes = places.map(|place| numbers.labelled("spool_bytes", "place", place));
+    let bytes =
+        places.map(|place| numbers.labelled("callback_pipeline_spool_bytes", "place", place));
     (bytes.sum::<f64>() / 1024.0).ceil()
 }
 
@@ -105,21 +106,21 @@ fn queued(numbers: &Numbers) -> String {
         waiting(numbers, "objects.retry"),
         waiting(numbers, "objects.dead"),
         waiting(numbers, "objects.unroutable"),
-        seconds(numbers.largest("consumer_last_lag_seconds")),
+        seconds(numbers.largest("callback_pipeline_consumer_last_lag_seconds")),
     )
 }
 
 fn looked_up(numbers: &Numbers) -> String {
-    let failed = numbers.rate_where("fetches_total", |fetch| {
+    let failed = numbers.rate_where("callback_pipeline_fetches_total", |fetch| {
         !["online", "offline", "gone"].contains(&fetch.label("outcome"))
     });
     format!(
         "{}; failed {}; in flight {:.0} of {:.0}; joined {} {}",
-        rate(numbers, "fetches_total"),
+        rate(numbers, "callback_pipeline_fetches_total"),
         per_second(failed),
-        numbers.total("fetches_in_flight"),
-        numbers.total("fetch_limit"),
-        rate(numbers, "fetches_joined_total"),
+        numbers.total("callback_pipeline_fetches_in_flight"),
+        numbers.total("callback_pipeline_fetch_limit"),
+        rate(numbers, "callback_pipeline_fetches_joined_total"),
         replicas(numbers, "fetcher"),
     )
 }
@@ -127,18 +128,18 @@ fn looked_up(numbers: &Numbers) -> String {
 fn stored(numbers: &Numbers) -> String {
     format!(
         "{} rows; offline {}; gone {}",
-        rate(numbers, "objects_stored_total"),
-        rate(numbers, "objects_offline_total"),
-        rate(numbers, "objects_gone_total"),
+        rate(numbers, "callback_pipeline_objects_stored_total"),
+        rate(numbers, "callback_pipeline_objects_offline_total"),
+        rate(numbers, "callback_pipeline_objects_gone_total"),
     )
 }
 
 fn deleted(numbers: &Numbers) -> String {
     format!(
         "{} rows; by sweep {:.0}; late by {}; batches to expire {} {}",
-        rate(numbers, "objects_deleted_total"),
-        numbers.labelled("objects_deleted_total", "by", "sweep"),
-        seconds(numbers.largest("object_deletion_last_lateness_seconds")),
+        rate(numbers, "callback_pipeline_objects_deleted_total"),
+        numbers.labelled("callback_pipeline_objects_deleted_total", "by", "sweep"),
+        seconds(numbers.largest("callback_pipeline_object_deletion_last_lateness_seconds")),
         waiting(numbers, "objects.delete.delay"),
         replicas(numbers, "janitor"),
     )
@@ -147,11 +148,11 @@ fn deleted(numbers: &Numbers) -> String {
 fn since(numbers: &Numbers) -> String {
     format!(
         "the start of the processes: {:.0} callbacks, {:.0} ids, {:.0} stored, {:.0} deleted, {:.0} given up",
-        numbers.total("callbacks_accepted_total"),
-        numbers.total("callback_ids_accepted_total"),
-        numbers.total("objects_stored_total"),
-        numbers.total("objects_deleted_total"),
-        numbers.total("dead_letters_total"),
+        numbers.total("callback_pipeline_callbacks_accepted_total"),
+        numbers.total("callback_pipeline_callback_ids_accepted_total"),
+        numbers.total("callback_pipeline_objects_stored_total"),
+        numbers.total("callback_pipeline_objects_deleted_total"),
+        numbers.total("callback_pipeline_dead_letters_total"),
     )
 }
 
@@ -171,15 +172,15 @@ fn line(numbers: &Numbers) -> String {
     format!(
         "{worries}{and}accepted {} ({:.0}) | queued {} | in flight {:.0} | stored {} ({:.0}) | deleted {} ({:.0}) \
          | late by {}",
-        rate(numbers, "callbacks_accepted_total"),
-        numbers.total("callbacks_accepted_total"),
+        rate(numbers, "callback_pipeline_callbacks_accepted_total"),
+        numbers.total("callback_pipeline_callbacks_accepted_total"),
         waiting(numbers, "objects.fetch"),
-        numbers.total("fetches_in_flight"),
-        rate(numbers, "objects_stored_total"),
-        numbers.total("objects_stored_total"),
-        rate(numbers, "objects_deleted_total"),
-        numbers.total("objects_deleted_total"),
-        seconds(numbers.largest("object_deletion_last_lateness_seconds")),
+        numbers.total("callback_pipeline_fetches_in_flight"),
+        rate(numbers, "callback_pipeline_objects_stored_total"),
+        numbers.total("callback_pipeline_objects_stored_total"),
+        rate(numbers, "callback_pipeline_objects_deleted_total"),
+        numbers.total("callback_pipeline_objects_deleted_total"),
+        seconds(numbers.largest("callback_pipeline_object_deletion_last_lateness_seconds")),
     )
 }
 

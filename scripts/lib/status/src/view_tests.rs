@@ -59,25 +59,27 @@ fn worries_of(parts: &[Part], prefix: &str) -> String {
 const WELL: [Part<'static>; 4] = [
     (
         "ingest",
-        Some("callbacks_accepted_total 10\ncallback_ids_accepted_total 100"),
         Some(
-            "callbacks_accepted_total 15\ncallback_ids_accepted_total 200\ndependency_up{dependency=\"broker\"} 1",
+            "callback_pipeline_callbacks_accepted_total 10\ncallback_pipeline_callback_ids_accepted_total 100",
+        ),
+        Some(
+            "callback_pipeline_callbacks_accepted_total 15\ncallback_pipeline_callback_ids_accepted_total 200\ncallback_pipeline_dependency_up{dependency=\"broker\"} 1",
         ),
     ),
     (
         "fetcher",
         Some(
-            "fetches_total{outcome=\"online\"} 2\nfetches_total{outcome=\"timeout\"} 0\nobjects_stored_total 1",
+            "callback_pipeline_fetches_total{outcome=\"online\"} 2\ncallback_pipeline_fetches_total{outcome=\"timeout\"} 0\ncallback_pipeline_objects_stored_total 1",
         ),
         Some(
-            "fetches_total{outcome=\"online\"} 4\nfetches_total{outcome=\"timeout\"} 3\nobjects_stored_total 2\nfetch_limit 512",
+            "callback_pipeline_fetches_total{outcome=\"online\"} 4\ncallback_pipeline_fetches_total{outcome=\"timeout\"} 3\ncallback_pipeline_objects_stored_total 2\ncallback_pipeline_fetch_limit 512",
         ),
     ),
     (
         "janitor",
-        Some("objects_deleted_total{by=\"message\"} 1"),
+        Some("callback_pipeline_objects_deleted_total{by=\"message\"} 1"),
         Some(
-            "objects_deleted_total{by=\"message\"} 1\nobjects_deleted_total{by=\"sweep\"} 3\nobject_deletion_last_lateness_seconds 0.0123",
+            "callback_pipeline_objects_deleted_total{by=\"message\"} 1\ncallback_pipeline_objects_deleted_total{by=\"sweep\"} 3\ncallback_pipeline_object_deletion_last_lateness_seconds 0.0123",
         ),
     ),
     (BROKER, Some(QUEUES), Some(QUEUES)),
@@ -107,8 +109,8 @@ fn a_counter_that_started_again_counts_from_nought() {
     let mut parts = WELL;
     parts[0] = (
         "ingest",
-        Some("callbacks_accepted_total 1000"),
-        Some("callbacks_accepted_total 4"),
+        Some("callback_pipeline_callbacks_accepted_total 1000"),
+        Some("callback_pipeline_callbacks_accepted_total 4"),
     );
     assert!(render(&parts, true).starts_with("accepted 2.0/s (4)"));
 }
@@ -116,7 +118,11 @@ fn a_counter_that_started_again_counts_from_nought() {
 #[test]
 fn a_replica_that_was_not_there_has_no_rate() {
     let mut parts = WELL.to_vec();
-    parts.push(("ingest", None, Some("callbacks_accepted_total 5000")));
+    parts.push((
+        "ingest",
+        None,
+        Some("callback_pipeline_callbacks_accepted_total 5000"),
+    ));
     assert!(render(&parts, true).starts_with("accepted 2.5/s (5015)"));
 }
 
@@ -127,7 +133,7 @@ fn what_does_not_answer_comes_first() {
         (
             "fetcher",
             Some(""),
-            Some("dependency_up{dependency=\"database\"} 0"),
+            Some("callback_pipeline_dependency_up{dependency=\"database\"} 0"),
         ),
         ("fetcher", None, None),
     ];
@@ -146,9 +152,9 @@ fn what_does_not_answer_comes_first() {
 #[test]
 fn what_piles_up_is_to_be_looked_at() {
     let mut parts = WELL;
-    parts[0].1 = Some("callbacks_rejected_total{reason=\"overloaded\"} 1");
+    parts[0].1 = Some("callback_pipeline_callbacks_rejected_total{reason=\"overloaded\"} 1");
     parts[0].2 = Some(
-        "callbacks_rejected_total{reason=\"overloaded\"} 2\nspool_bytes{place=\"own\"} 3000\nspool_bytes{place=\"others\"} 9000\nspool_oldest_age_seconds 4.5",
+        "callback_pipeline_callbacks_rejected_total{reason=\"overloaded\"} 2\ncallback_pipeline_spool_bytes{place=\"own\"} 3000\ncallback_pipeline_spool_bytes{place=\"others\"} 9000\ncallback_pipeline_spool_oldest_age_seconds 4.5",
     );
     parts[3].2 = Some(
         r#"rabbitmq_detailed_queue_messages_ready{queue="objects.dead"} 2

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 /// What is counted of the lines that were dropped.
 pub const LOG_LINES_DROPPED: Counter = Counter::<()>::new(
-    "log_lines_dropped_total",
+    "callback_pipeline_log_lines_dropped_total",
     "Log lines that nobody read in time, or that could not be written, as on a full disk.",
 );
 

@@ -16,13 +16,13 @@ label! {
 
 /// What is counted of the spans that collectors took.
 pub const SPANS_EXPORTED: Counter<ExporterName> = Counter::<ExporterName>::new(
-    "trace_spans_exported_total",
+    "callback_pipeline_trace_spans_exported_total",
     "Spans that the collector has taken.",
 );
 
 /// What is counted of the spans that they did not take.
 pub const SPANS_DROPPED: Counter<ExporterName> = Counter::<ExporterName>::new(
-    "trace_spans_dropped_total",
+    "callback_pipeline_trace_spans_dropped_total",
     "Spans that the collector did not take, or that found no place among those that wait for it.",
 );
 
