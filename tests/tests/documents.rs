@@ -203,6 +203,18 @@ fn the_runbook_lists_every_metric_as_it_is() {
     assert_has_table("deploy/runbook/metrics.md", "metrics", &metrics_table());
 }
 
+/// Other programs have names like ours.
+#[test]
+fn every_metric_of_ours_has_our_prefix() {
+    for metric in metrics().iter().flat_map(|(_, parts)| parts.concat()) {
+        assert!(
+            metric.name.starts_with("callback_pipeline_"),
+            "{}",
+            metric.name
+        );
+    }
+}
+
 #[test]
 fn no_process_has_two_metrics_of_one_name() {
     for (process, parts) in metrics() {
