@@ -50,6 +50,11 @@ impl ClientService {
         })
     }
 
+    /// Its address, as a person would write it.
+    pub(crate) fn place(&self) -> String {
+        self.objects.origin().ascii_serialization()
+    }
+
     /// Moves further requests when the client service's name leads elsewhere, or its certificates change, and gives them
     /// the credentials that files have by then, for ever. Says of the files whether they can be read, if there are some.
     pub(crate) async fn follow(&self, files: Option<&Dependency>) {

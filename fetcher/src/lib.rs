@@ -55,6 +55,7 @@ pub async fn run(config: Config, context: ProcessContext) -> anyhow::Result<()> 
     let mut worker = Worker::start(Config::NAME, broker, topology, database, context).await?;
     let client = ClientService::new(&config)?;
     let concurrency = connections_within_limit(config.fetch_concurrency.get());
+    let client_service = client_service.at(&client.place());
     let breaker = Breaker::new(concurrency, config.fetch_timeout, client_service);
     let breaker = Arc::new(breaker);
     worker.hold = breaker.hold();

@@ -120,6 +120,7 @@ containers_addresses() {
   address_line "client service" "http://$(published mock-client 9010)/objects/1"
   address_line "RabbitMQ" "http://$(published rabbitmq 15672) (user $(dot_env RABBITMQ_USER), password $(management_password))"
   address_line "Zipkin" "${zipkin:+http://}${zipkin:-$(collector "$(setting_of ingest ZIPKIN_URL)")}"
+  otlp_address "$(setting_of ingest OTEL_EXPORTER_OTLP_TRACES_ENDPOINT)" "$(setting_of ingest OTEL_EXPORTER_OTLP_ENDPOINT)"
   optional_address "Prometheus" prometheus 9090
   optional_address "Grafana" grafana 3000
   address_line "PostgreSQL" "scripts/compose exec postgres psql -U $(dot_env POSTGRES_USER) $(dot_env POSTGRES_DB)"

@@ -88,7 +88,7 @@ write_run_file() {
     umask 077
     : >"$HOST_STATE/instances"
     for name in INGEST_PORT MOCK_CLIENT_PORT MANAGEMENT_PORT BROKER_METRICS_PORT POSTGRES_PORT AMQP_URL \
-      SERVER_PASSWORD QUEUE_PREFIX ZIPKIN_URL; do
+      SERVER_PASSWORD QUEUE_PREFIX ZIPKIN_URL OTEL_EXPORTER_OTLP_TRACES_ENDPOINT OTEL_EXPORTER_OTLP_ENDPOINT; do
       printf '%s=%q\n' "$name" "${!name:-}"
     done >"$HOST_STATE/run"
   )
@@ -148,6 +148,7 @@ host_addresses() {
   address_line "client service" "http://localhost:$MOCK_CLIENT_PORT/objects/1"
   address_line "RabbitMQ" "http://localhost:$MANAGEMENT_PORT (user $SERVER_NAME, password $SERVER_PASSWORD)"
   address_line "Zipkin" "$(collector "$ZIPKIN_URL")"
+  otlp_address "${OTEL_EXPORTER_OTLP_TRACES_ENDPOINT:-}" "${OTEL_EXPORTER_OTLP_ENDPOINT:-}"
   address_line "PostgreSQL" "PGPASSWORD=$SERVER_PASSWORD psql -h 127.0.0.1 -p $POSTGRES_PORT -U $SERVER_NAME"
   address_line "logs" ".run/host/logs/"
   # shellcheck disable=SC2034 # scripts/up reads it

@@ -32,6 +32,8 @@ mod kubernetes;
 mod links;
 #[path = "documents/promql.rs"]
 mod promql;
+#[path = "documents/reasons.rs"]
+mod reasons;
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);

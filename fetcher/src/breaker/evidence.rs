@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use messages::ObjectId;
+use tcp::advised;
 
 use crate::answer::{Answer, Failure, Reason};
 use crate::breaker::candidates::{CandidatePool, Meaning};
@@ -20,6 +21,39 @@ const MAX_REST: Duration = Duration::from_mins(5);
 /// How much longer the next probe of a client service that is down waits because it asks for that: it
 /// cannot know when it will be well.
 const MAX_PROBE_DELAY: Duration = Duration::from_secs(10);
+
+/// What can be tried where connections end without an answer.
+const ENDS: &str = "write https:// in CLIENT_URL where there is TLS; is CLIENT_HTTP_VERSION right?";
+
+/// What can be tried about what the client service does.
+const ADVICE: [(&str, &str); 8] = [
+    (
+        "status 40",
+        "are CLIENT_URL, with its path and its scheme, and the credentials right?",
+    ),
+    (
+        "status 3",
+        "redirects are not followed: name the new address in CLIENT_URL",
+    ),
+    (
+        "InvalidContentType",
+        "it does not speak TLS: write http:// in CLIENT_URL, or name the port with TLS",
+    ),
+    (
+        "malformed answer",
+        "is it the client service that CLIENT_URL leads to?",
+    ),
+    (
+        "no answer in time",
+        "does it hang, or a firewall drop what is sent? FETCH_TIMEOUT is how long it may take",
+    ),
+    (
+        "invalid HTTP",
+        "it speaks something else: name the port for HTTP in CLIENT_URL, or write https:// where there is TLS",
+    ),
+    ("reset by peer", ENDS),
+    ("connection closed", ENDS),
+];
 
 impl Breaker {
     /// Draws the conclusions from an answer, except from failures, which are judged later.
@@ -122,6 +156,6 @@ impl Breaker {
     pub(super) fn show_open(&self, reason: &dyn Display) {
         self.limit.lower_to_floor();
         BREAKER_OPEN.set(1);
-        self.dependency.down(reason);
+        self.dependency.down(&advised(reason.to_string(), &ADVICE));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use lapin::uri::{AMQPScheme, AMQPUri};
 use settings::{Value, mask_password, parse_url};
-use tcp::{Protocol, is_loopback};
+use tcp::{AMQP, Protocol, TLS, is_loopback};
 use url::Host;
 
 /// Seconds without a sign of life after which broker and client each give the connection up.
@@ -22,23 +22,6 @@ const PARAMETERS: [&str; 5] = [
     "frame_max",
     "heartbeat",
 ];
-
-/// What a client sends first.
-const HELLO: &[u8] = b"AMQP\x00\x00\x09\x01";
-
-/// A frame of a method of the connection as a whole.
-const AMQP: Protocol = Protocol {
-    name: "AMQP 0-9-1",
-    hello: HELLO,
-    is_answer: |bytes| bytes.starts_with(&[1, 0, 0]),
-};
-
-/// An alert, or an end: nothing is wrong with either.
-const TLS: Protocol = Protocol {
-    name: "TLS, as amqps:// asks for",
-    hello: HELLO,
-    is_answer: |bytes| bytes.is_empty() || bytes.starts_with(&[0x15, 3]),
-};
 
 /// Address and credentials of the broker.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use parking_lot::Mutex;
 use settings::{Name, Password, Secret, SecretError};
-use tcp::{Lifeline, dial, reason, stranger};
+use tcp::{Lifeline, advised, dial, reason, stranger};
 use thiserror::Error;
 use tls::{CertificateFile, Client, Identity, KeyFile, TrustSettings, check_pair};
 
@@ -75,11 +75,51 @@ impl BrokerSettings {
     }
 }
 
+/// What can be tried about what the broker says, which it says in words only.
+pub(crate) const ADVICE: [(&str, &str); 9] = [
+    (
+        "Login was refused",
+        "are AMQP_USERNAME and AMQP_PASSWORD, or those in AMQP_URL, right?",
+    ),
+    (
+        "connection limit (",
+        "the broker lets no further connection in: end some, or raise the limit of its user or virtual host",
+    ),
+    (
+        "ACCESS_REFUSED",
+        "give the user the rights that definitions.json gives it",
+    ),
+    (
+        "NOT_ALLOWED",
+        "make the virtual host that AMQP_URL ends in, and give the user its rights there (definitions.json)",
+    ),
+    (
+        "PRECONDITION_FAILED",
+        "something else made it: delete it while it is empty, or set QUEUE_PREFIX",
+    ),
+    (
+        "blocked by the broker",
+        "make room on the broker's disk or in its memory",
+    ),
+    (
+        "AMQP 0-9-1 but TLS",
+        "write amqps:// in AMQP_URL, or name the port without TLS (5672)",
+    ),
+    (
+        "AMQP 0-9-1 but HTTP:",
+        "name the port for AMQP in AMQP_URL (5672), not that of the management UI (15672)",
+    ),
+    (
+        "TLS but AMQP",
+        "write amqp:// in AMQP_URL, or name the port with TLS (5671)",
+    ),
+];
+
 /// Why a session with the broker ended.
 #[derive(Debug, Error)]
 pub enum BrokerError {
     /// The broker, or the way to it, failed.
-    #[error("{}", reason(.0))]
+    #[error("{}", advised(reason(.0), &ADVICE))]
     Lapin(#[from] lapin::Error),
     /// There is no connection. Says where to, and why.
     #[error("connecting to {0}")]
@@ -182,6 +222,13 @@ impl Broker {
         &self.topology
     }
 
+    /// Host and port, where the address can be read.
+    pub(crate) fn place(&self) -> String {
+        let url = self.settings.amqp_url.get();
+        let place = url.map(|url| format!("{}:{}", url.place().0, url.place().1));
+        place.unwrap_or_default()
+    }
+
     /// How long one step with the broker may take.
     #[must_use]
     pub fn timeout(&self) -> Duration {
@@ -282,9 +329,10 @@ impl Broker {
         let why = match (stranger, error) {
             (Some(stranger), _) => stranger,
             (None, BrokerError::Timeout(_)) => format!("no answer within {:?}", self.timeout()),
+            (None, BrokerError::Lapin(error)) => reason(&error),
             (None, error) => error.to_string(),
         };
-        BrokerError::Connecting(format!("{host}:{port}: {why}"))
+        BrokerError::Connecting(format!("{host}:{port}: {}", advised(why, &ADVICE)))
     }
 
     /// Opens a channel for the work of a session.

@@ -16,7 +16,7 @@ use crate::metrics::Role;
 use crate::publisher::Publisher;
 use crate::queue::Queue;
 use crate::subscription::Subscription;
-use crate::supervisor::Session;
+use crate::supervisor::{Session, Upturn};
 use crate::window::{Change, LOOK_INTERVAL, Window};
 
 /// A queue to consume.
@@ -166,6 +166,7 @@ impl<H: Handler> ConsumeSession<H> {
         &mut self,
         connection: &Connection,
         hold: &mut Hold,
+        upturn: &Upturn<'_>,
     ) -> Result<(), BrokerError> {
         let consumer = Arc::clone(&self.consumer);
         let Consumption {
@@ -177,6 +178,8 @@ impl<H: Handler> ConsumeSession<H> {
         let window = Window::new(*prefetch, handler.load().is_some());
         let (broker, first) = (&consumer.broker, window.first());
         let mut subscription = Subscription::open(broker, connection, *queue, first).await?;
+        upturn.works();
+        upturn.ready();
         let mut work = Work::default();
         let taking = consumer.take(&mut subscription, window, &mut work, hold);
         match taking.await {
@@ -201,13 +204,20 @@ impl<H: Handler> ConsumeSession<H> {
 }
 
 impl<H: Handler> Session for ConsumeSession<H> {
-    async fn run(&mut self, connection: &Connection) -> Result<(), BrokerError> {
+    async fn run(
+        &mut self,
+        connection: &Connection,
+        upturn: &Upturn<'_>,
+    ) -> Result<(), BrokerError> {
         let (mut hold, shutdown) = (self.consumer.hold.clone(), self.consumer.shutdown.clone());
+        if hold.is_on() {
+            upturn.ready();
+        }
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.begun() => return Ok(()),
-                () = hold.off() => self.consume(connection, &mut hold).await?,
+                () = hold.off() => self.consume(connection, &mut hold, upturn).await?,
             }
         }
     }

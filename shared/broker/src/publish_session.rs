@@ -11,7 +11,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use crate::connection::{Broker, BrokerError};
 use crate::outlet::Outlet;
 use crate::publication::{PublishError, Request};
-use crate::supervisor::Session;
+use crate::supervisor::{Session, Upturn};
 
 /// Publishes on one connection after the other.
 pub(crate) struct PublishSession {
@@ -23,18 +23,25 @@ pub(crate) struct PublishSession {
 }
 
 impl Session for PublishSession {
-    async fn run(&mut self, connection: &Connection) -> Result<(), BrokerError> {
+    async fn run(
+        &mut self,
+        connection: &Connection,
+        upturn: &Upturn<'_>,
+    ) -> Result<(), BrokerError> {
         let opened = Outlet::open(&self.broker, connection).await?;
         let outlet = self.outlet.insert(opened);
         // Dropped with the session: the callers that wait for a confirm then learn that it is unknown.
         let mut in_flight = FuturesUnordered::new();
         let mut watch = ConfirmWatch::new(self.broker.timeout());
+        upturn.ready();
         loop {
             tokio::select! {
                 biased;
                 Some(answered) = in_flight.next() => {
                     watch.confirmed();
-                    if answered? == Err(PublishError::Refused) && outlet.is_old() {
+                    let answered = answered?;
+                    upturn.works();
+                    if answered == Err(PublishError::Refused) && outlet.is_old() {
                         *outlet = Outlet::open(&self.broker, connection).await?;
                     }
                 }

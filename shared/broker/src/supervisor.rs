@@ -5,24 +5,50 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::{Stream, StreamExt};
+use lapin::protocol::AMQPSoftError;
 use lapin::{Channel, Connection, Event};
 use lifecycle::{Dependency, Shutdown};
 use metric_definitions::Label;
+use tcp::advised;
 
-use crate::connection::{Broker, BrokerConnection, BrokerError};
+use crate::connection::{ADVICE, Broker, BrokerConnection, BrokerError};
 use crate::metrics::{CONNECTION_FAILURES, CONNECTIONS_OPENED, Role};
 
 /// Work that needs a connection, and begins again on each one.
 pub(crate) trait Session: Send {
-    /// Works until it is finished (`Ok`), or until the connection is unusable.
+    /// Works until it is finished (`Ok`), or until the connection is unusable. Says what it knows of that to `upturn`.
     fn run(
         &mut self,
         connection: &Connection,
+        upturn: &Upturn<'_>,
     ) -> impl Future<Output = Result<(), BrokerError>> + Send;
+}
+
+/// Says when the broker is up. One that lets the user in, and then refuses the work, is down until it takes some.
+pub(crate) struct Upturn<'a> {
+    dependency: &'a Dependency,
+    is_doubted: AtomicBool,
+}
+
+impl Upturn<'_> {
+    /// All is ready for the work.
+    pub(crate) fn ready(&self) {
+        if !self.is_doubted.load(Relaxed) {
+            self.dependency.up();
+        }
+    }
+
+    /// The broker has done a part of the work.
+    pub(crate) fn works(&self) {
+        if self.is_doubted.swap(false, Relaxed) {
+            self.dependency.up();
+        }
+    }
 }
 
 impl Broker {
@@ -36,11 +62,21 @@ impl Broker {
         session: &mut impl Session,
     ) {
         let mut delays = backoff();
+        let dependency = &dependency.clone().at(&self.place());
+        let mut upturn = Upturn {
+            dependency,
+            is_doubted: AtomicBool::new(false),
+        };
         loop {
             let started = tokio::time::Instant::now();
-            match self.run_session(role, dependency, shutdown, session).await {
+            match self.run_session(role, &upturn, shutdown, session).await {
                 Ok(()) => return,
-                Err(error) => dependency.down(&error),
+                Err(error) => {
+                    dependency.down(&error);
+                    if error.is_soft(&AMQPSoftError::ACCESSREFUSED) {
+                        upturn.is_doubted = AtomicBool::new(true);
+                    }
+                }
             }
             CONNECTION_FAILURES.of(&role).increment(1);
             if started.elapsed() > self.timeout() {
@@ -55,7 +91,7 @@ impl Broker {
     async fn run_session(
         &self,
         role: Role,
-        dependency: &Dependency,
+        upturn: &Upturn<'_>,
         shutdown: &Shutdown,
         session: &mut impl Session,
     ) -> Result<(), BrokerError> {
@@ -67,10 +103,9 @@ impl Broker {
         };
         CONNECTIONS_OPENED.of(&role).increment(1);
         let events = connection.events_listener();
-        dependency.up();
         let result = tokio::select! {
-            result = session.run(&connection) => result,
-            error = failure(events, dependency) => Err(error.into()),
+            result = session.run(&connection, upturn) => result,
+            error = failure(events, upturn.dependency) => Err(error.into()),
             error = self.keep_declared(&connection, &mut channel) => Err(error),
         };
         // If the broker does not answer, the connection is only dropped.
@@ -110,7 +145,8 @@ async fn failure(events: impl Stream<Item = Event>, dependency: &Dependency) -> 
         match events.next().await {
             Some(Event::Error(error)) => return error,
             Some(Event::ConnectionBlocked(reason)) => {
-                dependency.down(&format_args!("blocked by the broker: {reason}"));
+                let reason = format!("blocked by the broker: {reason}");
+                dependency.down(&advised(reason, &ADVICE));
             }
             Some(Event::ConnectionUnblocked) => dependency.up(),
             Some(_) => {}

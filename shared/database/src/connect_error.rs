@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use settings::SecretError;
-use tcp::stranger;
+use tcp::{POSTGRES, advised, stranger};
 use thiserror::Error;
 
-use crate::database_url::POSTGRES;
-use crate::error::reason;
+use crate::error::{ADVICE, reason};
 use crate::server::Place;
 
 /// Why a server could not be connected to.
@@ -70,10 +69,8 @@ impl ConnectError {
             };
             // A database that was stopped is silent too.
             let stranger = stranger.filter(|what| !what.ends_with("it says nothing"));
-            format!(
-                "{place}: {}",
-                stranger.unwrap_or_else(|| failure.to_string())
-            )
+            let why = stranger.unwrap_or_else(|| failure.to_string());
+            format!("{place}: {}", advised(why, &ADVICE))
         });
         join_all(explained).await.join("; ")
     }

@@ -3,20 +3,13 @@
 use std::fmt;
 
 use settings::{ENCODE, Value};
-use tcp::{Protocol, is_loopback};
+use tcp::is_loopback;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 use url::form_urlencoded;
 
 use crate::encryption::{Encryption, TlsParameters};
 use crate::error::reason;
-
-/// One byte in answer to the question whether TLS is spoken; old servers answer with an error.
-pub(crate) const POSTGRES: Protocol = Protocol {
-    name: "PostgreSQL's protocol",
-    hello: b"\x00\x00\x00\x08\x04\xd2\x16\x2f",
-    is_answer: |bytes| matches!(bytes, [b'S' | b'N'] | [b'E', 0, ..]),
-};
 
 /// Address and credentials of the database.
 #[derive(Clone)]
@@ -44,6 +37,20 @@ impl DatabaseUrl {
 
     pub(crate) fn encryption(&self) -> Option<&Encryption> {
         self.encryption.as_ref()
+    }
+
+    /// Every host, with its port.
+    pub(crate) fn places(&self) -> String {
+        let (hosts, ports) = (self.config.get_hosts(), self.config.get_ports());
+        let places = hosts.iter().enumerate().map(|(index, host)| {
+            let port = ports.get(index).or(ports.first()).copied();
+            let host = match host {
+                Host::Tcp(name) => name.clone(),
+                Host::Unix(folder) => folder.display().to_string(),
+            };
+            format!("{host}:{}", port.unwrap_or(5432))
+        });
+        places.collect::<Vec<_>>().join(",")
     }
 
     /// Whether others on the way can read along.

@@ -18,6 +18,45 @@ pub(crate) fn reason(error: &(dyn Error + 'static)) -> String {
     })
 }
 
+/// What can be tried about what the database says, by its code where it has one.
+pub(crate) const ADVICE: [(&str, &str); 11] = [
+    ("no encryption", "add ?sslmode=require to DATABASE_URL"),
+    (
+        "(28",
+        "are DATABASE_USERNAME and DATABASE_PASSWORD, or those in DATABASE_URL, right?",
+    ),
+    (
+        "(3D000)",
+        "create the database that DATABASE_URL ends in, or name another",
+    ),
+    (
+        "(53300)",
+        "end some of its connections, raise max_connections, or lower DATABASE_POOL_SIZE",
+    ),
+    ("(53100)", "make room on the database's disk"),
+    ("(57P03)", "it is starting or stopping: wait"),
+    (
+        "(42501)",
+        "run setup, which gives the role its rights, as an owner of the table",
+    ),
+    (
+        "(42P01)",
+        "run setup, or name the right database in DATABASE_URL",
+    ),
+    (
+        "server does not support TLS",
+        "turn ssl on at the server, or leave sslmode out of DATABASE_URL",
+    ),
+    (
+        "it can only be read",
+        "name the primary in DATABASE_URL, or all servers",
+    ),
+    (
+        "protocol but TLS",
+        "PostgreSQL begins without TLS: name its own port in DATABASE_URL",
+    ),
+];
+
 /// Why a statement was not carried out, or is not known to have been.
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -25,7 +64,7 @@ pub enum StoreError {
     #[error("no connection to the database: {0}")]
     NoConnection(String),
     /// The statement failed.
-    #[error("{}", reason(.0))]
+    #[error("{}", tcp::advised(reason(.0), &ADVICE))]
     Statement(#[from] tokio_postgres::Error),
     /// The statement took longer than `database_timeout`.
     #[error("the database took too long")]

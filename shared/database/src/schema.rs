@@ -115,7 +115,7 @@ pub enum SchemaError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// It is a standby, or was told to take no writes.
-    #[error("the database can only be read")]
+    #[error("the database can only be read; name the primary in DATABASE_URL, or all servers")]
     ReadOnly,
     /// The schema is missing or older than needed.
     #[error("{0}")]
@@ -142,7 +142,10 @@ pub enum SchemaError {
         error: tokio_postgres::Error,
     },
     /// A migration cannot be carried out.
-    #[error("{found}, and laying it failed: {}", reason(.error))]
+    #[error(
+        "{found}, and laying it failed: {}: name a database of its own in DATABASE_URL, or move what is in the way",
+        reason(.error)
+    )]
     Failed {
         /// What was found.
         found: Version,

@@ -121,7 +121,7 @@ impl Store {
             pool,
             name: url.config().get_dbname().unwrap_or_default().into(),
             timeout,
-            dependency,
+            dependency: dependency.at(&url.places()),
             reading: Arc::default(),
             retries: watch::Sender::default(),
         })

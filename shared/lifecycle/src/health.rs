@@ -73,6 +73,7 @@ impl Health {
         show(name, false);
         Dependency {
             name,
+            place: None,
             health: self.clone(),
         }
     }
@@ -121,10 +122,19 @@ impl Health {
 #[derive(Clone, Debug)]
 pub struct Dependency {
     name: &'static str,
+    /// Where it is, if that is known.
+    place: Option<Arc<str>>,
     health: Health,
 }
 
 impl Dependency {
+    /// The same, at `place`: a reason that does not name the place follows on it.
+    #[must_use]
+    pub fn at(mut self, place: &str) -> Self {
+        self.place = Some(place.into());
+        self
+    }
+
     /// The dependency works.
     pub fn up(&self) {
         let mut dependencies = self.health.dependencies.lock();
@@ -148,7 +158,14 @@ impl Dependency {
     /// The dependency does not work, for this reason. It is logged when that begins, and later at
     /// intervals when the reason has changed.
     pub fn down(&self, reason: &dyn std::fmt::Display) {
-        let reason = reason.to_string();
+        let mut reason = reason.to_string();
+        if let Some(place) = self
+            .place
+            .as_deref()
+            .filter(|place| !reason.contains(*place))
+        {
+            reason = format!("{place}: {reason}");
+        }
         let mut dependencies = self.health.dependencies.lock();
         let state = dependencies.entry(self.name).or_default();
         let is_news = state.down.as_ref() != Some(&reason);
@@ -182,6 +199,11 @@ mod tests {
         assert!(health.down().is_empty());
         broker.down(&"refused");
         assert_eq!(health.lines(), "broker: down: refused\n");
+        let broker = broker.at("host:5672");
+        broker.down(&"refused");
+        assert_eq!(health.lines(), "broker: down: host:5672: refused\n");
+        broker.down(&"connecting to host:5672: refused");
+        assert!(!health.lines().contains("host:5672: connecting"));
     }
 
     #[test]

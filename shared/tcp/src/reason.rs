@@ -1,12 +1,7 @@
-//! Why something failed, in full: the text of many errors leaves the cause to their sources.
+//! Why something failed, in full, and what can be tried: the text of many errors leaves the cause to their sources.
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::time::Duration;
-
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 /// The text of `error` and of each of its sources that says something more.
 #[must_use]
@@ -37,60 +32,38 @@ pub fn reason_with(
     parts.join(": ")
 }
 
-/// A protocol, and how to recognize a server that speaks it.
-#[derive(Clone, Copy, Debug)]
-pub struct Protocol {
-    /// Its name.
-    pub name: &'static str,
-    /// What a client sends first, and what a server answers at once.
-    pub hello: &'static [u8],
-    /// Whether these bytes are the beginning of an answer to that.
-    pub is_answer: fn(&[u8]) -> bool,
-}
+/// What can be tried about failures that are the same whatever is asked, by what their reason contains.
+const COMMON: [(&str, &str); 7] = [
+    (
+        "Connection refused",
+        "nothing listens there: is the server up, and the port right?",
+    ),
+    ("failed to lookup", "no such name: is the host right?"),
+    ("unreachable", "is there a way to that network?"),
+    (
+        "no answer within",
+        "does the server hang, or a firewall drop what is sent?",
+    ),
+    (
+        "invalid peer certificate",
+        "the host has to be a name in the certificate, and CA_FILE adds authorities",
+    ),
+    (
+        "does not speak TLS",
+        "is this the port with TLS, and is TLS on at the server?",
+    ),
+    ("does not speak", "are host and port right?"),
+];
 
-/// What answers at `host` and `port`, if it does not speak `protocol`. For connections that failed for
-/// a reason that does not say so.
-pub async fn stranger(host: &str, port: u16, protocol: Protocol) -> Option<String> {
-    const LIMIT: Duration = Duration::from_secs(2);
-    let Protocol {
-        name, is_answer, ..
-    } = protocol;
-    let answer = match timeout(LIMIT, first_bytes(host, port, protocol.hello)).await {
-        Ok(Ok(answer)) if is_answer(&answer) => return None,
-        Ok(Ok(answer)) if answer.is_empty() => "it closed the connection without a word".to_owned(),
-        Ok(Ok(answer)) => format!("it began with {}", shown(&answer)),
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
-            "it says nothing".to_owned()
-        }
-        // There is no answer, and the first reason has to do.
-        Ok(Err(_)) | Err(_) => return None,
-    };
-    Some(format!(
-        "what answers at {host} on port {port} does not speak {name}: {answer}"
-    ))
-}
-
-async fn first_bytes(host: &str, port: u16, hello: &[u8]) -> std::io::Result<Vec<u8>> {
-    const PATIENCE: Duration = Duration::from_millis(500);
-    let mut stream = TcpStream::connect((host, port)).await?;
-    let mut answer = vec![0; 24];
-    // Servers of line-based protocols, such as HTTP, wait for the end of a line.
-    for bytes in [hello, b"\r\n\r\n"] {
-        // A server that has answered and closed may refuse further bytes.
-        drop(stream.write_all(bytes).await);
-        if let Ok(read) = timeout(PATIENCE, stream.read(&mut answer)).await {
-            answer.truncate(read?);
-            return Ok(answer);
-        }
+/// `reason`, and what can be tried about it: the first entry of `advice`, then of those that are common to all, whose
+/// first part is contained in it.
+#[must_use]
+pub fn advised(reason: String, advice: &[(&str, &str)]) -> String {
+    let mut known = advice.iter().chain(&COMMON);
+    match known.find(|(sign, _)| reason.contains(sign)) {
+        Some((_, advice)) => format!("{reason}; {advice}"),
+        None => reason,
     }
-    Err(std::io::ErrorKind::TimedOut.into())
-}
-
-fn shown(bytes: &[u8]) -> String {
-    // An alert or a handshake, of version 3.x.
-    let is_tls = matches!(bytes, [0x15 | 0x16, 3, ..]);
-    let kind = if is_tls { ", which is TLS" } else { "" };
-    format!("\"{}\"{kind}", bytes.escape_ascii())
 }
 
 /// Whether `host` is this machine, as far as its name tells.
@@ -107,7 +80,6 @@ pub fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use thiserror::Error;
-    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -142,46 +114,13 @@ mod tests {
         }
     }
 
-    const ECHO: Protocol = Protocol {
-        name: "Echo",
-        hello: b"echo",
-        is_answer: |answer| answer == b"echo",
-    };
-
-    /// What is said of a server that answers with `answer` once it has read something ending in `end`.
-    async fn said_of(answer: &'static [u8], end: &'static [u8]) -> Option<String> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let serve = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut read = Vec::new();
-            while !read.ends_with(end) {
-                read.push(stream.read_u8().await.unwrap());
-            }
-            stream.write_all(answer).await.unwrap();
-        };
-        tokio::join!(serve, stranger("127.0.0.1", port, ECHO)).1
-    }
-
-    #[tokio::test]
-    async fn a_stranger_is_recognized_by_its_first_bytes() {
-        assert_eq!(said_of(b"echo", b"echo").await, None);
-        for (answer, end, said) in [
-            (
-                &b"HTTP/1.1 400 Bad Request\r\n"[..],
-                &b"\r\n"[..],
-                r#""HTTP/1.1 400 Bad Request""#,
-            ),
-            (
-                b"\x15\x03\x01\x00\x02\x02F",
-                b"echo",
-                r#""\x15\x03\x01\x00\x02\x02F", which is TLS"#,
-            ),
-            (b"", b"echo", "without a word"),
-        ] {
-            let stranger = said_of(answer, end).await.unwrap();
-            assert!(stranger.ends_with(said), "{stranger}");
-            assert!(stranger.contains("does not speak Echo"), "{stranger}");
-        }
+    #[test]
+    fn the_advice_is_the_first_that_fits() {
+        let own = [("Connection refused", "start it")];
+        let advised = |reason: &str, own| advised(reason.to_owned(), own);
+        let refused = "Connection refused (os error 111)";
+        assert_eq!(advised(refused, &own), format!("{refused}; start it"));
+        assert!(advised(refused, &[]).contains("nothing listens there"));
+        assert_eq!(advised("it is full", &own), "it is full");
     }
 }

@@ -68,3 +68,31 @@ fn common_settings_and_secrets_are_read_by_some_process() {
         );
     }
 }
+
+/// What linters ask for: kube-score and kube-linter, of which neither is at hand.
+#[test]
+fn every_container_says_what_it_needs_of_the_nodes_disk() {
+    for (process, containers) in [("ingest", 1), ("fetcher", 1), ("janitor", 2)] {
+        let text = read(&format!("deploy/kubernetes/{process}.yaml"));
+        for bound in ["requests: {", "limits: {"] {
+            let of_resources = |line: &&str| line.contains(bound) && line.contains("memory: ");
+            let bounds: Vec<&str> = text.lines().filter(of_resources).collect();
+            assert_eq!(bounds.len(), containers, "{process}: {bounds:?}");
+            for line in bounds {
+                assert!(line.contains("ephemeral-storage: "), "{process}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn processes_of_several_replicas_are_spread_and_not_stopped_together() {
+    for process in ["ingest", "fetcher", "janitor"] {
+        let text = read(&format!("deploy/kubernetes/{process}.yaml"));
+        let is_alone = text.contains("replicas: 1\n");
+        assert_eq!(is_alone, process == "janitor", "{process}");
+        for kind in ["kind: PodDisruptionBudget", "podAntiAffinity:"] {
+            assert_eq!(text.contains(kind), !is_alone, "{process}: {kind}");
+        }
+    }
+}

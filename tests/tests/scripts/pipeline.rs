@@ -100,6 +100,10 @@ fn it_starts_behind_a_proxy_beside_others_and_tells_nobody_its_password() {
             "ZIPKIN_URL",
             "http://me:hidden-word@127.0.0.1:9/api/v2/spans",
         ),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "http://me:hidden-word@127.0.0.1:9/otlp?key=hidden-word",
+        ),
         ("CLIENT_URL", "http://me:hidden-word@127.0.0.1:9"),
     ];
     let up = sandbox.run("scripts/up --detach", &settings);
@@ -108,11 +112,11 @@ fn it_starts_behind_a_proxy_beside_others_and_tells_nobody_its_password() {
         assert!(up.text.contains(&format!("port {port} is taken")), "{up:?}");
     }
     assert!(up.text.contains("answered {\"accepted\":20}"), "{up:?}");
-    assert!(
-        up.text
-            .contains("spans go to http://***@127.0.0.1:9/api/v2/spans"),
-        "{up:?}"
-    );
+    for path in ["api/v2/spans", "otlp"] {
+        let said = format!("spans go to http://***@127.0.0.1:9/{path}\n");
+        assert!(up.text.contains(&said), "{up:?}");
+    }
+    assert!(!up.text.contains("hidden-word"), "{up:?}");
     // The broker counts its queues every few seconds, and each look takes 2 s.
     let mut looks = (0..20).map(|_| sandbox.run("scripts/status", &settings));
     let is_silent = |text: &str| text.contains("the broker does not say");

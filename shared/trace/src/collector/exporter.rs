@@ -5,12 +5,44 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use http::StatusCode;
 use opentelemetry_sdk::trace::SpanData;
+use tcp::advised;
 use tokio::task::spawn_blocking;
 
 use super::deliveries::{DeliveryLog, ExporterName, Refusal};
 use super::format::Format;
 use super::post::{Post, PostError};
 use super::queue::Queue;
+
+/// What can be tried about what a collector does.
+const ADVICE: [(&str, &str); 8] = [
+    (
+        "it answered 404",
+        "is the path right? ZIPKIN_URL ends in /api/v2/spans, OTEL_EXPORTER_OTLP_ENDPOINT before /v1/traces, and a Zipkin \
+         takes no OTLP",
+    ),
+    (
+        "it answered 40",
+        "does the collector ask for credentials? OTEL_EXPORTER_OTLP_HEADERS has them, or user and password in the address",
+    ),
+    (
+        "it answered 3",
+        "redirects are not followed: name the new address",
+    ),
+    (
+        "invalid HTTP",
+        "name the port for OTLP over HTTP (4318), not that of gRPC (4317); write https:// where there is TLS",
+    ),
+    (
+        "InvalidContentType",
+        "it does not speak TLS: write http://, or name the port with TLS",
+    ),
+    ("reset by peer", "write https:// where there is TLS"),
+    ("connection closed", "write https:// where there is TLS"),
+    (
+        "timed out",
+        "does the collector hang, or a firewall drop what is sent?",
+    ),
+];
 
 /// Sends the spans of a queue, batch by batch. It works in a task of its exporter, so that no exporter waits
 /// for another.
@@ -61,7 +93,7 @@ impl Exporter {
         let refusal = result.unwrap_or_else(|error| {
             Some(Refusal {
                 spans: count,
-                reason: error.to_string(),
+                reason: advised(error.to_string(), &ADVICE),
             })
         });
         self.queue.forget(count);
