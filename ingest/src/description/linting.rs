@@ -1,5 +1,5 @@
 //! What linters of descriptions ask for, and generators of clients and pages rely on: the recommended rules of Redocly CLI 2
-//! and of Spectral's `spectral:oas` (6.15) that a description of this version of OpenAPI, without parameters and enumerations,
+//! and of Spectral's `spectral:oas` (6.15) that a description of this version of `OpenAPI`, without parameters and enumerations,
 //! can break. Those about the form of the document are those of its schema, which `scripts/check-api` reads it by.
 //!
 //! | Redocly | Spectral | here |
