@@ -11,7 +11,6 @@ HINTED=''
 
 official_image() {
   case $1 in
-    RUNTIME_IMAGE) echo debian:trixie-slim ;;
     RABBITMQ_IMAGE) echo rabbitmq:4.3-management ;;
     POSTGRES_IMAGE) echo postgres:18 ;;
     RUST_IMAGE) echo rust:1.95-slim-trixie ;;
@@ -23,7 +22,6 @@ official_image() {
 
 stand_in() {
   case $1 in
-    RUNTIME_IMAGE) echo callback-pipeline/debian:trixie ;;
     RUST_IMAGE) echo callback-pipeline/rust:backports ;;
     RABBITMQ_IMAGE) echo callback-pipeline/rabbitmq:4.3 ;;
     POSTGRES_IMAGE) echo callback-pipeline/postgres:18 ;;
@@ -145,7 +143,7 @@ registry_of() {
 # Everything that `compose up` needs.
 prepare_compose() {
   choose_profiles
-  choose_images RABBITMQ_IMAGE POSTGRES_IMAGE RUNTIME_IMAGE RUST_IMAGE
+  choose_images RABBITMQ_IMAGE POSTGRES_IMAGE RUST_IMAGE
   copy_certificates
 }
 
@@ -163,7 +161,7 @@ copy_certificates() {
 # For the compose commands that need no image: what was chosen before, unlooked at.
 use_choices() {
   local variable image profile profiles=''
-  for variable in RABBITMQ_IMAGE POSTGRES_IMAGE RUNTIME_IMAGE RUST_IMAGE ZIPKIN_IMAGE PROMETHEUS_IMAGE GRAFANA_IMAGE; do
+  for variable in RABBITMQ_IMAGE POSTGRES_IMAGE RUST_IMAGE ZIPKIN_IMAGE PROMETHEUS_IMAGE GRAFANA_IMAGE; do
     image=$(chosen_image "$variable")
     if [[ -z $(dot_env "$variable") && -n $image && $image != none ]]; then export "$variable=$image"; fi
   done
