@@ -9,16 +9,8 @@ PULL_PATIENCE=${PULL_PATIENCE:-60}            # seconds without output from the 
 UNREACHED=' '                                 # registries that did not answer in this run
 HINTED=''
 
-official_image() {
-  case $1 in
-    RABBITMQ_IMAGE) echo rabbitmq:4.3-management ;;
-    POSTGRES_IMAGE) echo postgres:18 ;;
-    RUST_IMAGE) echo rust:1.95-slim-trixie ;;
-    ZIPKIN_IMAGE) echo openzipkin/zipkin:3 ;;
-    PROMETHEUS_IMAGE) echo prom/prometheus:v3.13.2 ;;
-    GRAFANA_IMAGE) echo grafana/grafana:13.2.2 ;;
-  esac
-}
+# That of the compose file, with its digest where it has one.
+official_image() { sed -nE "s/.*\\\$\{$1:-([^}]+)\}.*/\1/p" deploy/compose.yaml | sed -n 1p; }
 
 stand_in() {
   case $1 in
@@ -46,7 +38,7 @@ export_image() {
   image=$(dot_env "$variable")
   if [[ -z $image ]]; then
     image=$(chosen_image "$variable")
-    if [[ -z $image ]] || is_stale "$variable" || ! is_here "$image"; then
+    if ! is_named "$variable" "$image" || is_stale "$variable" || ! is_here "$image"; then
       choose_image "$variable" || return
       image=$(chosen_image "$variable")
     fi
@@ -56,6 +48,9 @@ export_image() {
 
 chosen_image() { setting_in "$CHOICES" "$1"; }
 is_here() { docker image inspect "$1" >/dev/null 2>&1; }
+
+# The compose file may have been given another version since.
+is_named() { [[ $2 == "$(official_image "$1")" || (-n $2 && $2 == "$(stand_in "$1")") ]]; }
 
 # On another day an image that could not be pulled is tried again, unless the pipeline runs with its stand-in.
 is_stale() {
