@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lifecycle::{Health, Shutdown};
 use metric_definitions::Description;
-use settings::Settings;
+use settings::{Name, Settings};
 use telemetry::LogSettings;
 use tls::ServerSettings;
 use trace::TraceSettings;
@@ -32,6 +32,17 @@ settings::settings! {
         /// Settings of the certificate that the process shows to its clients.
         pub tls: ServerSettings,
     }
+}
+
+settings::settings! {
+    /// What of the settings tells how a process that runs is asked. The certificate is not read: the process may go on
+    /// with an older one.
+    pub struct AdminPort {
+        /// Where it answers.
+        pub admin_address: SocketAddr = "127.0.0.1:6060",
+        /// The port speaks TLS if there is one.
+        pub tls_certificate_file: Name = "",
+    } with {}
 }
 
 /// All settings of a process, and what is known of it beforehand.

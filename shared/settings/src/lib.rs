@@ -17,7 +17,7 @@ mod value;
 mod values;
 
 pub use group::{Settings, once};
-pub use load::{ConfigError, Loaded, load};
+pub use load::{CommandLine, ConfigError, Loaded, load, parse};
 pub use secret::{Name, Password, Secret, SecretError};
 pub use spec::{Bounds, Spec};
 pub use value::{ByteSize, DurationOrZero, ENCODE, Ratio, Value, mask_password, parse_url};

@@ -225,6 +225,18 @@ async fn a_running_instance_can_be_asked_whether_it_is_ready() {
     let (code, metrics) = ask("/metrics").await;
     assert!(code == Some(0) && metrics.contains("# TYPE "), "{metrics}");
     assert_eq!(ask("/nothing").await.0, Some(1));
+    // What only the process itself reads may be wrong by now.
+    let wrong = [
+        ("AMQP_URL", "nowhere"),
+        ("DATABASE_PASSWORD_FILE", "/none/such"),
+        ("CA_FILE", "/none/such"),
+        ("SWEEP_BATCH", "many"),
+    ];
+    let arguments = [address.clone(), "--ask=/livez".to_owned()];
+    let answer = output("janitor", &arguments, &wrong).await;
+    assert_eq!(answer.status.code(), Some(0), "{answer:?}");
+    let answer = output("janitor", &arguments[1..], &[("ADMIN_ADDRESS", "x")]).await;
+    assert_eq!(answer.status.code(), Some(2), "{answer:?}");
     process.signal("TERM").await;
     assert_eq!(process.end().await, Some(0));
     assert_eq!(ask("/livez").await.0, Some(1));
