@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use http_server::{listen, raise_limit};
-use lifecycle::{Health, Shutdown};
+use lifecycle::Shutdown;
 use settings::{CommandLine, ConfigError, Settings, parse};
 use telemetry::{finish_logs, init_logs, init_metrics, write_to_stderr};
 use tls::install_provider;
@@ -128,19 +128,15 @@ where
     let shutdown = Shutdown::on_signals(settings.process().shutdown_timeout)?;
     install_provider();
     let recording = Recording::begin(C::NAME, &settings.process().traces)?;
-    let context = ProcessContext {
-        health: Health::default(),
-        shutdown,
-    };
+    let context = ProcessContext::new(settings.process(), shutdown)?;
     let listener = listen(settings.process().admin_address)?;
-    let tls = settings.process().tls.acceptor()?;
     log_start(&settings, listener.local_addr()?);
     let admin = Admin {
         health: context.health.clone(),
         profiles: settings.process().profiles,
         metrics,
         shutdown: context.shutdown.clone(),
-        tls,
+        tls: context.tls.clone(),
     };
     let shutdown = context.shutdown.clone();
     let work = work(settings, context);

@@ -1,5 +1,6 @@
 //! What a process is made from: its settings, and the context that its work gets.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use lifecycle::{Health, Shutdown};
 use metric_definitions::Description;
 use settings::{Name, Settings};
 use telemetry::LogSettings;
-use tls::ServerSettings;
+use tls::{Acceptor, ServerSettings};
 use trace::TraceSettings;
 
 settings::settings! {
@@ -59,21 +60,26 @@ pub trait ProcessConfig: Settings + Send + 'static {
 }
 
 /// What a process gets besides its settings.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ProcessContext {
     /// The dependencies of the process, which the work names and reports on.
     pub health: Health,
     /// Tells the work to stop.
     pub shutdown: Shutdown,
+    /// The TLS of all ports of the process, if it has a certificate. One for all, so that its files are read once.
+    pub tls: Option<Acceptor>,
 }
 
 impl ProcessContext {
-    /// A context that ends `timeout` after [`Shutdown::begin`].
-    #[must_use]
-    pub fn new(timeout: Duration) -> Self {
-        Self {
+    /// The context of a process with these settings, which ends with `shutdown`.
+    ///
+    /// # Errors
+    /// The certificate cannot be used any more.
+    pub fn new(settings: &ProcessSettings, shutdown: Shutdown) -> io::Result<Self> {
+        Ok(Self {
             health: Health::default(),
-            shutdown: Shutdown::new(timeout),
-        }
+            shutdown,
+            tls: settings.tls.acceptor()?,
+        })
     }
 }

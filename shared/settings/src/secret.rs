@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::renewal::Stamp;
 use crate::value::Value;
 
 /// Maximum size of a file with a secret, in bytes.
@@ -48,7 +49,20 @@ impl<T: Value + Clone> Secret<T> {
     /// Whether it is in a file, and so may change.
     #[must_use]
     pub fn may_change(&self) -> bool {
-        matches!(self.0, Source::File(_))
+        self.file().is_some()
+    }
+
+    /// Tells whether [`Self::get`] would be another one.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        Stamp::of(self.file())
+    }
+
+    fn file(&self) -> Option<&Path> {
+        match &self.0 {
+            Source::Value(_) => None,
+            Source::File(file) => Some(file),
+        }
     }
 }
 
