@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use http_server::{listen, raise_limit};
 use lifecycle::Shutdown;
+use rlimit::Resource;
 use settings::{CommandLine, ConfigError, Settings, parse};
 use telemetry::{finish_logs, init_logs, init_metrics, write_to_stderr};
 use tls::install_provider;
@@ -78,6 +79,8 @@ fn boot<C: Settings, A: Args, T>(
     read: impl FnOnce(CommandLine<A>) -> Result<T, ConfigError>,
     work: impl AsyncFnOnce(T) -> anyhow::Result<()>,
 ) -> ExitCode {
+    // A core file would have the secrets in it. To have none is never refused.
+    Resource::CORE.set(0, 0).ok();
     let task = match parse::<C, A>(name, about, std::env::args_os()).and_then(read) {
         Ok(task) => task,
         Err(error) => return refuse(name, &error),

@@ -243,6 +243,20 @@ async fn a_running_instance_can_be_asked_whether_it_is_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_binary_leaves_a_core_file_with_secrets() {
+    let world = &mut World::new().await;
+    for (binary, _) in binaries() {
+        let process = started(world, binary, &[]).await;
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.pid())).unwrap();
+        let mut lines = limits.lines();
+        let line = lines.find(|line| line.starts_with("Max core file size"));
+        let words: Vec<&str> = line.unwrap().split_whitespace().collect();
+        assert_eq!(words[4..], ["0", "0", "bytes"], "{binary}");
+        assert_stops(process, "TERM").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logs_for_machines_are_one_json_object_a_line() {
     let world = &mut World::new().await;
     for (binary, _) in binaries() {
