@@ -12,7 +12,7 @@ use anyhow::Context;
 use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::ClientConfig;
-use tls::Renewal;
+use settings::Renewal;
 use tokio::time::sleep;
 use url::Host;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
 use parking_lot::Mutex;
-use settings::{Secret, SecretError};
+use settings::{Renewal, Secret, SecretError};
 use tokio::time::sleep;
 use webhook::{Keys, SignatureHeaders};
 
@@ -24,6 +24,8 @@ pub(crate) struct Admission {
     secrets: Secret<Keys>,
     /// The keys as they were last read.
     keys: Mutex<Arc<Keys>>,
+    /// Of the keys.
+    renewal: Mutex<Renewal>,
     proxies: TrustedProxies,
     callbacks: Option<RateLimiter>,
     ids: Option<RateLimiter>,
@@ -44,6 +46,7 @@ impl Admission {
     pub(crate) fn new(config: &Config) -> Result<Self, SecretError> {
         let secrets = config.webhook.webhook_secrets.clone();
         Ok(Self {
+            renewal: Mutex::new(Renewal::of(secrets.stamp())),
             keys: Mutex::new(Arc::new(secrets.get()?)),
             secrets,
             proxies: config.trusted_proxies.clone(),
@@ -63,21 +66,15 @@ impl Admission {
         if !self.secrets.may_change() {
             return pending().await;
         }
-        let mut refused = None;
         loop {
             sleep(INTERVAL).await;
-            match self.secrets.get() {
-                Ok(keys) => {
-                    *self.keys.lock() = Arc::new(keys);
-                    refused = None;
-                }
-                Err(error) => {
-                    let error = error.to_string();
-                    if refused.as_ref() != Some(&error) {
-                        tracing::warn!(error, "the former WEBHOOK_SECRETS hold");
-                        refused = Some(error);
-                    }
-                }
+            let (stamp, warning) = (self.secrets.stamp(), "the former WEBHOOK_SECRETS hold");
+            let renewed = self
+                .renewal
+                .lock()
+                .renew(stamp, warning, || self.secrets.get());
+            if let Some(keys) = renewed {
+                *self.keys.lock() = Arc::new(keys);
             }
         }
     }

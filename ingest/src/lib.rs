@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use broker::{Broker, Publisher, Topology};
 use http_server::{ServerLimits, serve};
-use lifecycle::{Health, Shutdown, VitalTask};
+use lifecycle::VitalTask;
 use process::{ProcessConfig, ProcessContext};
 use tokio::net::TcpListener;
 
@@ -52,8 +52,7 @@ pub async fn run(
 
 struct Ingest {
     config: Config,
-    health: Health,
-    shutdown: Shutdown,
+    context: ProcessContext,
     chunks: ChunkPublisher,
     publishing: VitalTask,
     spool: Spool,
@@ -63,21 +62,22 @@ struct Ingest {
 impl Ingest {
     /// Begins to connect to the broker, and opens the spool.
     fn start(config: Config, context: ProcessContext) -> Self {
-        let ProcessContext { health, shutdown } = context;
+        let ProcessContext {
+            health, shutdown, ..
+        } = &context;
         let topology = Topology::new(&config.broker.queue_prefix);
         let broker = Broker::new(Config::NAME, &config.broker, topology);
         let broker_health = health.dependency("broker");
         let (broker_publisher, publishing) =
-            Publisher::start(broker, broker_health.clone(), &shutdown);
+            Publisher::start(broker, broker_health.clone(), shutdown);
         let chunks = ChunkPublisher::new(broker_publisher, broker_health, &config);
         // Either of the two is enough to accept callbacks.
         let spool_health = health.alternative("spool", "broker");
         let (directory, limit) = (&config.spool_directory, config.spool_limit);
-        let (spool, spooling) = Spool::start(directory, limit, spool_health, &shutdown);
+        let (spool, spooling) = Spool::start(directory, limit, spool_health, shutdown);
         Self {
             config,
-            health,
-            shutdown,
+            context,
             chunks,
             publishing,
             spool,
@@ -87,8 +87,13 @@ impl Ingest {
 
     /// Answers requests and drains the spool until the shut-down.
     async fn work(&self, listener: TcpListener) -> anyhow::Result<()> {
+        let ProcessContext {
+            health,
+            shutdown,
+            tls,
+        } = self.context.clone();
         let acceptance = Acceptance::new(self.chunks.clone(), self.spool.clone());
-        let server = Server::new(&self.config, acceptance, self.health.clone())?;
+        let server = Server::new(&self.config, acceptance, health)?;
         let server = Arc::new(server);
         let limits = ServerLimits {
             connections: self.config.connections_limit.get(),
@@ -96,7 +101,6 @@ impl Ingest {
             idle_timeout: self.config.idle_timeout,
             refusal: error::refusal(),
         };
-        let tls = self.config.process.tls.acceptor()?;
         // The system chooses the port where the setting says 0.
         let address = listener.local_addr()?;
         tracing::info!(%address, "accepting callbacks");
@@ -106,8 +110,8 @@ impl Ingest {
                  WEBHOOK_SECRETS is not set"
             );
         }
-        let serving = serve(listener, tls, limits, Arc::clone(&server), &self.shutdown);
-        let draining = drain::run(&self.spool, &self.chunks, &self.shutdown);
+        let serving = serve(listener, tls, limits, Arc::clone(&server), &shutdown);
+        let draining = drain::run(&self.spool, &self.chunks, &shutdown);
         tokio::select! {
             _ = async { tokio::join!(serving, draining) } => Ok(()),
             () = server.admission().follow_keys() => Ok(()),

@@ -31,10 +31,9 @@ pub async fn run(
     listener: TcpListener,
     context: ProcessContext,
 ) -> anyhow::Result<()> {
-    let shutdown = context.shutdown;
+    let ProcessContext { shutdown, tls, .. } = context;
     let chance = Chance::new(config.seed);
     let callbacks = CallbackSender::new(&config, chance.clone())?;
-    let tls = config.process.tls.acceptor()?;
     let objects = Arc::new(ObjectService::new(config, chance));
     let limits = ServerLimits {
         connections: 20_000,

@@ -86,7 +86,7 @@ show_unready_containers() {
 
 # A fetcher's container has the command, and the way to the broker in its environment. Only this user may read the password.
 containers_dead_letters() {
-  docker exec --user 10005 -e AMQP_USERNAME=dead-letters -e AMQP_PASSWORD_FILE=/secrets/dead-letters/amqp-password \
+  docker exec --user 10005:10005 -e AMQP_USERNAME=dead-letters -e AMQP_PASSWORD_FILE=/secrets/dead-letters/amqp-password \
     "$(containers fetcher | head -n 1)" /usr/local/bin/dead-letters "$@"
 }
 

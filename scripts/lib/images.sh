@@ -9,21 +9,11 @@ PULL_PATIENCE=${PULL_PATIENCE:-60}            # seconds without output from the 
 UNREACHED=' '                                 # registries that did not answer in this run
 HINTED=''
 
-official_image() {
-  case $1 in
-    RUNTIME_IMAGE) echo debian:trixie-slim ;;
-    RABBITMQ_IMAGE) echo rabbitmq:4.3-management ;;
-    POSTGRES_IMAGE) echo postgres:18 ;;
-    RUST_IMAGE) echo rust:1.95-slim-trixie ;;
-    ZIPKIN_IMAGE) echo openzipkin/zipkin:3 ;;
-    PROMETHEUS_IMAGE) echo prom/prometheus:v3.13.2 ;;
-    GRAFANA_IMAGE) echo grafana/grafana:13.2.2 ;;
-  esac
-}
+# That of the compose file, with its digest where it has one.
+official_image() { sed -nE "s/.*\\\$\{$1:-([^}]+)\}.*/\1/p" deploy/compose.yaml | sed -n 1p; }
 
 stand_in() {
   case $1 in
-    RUNTIME_IMAGE) echo callback-pipeline/debian:trixie ;;
     RUST_IMAGE) echo callback-pipeline/rust:backports ;;
     RABBITMQ_IMAGE) echo callback-pipeline/rabbitmq:4.3 ;;
     POSTGRES_IMAGE) echo callback-pipeline/postgres:18 ;;
@@ -48,7 +38,7 @@ export_image() {
   image=$(dot_env "$variable")
   if [[ -z $image ]]; then
     image=$(chosen_image "$variable")
-    if [[ -z $image ]] || is_stale "$variable" || ! is_here "$image"; then
+    if ! is_named "$variable" "$image" || is_stale "$variable" || ! is_here "$image"; then
       choose_image "$variable" || return
       image=$(chosen_image "$variable")
     fi
@@ -58,6 +48,9 @@ export_image() {
 
 chosen_image() { setting_in "$CHOICES" "$1"; }
 is_here() { docker image inspect "$1" >/dev/null 2>&1; }
+
+# The compose file may have been given another version since.
+is_named() { [[ $2 == "$(official_image "$1")" || (-n $2 && $2 == "$(stand_in "$1")") ]]; }
 
 # On another day an image that could not be pulled is tried again, unless the pipeline runs with its stand-in.
 is_stale() {
@@ -145,7 +138,7 @@ registry_of() {
 # Everything that `compose up` needs.
 prepare_compose() {
   choose_profiles
-  choose_images RABBITMQ_IMAGE POSTGRES_IMAGE RUNTIME_IMAGE RUST_IMAGE
+  choose_images RABBITMQ_IMAGE POSTGRES_IMAGE RUST_IMAGE
   copy_certificates
 }
 
@@ -163,7 +156,7 @@ copy_certificates() {
 # For the compose commands that need no image: what was chosen before, unlooked at.
 use_choices() {
   local variable image profile profiles=''
-  for variable in RABBITMQ_IMAGE POSTGRES_IMAGE RUNTIME_IMAGE RUST_IMAGE ZIPKIN_IMAGE PROMETHEUS_IMAGE GRAFANA_IMAGE; do
+  for variable in RABBITMQ_IMAGE POSTGRES_IMAGE RUST_IMAGE ZIPKIN_IMAGE PROMETHEUS_IMAGE GRAFANA_IMAGE; do
     image=$(chosen_image "$variable")
     if [[ -z $(dot_env "$variable") && -n $image && $image != none ]]; then export "$variable=$image"; fi
   done

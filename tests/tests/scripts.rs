@@ -6,6 +6,8 @@
     reason = "in a test a panic is how a failed expectation is reported"
 )]
 
+#[path = "scripts/digests.rs"]
+mod digests;
 #[path = "scripts/needs.rs"]
 mod needs;
 #[path = "scripts/pipeline.rs"]

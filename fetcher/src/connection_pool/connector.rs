@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue};
 use reqwest::dns::Resolve;
 use reqwest::redirect::Policy;
 use rustls::{ClientConfig, RootCertStore};
-use tls::Stamp;
+use settings::Stamp;
 
 use crate::config::HttpVersion;
 use crate::connection_pool::IDLE;

@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use clap::Args;
 use http_server::{listen, raise_limit};
-use lifecycle::{Health, Shutdown};
-use settings::{ConfigError, Loaded, Settings, load};
+use lifecycle::Shutdown;
+use rlimit::Resource;
+use settings::{CommandLine, ConfigError, Settings, parse};
 use telemetry::{finish_logs, init_logs, init_metrics, write_to_stderr};
 use tls::install_provider;
 use tokio::net::TcpListener;
 use trace::Recording;
 
 use crate::admin::{Admin, Ask, ask, ask_over_tls};
-use crate::config::{ProcessConfig, ProcessContext, ProcessSettings};
+use crate::config::{AdminPort, ProcessConfig, ProcessContext};
 use crate::metrics::{BUILD_INFO, Build};
 
 /// Boots the process and runs `work` until it ends. The exit code is 0 if the work ended in order.
@@ -27,12 +28,23 @@ where
     C: ProcessConfig,
     F: Future<Output = anyhow::Result<()>>,
 {
-    boot(
+    enum Task<C> {
+        Run(C),
+        Ask(AdminPort, String),
+    }
+    boot::<C, Ask, _>(
         C::NAME,
         C::ABOUT,
-        async |settings: C, Ask { path }| match path {
-            Some(path) => answer(settings.process(), &path).await,
-            None => run(settings, work).await,
+        |given| {
+            let path = given.arguments.path.clone();
+            Ok(match path {
+                Some(path) => Task::Ask(given.read(std::env::vars_os())?, path),
+                None => Task::Run(given.read(std::env::vars_os())?),
+            })
+        },
+        async |task| match task {
+            Task::Ask(port, path) => answer(&port, &path).await,
+            Task::Run(settings) => run(settings, work).await,
         },
     )
 }
@@ -49,23 +61,28 @@ where
     A: Args,
     F: Future<Output = anyhow::Result<()>>,
 {
-    boot(name, about, async |settings, arguments| {
-        install_provider();
-        work(settings, arguments).await
-    })
+    boot::<C, A, _>(
+        name,
+        about,
+        |given| Ok((given.read(std::env::vars_os())?, given.arguments)),
+        async |(settings, arguments)| {
+            install_provider();
+            work(settings, arguments).await
+        },
+    )
 }
 
-fn boot<C: Settings, A: Args>(
+/// Runs `work` with what `read` makes of the command line of a binary whose settings are `C`.
+fn boot<C: Settings, A: Args, T>(
     name: &'static str,
     about: &'static str,
-    work: impl AsyncFnOnce(C, A) -> anyhow::Result<()>,
+    read: impl FnOnce(CommandLine<A>) -> Result<T, ConfigError>,
+    work: impl AsyncFnOnce(T) -> anyhow::Result<()>,
 ) -> ExitCode {
-    let loaded = load::<C, A>(name, about, std::env::args_os(), std::env::vars_os());
-    let Loaded {
-        settings,
-        arguments,
-    } = match loaded {
-        Ok(loaded) => loaded,
+    // A core file would have the secrets in it. To have none is never refused.
+    Resource::CORE.set(0, 0).ok();
+    let task = match parse::<C, A>(name, about, std::env::args_os()).and_then(read) {
+        Ok(task) => task,
         Err(error) => return refuse(name, &error),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -77,7 +94,7 @@ fn boot<C: Settings, A: Args>(
     };
     // The logs are finished after a panic too.
     let logs = FinishLogs;
-    let result = runtime.block_on(work(settings, arguments));
+    let result = runtime.block_on(work(task));
     let code = result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS);
     drop(logs);
     // Tasks that still run have had their time.
@@ -116,19 +133,15 @@ where
     let shutdown = Shutdown::on_signals(settings.process().shutdown_timeout)?;
     install_provider();
     let recording = Recording::begin(resource, &settings.process().traces)?;
-    let context = ProcessContext {
-        health: Health::default(),
-        shutdown,
-    };
+    let context = ProcessContext::new(settings.process(), shutdown)?;
     let listener = listen(settings.process().admin_address)?;
-    let tls = settings.process().tls.acceptor()?;
     log_start(&settings, listener.local_addr()?);
     let admin = Admin {
         health: context.health.clone(),
         profiles: settings.process().profiles,
         metrics,
         shutdown: context.shutdown.clone(),
-        tls,
+        tls: context.tls.clone(),
     };
     let shutdown = context.shutdown.clone();
     let work = work(settings, context);
@@ -182,9 +195,9 @@ fn log_start<C: ProcessConfig>(settings: &C, admin_address: SocketAddr) {
 }
 
 /// Prints the answer of a running process. There is no log.
-async fn answer(settings: &ProcessSettings, path: &str) -> anyhow::Result<()> {
-    let address = settings.admin_address;
-    let (status, body) = match settings.tls.tls_certificate_file.path() {
+async fn answer(port: &AdminPort, path: &str) -> anyhow::Result<()> {
+    let address = port.admin_address;
+    let (status, body) = match port.tls_certificate_file.given() {
         None => ask(address, path).await?,
         Some(_) => ask_over_tls(address, path).await?,
     };

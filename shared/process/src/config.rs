@@ -1,13 +1,14 @@
 //! What a process is made from: its settings, and the context that its work gets.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use lifecycle::{Health, Shutdown};
 use metric_definitions::Description;
-use settings::Settings;
+use settings::{Name, Settings};
 use telemetry::LogSettings;
-use tls::ServerSettings;
+use tls::{Acceptor, ServerSettings};
 use trace::TraceSettings;
 
 settings::settings! {
@@ -34,6 +35,17 @@ settings::settings! {
     }
 }
 
+settings::settings! {
+    /// What of the settings tells how a process that runs is asked. The certificate is not read: the process may go on
+    /// with an older one.
+    pub struct AdminPort {
+        /// Where it answers.
+        pub admin_address: SocketAddr = "127.0.0.1:6060",
+        /// The port speaks TLS if there is one.
+        pub tls_certificate_file: Name = "",
+    } with {}
+}
+
 /// All settings of a process, and what is known of it beforehand.
 pub trait ProcessConfig: Settings + Send + 'static {
     /// Name of the process, as its binary is called.
@@ -48,21 +60,26 @@ pub trait ProcessConfig: Settings + Send + 'static {
 }
 
 /// What a process gets besides its settings.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ProcessContext {
     /// The dependencies of the process, which the work names and reports on.
     pub health: Health,
     /// Tells the work to stop.
     pub shutdown: Shutdown,
+    /// The TLS of all ports of the process, if it has a certificate. One for all, so that its files are read once.
+    pub tls: Option<Acceptor>,
 }
 
 impl ProcessContext {
-    /// A context that ends `timeout` after [`Shutdown::begin`].
-    #[must_use]
-    pub fn new(timeout: Duration) -> Self {
-        Self {
+    /// The context of a process with these settings, which ends with `shutdown`.
+    ///
+    /// # Errors
+    /// The certificate cannot be used any more.
+    pub fn new(settings: &ProcessSettings, shutdown: Shutdown) -> io::Result<Self> {
+        Ok(Self {
             health: Health::default(),
-            shutdown: Shutdown::new(timeout),
-        }
+            shutdown,
+            tls: settings.tls.acceptor()?,
+        })
     }
 }

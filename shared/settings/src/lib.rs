@@ -5,10 +5,11 @@
 //! is what `--help` prints. Each number and duration has bounds within which the process can work.
 //!
 //! A secret can be given in a file instead, whose name the setting with `_FILE` at its end has:
-//! `AMQP_PASSWORD_FILE=/run/secrets/amqp`.
+//! `AMQP_PASSWORD_FILE=/run/secrets/amqp`. What is made of files is made again when they change ([`Renewal`]).
 
 mod group;
 mod load;
+mod renewal;
 mod secret;
 mod spec;
 #[cfg(test)]
@@ -17,7 +18,8 @@ mod value;
 mod values;
 
 pub use group::{Settings, once};
-pub use load::{ConfigError, Loaded, load};
+pub use load::{CommandLine, ConfigError, Loaded, load, parse};
+pub use renewal::{Renewal, Stamp};
 pub use secret::{Name, Password, Secret, SecretError};
 pub use spec::{Bounds, Spec};
 pub use value::{ByteSize, DurationOrZero, ENCODE, Ratio, Value, mask_password, parse_url};

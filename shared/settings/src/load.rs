@@ -1,5 +1,6 @@
 //! Loading the settings of a binary from its flags and its environment.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use clap::{Arg, Args, Command};
@@ -29,6 +30,16 @@ pub struct Loaded<C, A> {
     pub arguments: A,
 }
 
+/// What the command line says. No setting is read yet.
+#[derive(Debug)]
+pub struct CommandLine<A> {
+    /// The arguments besides the settings.
+    pub arguments: A,
+    /// All settings of the binary.
+    specs: Vec<Spec>,
+    flags: BTreeMap<String, String>,
+}
+
 /// Reads the settings `C` and the arguments `A` of the binary `name` from `arguments` (program name
 /// first) and `environment`.
 ///
@@ -41,28 +52,61 @@ pub fn load<C: Settings, A: Args>(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded<C, A>, ConfigError> {
+    let given = parse::<C, A>(name, about, arguments)?;
+    Ok(Loaded {
+        settings: given.read(environment)?,
+        arguments: given.arguments,
+    })
+}
+
+/// Reads the command line of the binary `name`, whose settings are `C`.
+///
+/// # Errors
+/// [`ConfigError::Usage`] for flags that do not exist and for `--help`.
+pub fn parse<C: Settings, A: Args>(
+    name: &'static str,
+    about: &'static str,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<CommandLine<A>, ConfigError> {
     let specs = C::specs();
-    let mut values = Values::new(&specs, environment);
     // The arguments have documentation too, which is not that of the binary.
     let command = A::augment_args(command(name, &specs))
         .about(about)
         .long_about(None);
     let mut matches = command.try_get_matches_from(arguments)?;
-    for name in specs.iter().flat_map(Spec::names) {
-        if let Some(raw) = matches.remove_one::<String>(&name) {
-            values.given.insert(name, raw);
+    let names = specs.iter().flat_map(Spec::names);
+    let flags = names.filter_map(|name| matches.remove_one::<String>(&name).map(|raw| (name, raw)));
+    Ok(CommandLine {
+        flags: flags.collect(),
+        arguments: A::from_arg_matches_mut(&mut matches)?,
+        specs,
+    })
+}
+
+impl<A> CommandLine<A> {
+    /// Reads `P`, which are all settings of the binary or a few of them, from these flags and `environment`.
+    /// What is said of other settings does not matter.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with all wrong settings at once.
+    pub fn read<P: Settings>(
+        &self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<P, ConfigError> {
+        let wanted = P::specs();
+        // The defaults are those of the binary.
+        let specs = self.specs.iter();
+        let specs = specs.filter(|spec| wanted.iter().any(|wanted| wanted.name == spec.name));
+        let specs: Vec<Spec> = specs.cloned().collect();
+        let mut values = Values::new(&specs, &self.flags, environment);
+        match P::read(&mut values) {
+            Some(settings) if values.wrong.is_empty() => {
+                let checked = settings.check();
+                checked.map_err(|wrong| ConfigError::Invalid(vec![wrong]))?;
+                Ok(settings)
+            }
+            _ => Err(ConfigError::Invalid(values.wrong)),
         }
-    }
-    let arguments = A::from_arg_matches_mut(&mut matches)?;
-    match C::read(&mut values) {
-        Some(settings) if values.wrong.is_empty() => match settings.check() {
-            Ok(()) => Ok(Loaded {
-                settings,
-                arguments,
-            }),
-            Err(wrong) => Err(ConfigError::Invalid(vec![wrong])),
-        },
-        _ => Err(ConfigError::Invalid(values.wrong)),
     }
 }
 

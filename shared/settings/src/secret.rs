@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::renewal::Stamp;
 use crate::value::Value;
 
 /// Maximum size of a file with a secret, in bytes.
@@ -48,7 +49,20 @@ impl<T: Value + Clone> Secret<T> {
     /// Whether it is in a file, and so may change.
     #[must_use]
     pub fn may_change(&self) -> bool {
-        matches!(self.0, Source::File(_))
+        self.file().is_some()
+    }
+
+    /// Tells whether [`Self::get`] would be another one.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        Stamp::of(self.file())
+    }
+
+    fn file(&self) -> Option<&Path> {
+        match &self.0 {
+            Source::Value(_) => None,
+            Source::File(file) => Some(file),
+        }
     }
 }
 
@@ -78,12 +92,13 @@ impl<T: Value> fmt::Debug for Secret<T> {
     }
 }
 
-/// The text in `file`, without the newline at its end.
+/// The text in `file`, without the line end at its end, if there is one.
 pub(crate) fn read(file: &Path) -> Result<String, String> {
     let text = read_text(file).map_err(|error| error.to_string())?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.trim().is_empty() {
+    let line = text.strip_suffix('\n');
+    let line = line.map(|line| line.strip_suffix('\r').unwrap_or(line));
+    let text = line.unwrap_or(&text);
+    if text.is_empty() {
         return Err("the file is empty".to_owned());
     }
     Ok(text.to_owned())
@@ -167,12 +182,21 @@ mod tests {
         for text in ["word", "word\n", "word\r\n"] {
             assert_eq!(written(text.as_bytes()).as_deref(), Ok("word"), "{text:?}");
         }
-        assert_eq!(written(b" p\n@ss \n\n").as_deref(), Ok(" p\n@ss \n"));
+        for (text, secret) in [
+            (" p\n@ss \n\n", " p\n@ss \n"),
+            ("word\r", "word\r"),
+            ("word\r\r\n", "word\r"),
+            ("word\n\r", "word\n\r"),
+            ("\t word \u{a0}\r\n", "\t word \u{a0}"),
+            (" \n", " "),
+        ] {
+            assert_eq!(written(text.as_bytes()).as_deref(), Ok(secret), "{text:?}");
+        }
     }
 
     #[test]
     fn a_file_that_holds_no_secret_is_refused() {
-        for bytes in [&b""[..], b"\n", b" \r\n"] {
+        for bytes in [&b""[..], b"\n", b"\r\n"] {
             assert_eq!(written(bytes).unwrap_err(), "the file is empty");
         }
         assert_eq!(written(b"hidden\xff").unwrap_err(), "not valid UTF-8");

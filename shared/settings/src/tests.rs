@@ -133,6 +133,38 @@ fn blanks_around_a_value_are_no_part_of_it() {
 }
 
 #[test]
+fn blanks_around_a_secret_are_a_part_of_it() {
+    for secret in [" a b ", "\ta", "a\n", " ", "\u{a0}a\u{2003}"] {
+        for loaded in [
+            load_from(&[], &[("KEY", secret)]),
+            load_from(&["--key", secret], &[]),
+        ] {
+            let key = loaded.unwrap().settings.key.get().unwrap();
+            assert_eq!(key.given(), Some(secret));
+        }
+    }
+}
+
+#[test]
+fn a_part_of_the_settings_is_read_alone() {
+    let arguments = ["test", "--count=0"].map(OsString::from);
+    let given = parse::<Outer, Arguments>("test", "A test.", arguments).unwrap();
+    let environment = [("KEY_FILE", "/none/such"), ("SIZE", "large")];
+    let environment = || {
+        environment
+            .iter()
+            .map(|(name, raw)| (name.into(), raw.into()))
+    };
+    // With the default of the whole.
+    let part: Inner = given.read(environment()).unwrap();
+    assert_eq!(part.period, Duration::from_secs(20));
+    let wrong = given.read::<Outer>(environment()).unwrap_err().to_string();
+    assert!(wrong.starts_with("3 wrong"), "{wrong}");
+    let wrong = given.read::<Inner>([("PERIOD".into(), "soon".into())]);
+    assert!(wrong.unwrap_err().to_string().contains("PERIOD=soon"));
+}
+
+#[test]
 fn what_is_out_of_bounds_is_refused_with_the_bounds() {
     for (name, raw, bounds) in [
         ("COUNT", "101", "from 1 to 100"),
@@ -188,7 +220,7 @@ fn a_secret_can_be_in_a_file_that_a_flag_or_the_environment_names() {
     for loaded in [
         load_from(&[&flag], &[]),
         load_from(&[], &[("KEY_FILE", &file)]),
-        load_from(&[], &[("KEY_FILE", &file), ("KEY", " ")]),
+        load_from(&[], &[("KEY_FILE", &file), ("KEY", "")]),
     ] {
         let settings = loaded.unwrap().settings;
         assert_eq!(settings.key.get().unwrap().given(), Some(" hidden-word"));

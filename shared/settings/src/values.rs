@@ -11,36 +11,42 @@ use crate::value::Value;
 #[derive(Debug)]
 pub struct Values {
     defaults: BTreeMap<&'static str, &'static str>,
-    pub(crate) given: BTreeMap<String, String>,
+    given: BTreeMap<String, String>,
     pub(crate) wrong: Vec<String>,
 }
 
 impl Values {
-    /// The defaults, and what the environment says. An empty variable, or a blank one, counts as not set:
-    /// compose files write `${NAME:-}` for what is optional.
+    /// The defaults, and what the environment says, and the flags in place of that. An empty variable counts as not
+    /// set: compose files write `${NAME:-}` for what is optional. So does a blank one, if it is no secret.
     pub(crate) fn new(
         specs: &[Spec],
+        flags: &BTreeMap<String, String>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Self {
         let names = specs.iter().flat_map(Spec::names);
         let names: Vec<String> = names.map(|name| name.to_uppercase()).collect();
+        let is_secret = |name: &str| {
+            let mut secrets = specs.iter().filter(|spec| spec.is_secret);
+            secrets.any(|spec| spec.variable() == name)
+        };
         let (mut given, mut wrong) = (Vec::new(), Vec::new());
         for (variable, raw) in environment {
             let Some(name) = names.iter().find(|name| variable == *name.as_str()) else {
                 continue;
             };
             match raw.into_string() {
-                Ok(raw) if raw.trim().is_empty() => {}
+                Ok(raw) if raw.is_empty() || raw.trim().is_empty() && !is_secret(name) => {}
                 Ok(raw) => given.push((name.clone(), raw)),
                 Err(_) => wrong.push(format!("{name}: not valid UTF-8")),
             }
         }
         // The names of variables in lower case, as envy gives them, are those of the settings.
         let given = envy::from_iter::<_, BTreeMap<String, String>>(given);
-        let given = given.unwrap_or_else(|error| {
+        let mut given = given.unwrap_or_else(|error| {
             wrong.push(error.to_string());
             BTreeMap::new()
         });
+        given.extend(flags.clone());
         let defaults = specs.iter();
         Self {
             defaults: defaults.map(|spec| (spec.name, spec.default)).collect(),
@@ -90,7 +96,9 @@ impl Values {
         name: &'static str,
         check: impl FnOnce(&T) -> Result<(), String>,
     ) -> Result<T, String> {
-        let given = self.given.get(name).map(|raw| raw.trim());
+        let given = self.given.get(name).map(String::as_str);
+        // A blank may be a part of a password.
+        let given = given.map(|raw| if T::SECRET { raw } else { raw.trim() });
         let variable = name.to_uppercase();
         let file = self.given.get(&file_twin(name)).filter(|_| T::SECRET);
         if let Some(file) = file {

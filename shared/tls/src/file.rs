@@ -2,9 +2,7 @@
 
 use std::fmt::Display;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
@@ -130,21 +128,6 @@ impl Value for KeyFile {
     }
 }
 
-/// What tells whether files have changed. A file that is replaced by another of the same age is a change too.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp(Vec<Option<(u64, u64, SystemTime)>>);
-
-impl Stamp {
-    /// The files as they are now.
-    pub fn of<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
-        let stamp = |file: &Path| {
-            let metadata = file.metadata().ok()?;
-            Some((metadata.ino(), metadata.len(), metadata.modified().ok()?))
-        };
-        Self(files.into_iter().map(stamp).collect())
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -185,20 +168,5 @@ pub(crate) mod tests {
         ] {
             assert!(error.starts_with("No such file"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_file_that_is_replaced_is_noticed() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("file");
-        let stamp = || Stamp::of([file.as_path()]);
-        let missing = stamp();
-        written(folder.path(), "file", "one");
-        let one = stamp();
-        assert_ne!(missing, one);
-        assert_eq!(one, stamp());
-        written(folder.path(), "new", "two");
-        std::fs::rename(folder.path().join("new"), &file).unwrap();
-        assert_ne!(one, stamp());
     }
 }

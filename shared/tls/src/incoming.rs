@@ -9,14 +9,14 @@ use rustls::ServerConfig;
 use rustls::crypto::ring::Ticketer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use settings::{Renewal, Stamp};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::file::{CertificateFile, FileError, KeyFile, Stamp};
+use crate::file::{CertificateFile, FileError, KeyFile};
 use crate::identity::{Identity, check_pair};
 use crate::provider::provider;
-use crate::renewal::Renewal;
 
 settings::settings! {
     /// Settings of the certificate that a process shows to its clients.

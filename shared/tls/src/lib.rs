@@ -7,16 +7,14 @@ mod identity;
 mod incoming;
 mod outgoing;
 mod provider;
-mod renewal;
 mod unverified;
 mod verifier;
 
-pub use file::{CertificateFile, FileError, KeyFile, Stamp, certificates};
+pub use file::{CertificateFile, FileError, KeyFile, certificates};
 pub use identity::{Identity, check_pair};
 pub use incoming::{Acceptor, ServerSettings};
 pub use outgoing::{Client, TrustSettings, client_config};
 pub use provider::install_provider;
-pub use renewal::Renewal;
 pub use tokio_rustls::{client, server};
 pub use unverified::connect_unverified;
 pub use verifier::{Check, verifier};

@@ -7,8 +7,9 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_native_certs::load_native_certs;
+use settings::Stamp;
 
-use crate::file::{CertificateFile, Stamp, certificates};
+use crate::file::{CertificateFile, certificates};
 use crate::identity::Identity;
 use crate::provider::provider;
 use crate::verifier::{Check, verifier};

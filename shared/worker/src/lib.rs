@@ -41,7 +41,9 @@ impl Worker {
         database: &DatabaseSettings,
         context: ProcessContext,
     ) -> anyhow::Result<Self> {
-        let ProcessContext { health, shutdown } = context;
+        let ProcessContext {
+            health, shutdown, ..
+        } = context;
         let publisher_health = health.dependency("broker (publishing)");
         let store = Store::new(process, database, health.dependency("database"))?;
         store.ready(&shutdown).await;

@@ -24,7 +24,8 @@ impl Instance {
         C: ProcessConfig + Clone,
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let context = ProcessContext::new(config.process().shutdown_timeout);
+        let shutdown = Shutdown::new(config.process().shutdown_timeout);
+        let context = ProcessContext::new(config.process(), shutdown).unwrap();
         let (health, shutdown) = (context.health.clone(), context.shutdown.clone());
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)

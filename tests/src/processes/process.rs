@@ -215,7 +215,12 @@ impl Process {
         while self.next_line().is_some() {}
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    /// Its number in the system.
+    ///
+    /// # Panics
+    /// It does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
         let pid = self.child.as_ref().and_then(Child::id);
         pid.unwrap_or_else(|| panic!("{} does not run", self.binary))
     }

@@ -264,24 +264,3 @@ fn manifests(metadata: &[u8]) -> BTreeMap<String, String> {
         })
         .collect()
 }
-
-#[test]
-fn the_scripts_choose_the_images_of_the_compose_file() {
-    let (compose, scripts) = (
-        super::read("deploy/compose.yaml"),
-        super::read("scripts/lib/images.sh"),
-    );
-    let images = compose
-        .split("${")
-        .filter_map(|text| text.split('}').next()?.split_once("_IMAGE:-"));
-    let mut count = 0;
-    for (service, image) in images {
-        let line = format!("{service}_IMAGE) echo {image} ;;");
-        assert!(
-            scripts.contains(&line),
-            "scripts/lib/images.sh has no line {line}"
-        );
-        count += 1;
-    }
-    assert!(count >= 7, "{count} images");
-}

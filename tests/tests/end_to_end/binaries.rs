@@ -225,9 +225,35 @@ async fn a_running_instance_can_be_asked_whether_it_is_ready() {
     let (code, metrics) = ask("/metrics").await;
     assert!(code == Some(0) && metrics.contains("# TYPE "), "{metrics}");
     assert_eq!(ask("/nothing").await.0, Some(1));
+    // What only the process itself reads may be wrong by now.
+    let wrong = [
+        ("AMQP_URL", "nowhere"),
+        ("DATABASE_PASSWORD_FILE", "/none/such"),
+        ("CA_FILE", "/none/such"),
+        ("SWEEP_BATCH", "many"),
+    ];
+    let arguments = [address.clone(), "--ask=/livez".to_owned()];
+    let answer = output("janitor", &arguments, &wrong).await;
+    assert_eq!(answer.status.code(), Some(0), "{answer:?}");
+    let answer = output("janitor", &arguments[1..], &[("ADMIN_ADDRESS", "x")]).await;
+    assert_eq!(answer.status.code(), Some(2), "{answer:?}");
     process.signal("TERM").await;
     assert_eq!(process.end().await, Some(0));
     assert_eq!(ask("/livez").await.0, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_binary_leaves_a_core_file_with_secrets() {
+    let world = &mut World::new().await;
+    for (binary, _) in binaries() {
+        let process = started(world, binary, &[]).await;
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.pid())).unwrap();
+        let mut lines = limits.lines();
+        let line = lines.find(|line| line.starts_with("Max core file size"));
+        let words: Vec<&str> = line.unwrap().split_whitespace().collect();
+        assert_eq!(words[4..], ["0", "0", "bytes"], "{binary}");
+        assert_stops(process, "TERM").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

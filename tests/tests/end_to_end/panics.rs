@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use broker::{
     Broker, Consumer, Consumption, Handler, Headers, Hold, Outcome, Publication, Publisher, Queue,
 };
+use lifecycle::{Health, Shutdown};
 use messages::{FetchChunk, ObjectId};
-use process::ProcessContext;
 use tests::processes::configure;
 use tests::servers::broker::headers;
 use tests::wait::{BOUND, eventually};
@@ -32,7 +32,7 @@ impl Handler for Superstitious {
 async fn a_message_whose_handler_panics_is_parked_and_the_next_ones_are_worked_on() {
     let world = &mut World::new().await;
     let config = configure::<ingest::Config>(world.broker_flags(), &[]);
-    let ProcessContext { health, shutdown } = ProcessContext::new(BOUND);
+    let (health, shutdown) = (Health::default(), Shutdown::new(BOUND));
     let broker = Broker::new("test", &config.broker, world.broker.topology.clone());
     let (publisher, publishing) =
         Publisher::start(broker.clone(), health.dependency("publishing"), &shutdown);

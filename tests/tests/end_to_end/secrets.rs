@@ -13,9 +13,9 @@ use tests::world::{World, proxied};
 
 use crate::binaries::{binaries, flags, replaced};
 
-/// Passwords of characters that a URL has other uses for.
-const FIRST: &str = "hidden-1 p%40ss:/?#@ ü\"'";
-const SECOND: &str = "hidden-2 p%40ss:/?#@ ü\"'";
+/// Passwords of characters that a URL has other uses for, with blanks around them.
+const FIRST: &str = " hidden-1 p%40ss:/?#@ ü\"' ";
+const SECOND: &str = "\thidden-2 p%40ss:/?#@ ü\"'  ";
 
 /// A file with a secret.
 pub(crate) struct SecretFile(TempDir);
@@ -150,6 +150,43 @@ async fn the_password_of_the_database_is_changed_without_a_restart() {
     password.write(SECOND);
     until_said(admin, "database", "ok").await;
     assert_kept_secrets(process, admin).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_in_the_environment_are_taken_as_they_are() {
+    let world = &mut World::new().await;
+    if !Servers::shared().unwrap().broker.can_be_killed() {
+        return;
+    }
+    let url = world.database.url.clone();
+    let (user, (_, place)) = (world.prefix(), url.split_once('@').unwrap());
+    let (_, role) = url.rsplit_once('/').unwrap();
+    rabbitmqctl(&["add_user", &user, FIRST]).await;
+    rabbitmqctl(&["set_permissions", "-p", "/", &user, ".*", ".*", ".*"]).await;
+    let create = format!("create role {role} superuser login");
+    world.database.client.batch_execute(&create).await.unwrap();
+    let (_, broker) = world.amqp_url.split_once('@').unwrap();
+    let login = [
+        format!("--amqp-url=amqp://nobody:hidden@{broker}"),
+        format!("--amqp-username={user}"),
+        format!("--database-url=postgres://nobody:hidden@{place}"),
+        format!("--database-username={role}"),
+    ];
+    for password in [" a b ", "%40@/%", "'ü\"\\ $HOME\n", "  "] {
+        rabbitmqctl(&["change_password", &user, password]).await;
+        let quoted = password.replace('\'', "''").replace('\\', "\\\\");
+        let change = format!("alter role {role} password e'{quoted}'");
+        world.database.client.batch_execute(&change).await.unwrap();
+        let mut process = Process::new("janitor", &replaced(flags(world, "janitor"), &login));
+        let passwords = ["AMQP_PASSWORD", "DATABASE_PASSWORD"];
+        process.set_environment(passwords.map(|name| (name.into(), password.into())).into());
+        process.start();
+        let admin = address_in(&process.until_logged("admin_address=").await);
+        until_said(admin, "broker (consuming)", "ok").await;
+        until_said(admin, "database", "ok").await;
+        process.stop().await;
+    }
+    rabbitmqctl(&["delete_user", &user]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use tls::{Renewal, TrustSettings};
+use settings::Renewal;
+use tls::TrustSettings;
 use url::Url;
 
 /// How long a collector may take for one request.
