@@ -68,7 +68,7 @@ async fn look_ups_have_the_token_that_is_in_the_file_now() {
     // As if the token had come to its end.
     client.fail(Reply::Status(401, None));
     publish(world, 0).await;
-    until_said(admin, "client service", "down: status 401").await;
+    until_said(admin, "client service", "status 401").await;
     token.write("hidden-3");
     client.recover();
     until_sent(world, &client, "authorization", "Bearer hidden-3").await;
@@ -183,7 +183,7 @@ async fn look_ups_pass_a_proxy_whose_password_may_change() {
     ];
     let (process, admin) = fetcher(world, &flags.map(|flag| flag as &str)).await;
     publish(world, 7).await;
-    until_said(admin, "client service", "down: status 407").await;
+    until_said(admin, "client service", "status 407").await;
     assert_eq!(client.total(), 0);
     file.write(&proxy.url("hidden-right"));
     world.database.until_ids(&[7]).await;

@@ -405,12 +405,10 @@ async fn after_an_outage_look_ups_ramp_up() {
     // The next probe.
     client.until_in_flight(1).await;
     client.let_through(1);
-    // A few, then one more for each answer.
+    // A few, and three times as many with their answers.
     client.until_in_flight(4).await;
-    for in_flight in [8, 16, 32] {
-        client.let_through(in_flight / 2);
-        client.until_in_flight(in_flight).await;
-    }
+    client.let_through(4);
+    client.until_in_flight(12).await;
     client.release();
     world.database.until_ids(&ids).await;
 }

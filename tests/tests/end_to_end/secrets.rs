@@ -107,7 +107,7 @@ async fn the_password_of_the_broker_is_changed_without_a_restart() {
     proxy.reset();
     until_said(admin, "broker", "ACCESS_REFUSED").await;
     file.remove();
-    let reason = format!("down: reading {}: No such file", file.name());
+    let reason = format!("reading {}: No such file", file.name());
     until_said(admin, "broker", &reason).await;
     file.write(SECOND);
     until_said(admin, "broker", "ok").await;

@@ -14,7 +14,7 @@ use super::post::{Post, PostError};
 use super::queue::Queue;
 
 /// What can be tried about what a collector does.
-const ADVICE: [(&str, &str); 8] = [
+const ADVICE: [(&str, &str); 9] = [
     (
         "it answered 404",
         "is the path right? ZIPKIN_URL ends in /api/v2/spans, OTEL_EXPORTER_OTLP_ENDPOINT before /v1/traces, and a Zipkin \
@@ -38,6 +38,10 @@ const ADVICE: [(&str, &str); 8] = [
     ),
     ("reset by peer", "write https:// where there is TLS"),
     ("connection closed", "write https:// where there is TLS"),
+    (
+        "connection was not ready",
+        "write https:// where there is TLS",
+    ),
     (
         "timed out",
         "does the collector hang, or a firewall drop what is sent?",

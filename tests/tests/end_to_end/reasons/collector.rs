@@ -1,11 +1,10 @@
 //! Reasons of the collectors of spans.
 
 use tests::processes::Process;
-use tests::proxy::{Network, Proxy};
 use tests::tls::Authority;
 use tests::world::World;
 
-use super::{HTTP, encrypted, says, silent, stranger};
+use super::{HTTP, encrypted, resetting, says, silent, stranger};
 use crate::binaries::flags;
 
 const GONE: &[u8] = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -20,8 +19,6 @@ const GRPC: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x05\0\0\x40\0";
 async fn a_collector_that_takes_no_spans_is_said_to_and_why() {
     let world = &mut World::new().await;
     let tls = encrypted(&Authority::new("unknown")).await;
-    let cut = Proxy::start(([127, 0, 0, 1], 1).into()).await;
-    cut.set(Network::Cut);
     let local = |scheme: &str, port: u16| format!("{scheme}://127.0.0.1:{port}");
     for (url, row) in [
         (
@@ -41,7 +38,7 @@ async fn a_collector_that_takes_no_spans_is_said_to_and_why() {
             "invalid HTTP …; name the port for OTLP over HTTP (4318)",
         ),
         (
-            local("http", cut.address.port()),
+            local("http", resetting().await),
             "reset by peer…; write https:// where there is TLS",
         ),
         (

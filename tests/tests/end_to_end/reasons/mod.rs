@@ -82,6 +82,18 @@ async fn stranger(answer: &'static [u8], waits_for_a_line: bool) -> u16 {
     port
 }
 
+/// A server that resets connections: it closes them with a part of what was sent unread.
+async fn resetting() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            drop(stream.read_u8().await);
+        }
+    });
+    port
+}
+
 /// A server that takes connections and says nothing.
 async fn silent() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
