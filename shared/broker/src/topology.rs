@@ -149,8 +149,9 @@ impl Topology {
         }
     }
 
-    /// The steps in order. The queue for unroutable messages comes first: between the declaration of the
-    /// exchange and its bindings every message is unroutable, and would otherwise be confirmed and lost.
+    /// The steps in order. Between the declaration of the exchange and its bindings every message is unroutable. So the
+    /// queue for these comes first, because they would otherwise be confirmed and lost; and all queues come before
+    /// the exchange, because a queue takes the broker far longer than a binding.
     pub(crate) fn steps(&self) -> Vec<Step> {
         let catch_all = self.name_patterns().map(|key| Step::Bind {
             queue: Queue::Unroutable,
@@ -159,13 +160,11 @@ impl Topology {
         });
         let mut steps = vec![Step::Queue(Queue::Unroutable)];
         steps.extend(catch_all);
+        let routed = self.queues.iter().copied();
+        let routed = routed.filter(|queue| *queue != Queue::Unroutable);
+        steps.extend(routed.clone().map(Step::Queue));
         steps.push(Step::Exchange);
-        for queue in &self.queues {
-            if *queue != Queue::Unroutable {
-                steps.push(Step::Queue(*queue));
-                steps.push(self.binding(*queue));
-            }
-        }
+        steps.extend(routed.map(|queue| self.binding(queue)));
         steps
     }
 }
