@@ -5,9 +5,9 @@
 //! divided by rate (Little's law), so it takes no clock for each look-up, what times out makes it longer, and an
 //! average over thousands of look-ups is steady, however different they are from each other.
 //!
-//! At first the limit grows threefold whenever the look-ups that began since are seen to take no longer than those before
-//! ([`Comparison`]). That is known after a fraction of a look-up's time, so thousands are in flight after two of these times.
-//! When they take longer, growth ends, and rounds decide from then on. When the latency grows in a round,
+//! While the limit grows, it does so threefold, whenever the look-ups that began since the last time take no longer than
+//! those before (`comparison`). That is known after a fraction of a look-up's time, so thousands are in flight after two of
+//! these times. When they take longer, growth ends, and rounds decide. When the latency grows from round to round,
 //! either there is a queue at the client service, and fewer look-ups in flight bring as many answers; or the client
 //! service became slower by itself, and fewer look-ups only bring fewer answers. A trial with a lower limit tells.
 //! A cut that costs no answers is kept and followed by another. One that costs answers is taken back, and if the
@@ -22,7 +22,6 @@
 //!   would take most of a minute, with hardly an answer.
 //! - Gradient2 (Netflix) compares a short average with a long one, as is done here. It cannot tell a queue from a
 //!   slower service: under a lasting queue its long average follows, and the limit with it.
-//!
 //! - TCP's slow start, and one look-up more for each answer, double the limit in the time of a look-up. From 64 to 16,384
 //!   that is 20 s where a look-up takes 2.3 s, and if too many are sent, the first sign of it comes too late.
 //!
@@ -37,6 +36,7 @@ use crate::metrics::Lowering;
 mod cohorts;
 mod comparison;
 mod growth;
+mod holding;
 mod round;
 mod trial;
 
@@ -66,14 +66,8 @@ const CALM: f64 = 1.2;
 /// From here on it has to be tried whether fewer would do.
 const LONG: f64 = 1.6;
 
-/// The number of raises in a row after which the limit grows by a factor again.
-const RAISES: u32 = 3;
-
 /// The number of rounds without a change after a trial.
 const REST: u32 = 4;
-
-/// The number of rounds after which a latency that is neither short nor long is tried to be made shorter.
-const PATIENCE: u32 = 32;
 
 /// How long a limit that was too much is remembered.
 const MEMORY: Duration = Duration::from_mins(1);
@@ -232,10 +226,14 @@ impl Level {
 
     /// The maximum for now.
     fn top(&self, now: Instant) -> usize {
-        match self.too_much {
-            Some((limit, until)) if now < until => self.max.min(FLOOR.max(limit - limit / 10)),
-            _ => self.max,
-        }
+        let below = |limit| self.max.min(FLOOR.max(limit - limit / 10));
+        self.remembered(now).map_or(self.max, below)
+    }
+
+    /// The limit that was too much, if that is not too long ago.
+    fn remembered(&self, now: Instant) -> Option<usize> {
+        let (limit, until) = self.too_much?;
+        (now < until).then_some(limit)
     }
 
     /// Whether a higher limit could bring more answers. Connections are made one by one, so there may not yet be as
@@ -253,49 +251,28 @@ impl Level {
             self.halve(now, counted.answered);
             return Some(Lowering::Timeouts);
         }
-        if self.phase == Phase::Growing {
-            // The newest look-ups cannot have ended yet, so the latency is not known.
-            return None;
-        }
-        let (before, is_used) = (self.limit, self.is_used(counted.in_flight));
-        let top = self.top(now);
-        let usual = self.learn(measured.latency).max(SHORT);
-        let times = measured.latency / usual;
+        let before = self.limit;
         match self.phase {
+            // The newest look-ups cannot have ended yet, so the latency is not known.
             Phase::Growing => {}
-            Phase::Doubting => self.try_less(measured, usual),
-            Phase::Holding { rounds, .. }
-                if rounds >= REST && times > long_after(rounds) && is_used =>
-            {
+            Phase::Doubting => {
+                let usual = self.learn(measured.latency);
                 self.try_less(measured, usual);
             }
             Phase::Holding { raises, rounds } => {
-                let has_room = times < CALM && self.limit < top && is_used;
-                self.hold(raises, rounds, has_room, top);
+                let top = self.top(now);
+                self.hold(measured, counted.in_flight, top, raises, rounds);
             }
-            Phase::Trial(trial) => self.conclude(trial, measured),
+            Phase::Trial(trial) => {
+                self.learn(measured.latency);
+                self.conclude(trial, measured);
+            }
         }
         (self.limit < before).then_some(Lowering::Latency)
     }
 
-    /// Raises the limit by a quarter, or leaves it.
-    fn hold(&mut self, raises: u32, rounds: u32, has_room: bool, top: usize) {
-        let raises = match raises {
-            _ if !has_room || rounds < REST => 0,
-            RAISES => {
-                self.phase = Phase::Growing;
-                return;
-            }
-            raises => {
-                self.change_to(top.min(self.limit * 5 / 4));
-                raises + 1
-            }
-        };
-        let rounds = rounds + 1;
-        self.phase = Phase::Holding { raises, rounds };
-    }
-
-    /// Returns the usual latency before this one, and remembers a shorter one. A little shorter may be chance.
+    /// Returns the usual latency before this one, or [`SHORT`] if that is longer, and remembers a shorter one. A little
+    /// shorter may be chance.
     fn learn(&mut self, latency: f64) -> f64 {
         let usual = *self.usual.get_or_insert(latency);
         if latency < 0.7 * usual {
@@ -303,18 +280,13 @@ impl Level {
         } else if latency < usual {
             self.usual = Some(usual + (latency - usual) / 4.0);
         }
-        usual
+        usual.max(SHORT)
     }
 
     fn change_to(&mut self, limit: usize) {
         self.limit = limit;
         self.is_settling = true;
     }
-}
-
-/// The multiple of the usual latency that calls for a trial, after this number of rounds without one.
-fn long_after(rounds: u32) -> f64 {
-    if rounds < PATIENCE { LONG } else { CALM }
 }
 
 #[cfg(test)]

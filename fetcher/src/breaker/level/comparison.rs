@@ -8,10 +8,10 @@ use super::cohorts::{Cohorts, KEPT};
 /// about a dozen have ended.
 const ENOUGH: f64 = 2.0;
 
-/// Up to so many standard deviations less than expected may be chance.
+/// How many standard deviations less than expected are taken for chance.
 const CHANCE: f64 = 1.5;
 
-/// From so many on it is not.
+/// How many are certainly no chance.
 const NO_CHANCE: f64 = 3.0;
 
 /// How many spans may lie between two looks. After more, it is not known when look-ups ended.

@@ -25,10 +25,10 @@ impl Level {
     /// Returns whether it went back.
     pub(super) fn grow(&mut self, now: Instant, in_flight: usize, cohorts: &Cohorts) -> bool {
         let (limit, top) = (self.limit, self.top(now));
-        let next = top.min(match self.too_much {
-            Some((_, until)) if now < until => limit + limit / 2,
-            _ => FACTOR * limit,
-        });
+        let next = match self.remembered(now) {
+            Some(_) => limit + limit / 2,
+            None => FACTOR * limit,
+        };
         let is_used = self.is_used(in_flight);
         let growth = self.growth.get_or_insert_with(|| Growth {
             comparison: Comparison::new(cohorts, now),
@@ -50,7 +50,7 @@ impl Level {
         if limit < top {
             growth.raised_from = Some(limit);
             growth.comparison.change();
-            self.limit = next;
+            self.limit = next.min(top);
         } else {
             self.end_growth(HOLDING);
         }

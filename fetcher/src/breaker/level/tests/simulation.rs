@@ -93,7 +93,7 @@ pub(super) struct Replica {
     longest_wait: f64,
 }
 
-/// When ids come: some at once, and from a time on so many a second, in 20 callbacks.
+/// When ids come: `first` at time 0, and from `begin` on `rate` a second, in 20 callbacks a second.
 #[derive(Clone, Copy)]
 pub(super) struct Ids {
     pub(super) first: u64,
