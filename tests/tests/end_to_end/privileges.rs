@@ -42,6 +42,13 @@ pub(crate) struct Users {
     database_url: String,
 }
 
+/// Has the broker carry out an operator's command.
+pub(crate) async fn rabbitmqctl(words: &[&str]) {
+    let words = [&["rabbitmqctl"], words].concat();
+    let broker = &Servers::shared().unwrap().broker;
+    broker.command(&words).await.unwrap();
+}
+
 impl Users {
     /// Makes the users and the roles. Their names begin with that of the test's database.
     pub(crate) async fn create(world: &World) -> Self {
@@ -72,9 +79,7 @@ impl Users {
             "ok = rabbit_definitions:import_raw(<<{}>>).",
             Value::from(definitions.to_string())
         );
-        let broker = &Servers::shared().unwrap().broker;
-        let eval = ["rabbitmqctl", "eval", &import];
-        broker.command(&eval).await.unwrap();
+        rabbitmqctl(&["eval", &import]).await;
 
         let mut roles = ROLES.replace(" login;", &format!(" login password '{PASSWORD}';"));
         for role in ["pipeline_owner", "fetcher", "janitor", "reader"] {
@@ -84,7 +89,8 @@ impl Users {
         users
     }
 
-    fn broker_user(&self, user: &str) -> String {
+    /// The broker's name of a user.
+    pub(crate) fn broker_user(&self, user: &str) -> String {
         format!("{}-{user}", self.name)
     }
 

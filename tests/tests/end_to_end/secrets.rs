@@ -12,6 +12,7 @@ use tests::wait::eventually;
 use tests::world::{World, proxied};
 
 use crate::binaries::{binaries, flags, replaced};
+use crate::privileges::rabbitmqctl;
 
 /// Passwords of characters that a URL has other uses for, with blanks around them.
 const FIRST: &str = " hidden-1 p%40ss:/?#@ ü\"' ";
@@ -76,12 +77,6 @@ pub(crate) async fn assert_kept_secrets(mut process: Process, admin: SocketAddr)
     shown.push_str(&process.log());
     let told = |line: &&str| FORMS.iter().any(|form| line.contains(form));
     assert_eq!(shown.lines().find(told), None);
-}
-
-async fn rabbitmqctl(words: &[&str]) {
-    let words = [&["rabbitmqctl"], words].concat();
-    let broker = &Servers::shared().unwrap().broker;
-    broker.command(&words).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

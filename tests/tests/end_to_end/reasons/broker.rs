@@ -1,10 +1,10 @@
 //! Reasons of the broker.
 
-use tests::servers::Servers;
 use tests::tls::Authority;
 use tests::world::World;
 
-use super::{HTTP, REDIS, SMTP, assert_said, encrypted, silent, stranger};
+use super::{HTTP, REDIS, SMTP, assert_said, encrypted, place, silent, stranger};
+use crate::privileges::rabbitmqctl;
 
 /// `ingest` with this address of the broker says what the row does.
 async fn said_of(world: &World, url: &str, row: &str) {
@@ -13,12 +13,6 @@ async fn said_of(world: &World, url: &str, row: &str) {
         "--broker-timeout=1s".to_owned(),
     ];
     assert_said(world, "ingest", "broker", &flags, (place(url), row)).await;
-}
-
-/// Host and port in a URL.
-fn place(url: &str) -> &str {
-    let (_, place) = url.rsplit_once('@').unwrap();
-    place.split('/').next().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +80,6 @@ async fn a_broker_that_is_not_there_is_said_to_be_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_broker_refuses_a_user_is_said() {
     let world = &mut World::new().await;
-    let broker = &Servers::shared().unwrap().broker;
     let (_, place) = world.amqp_url.rsplit_once('@').unwrap();
     let name = world.prefix().replace('.', "");
     let (no_rights, full) = (format!("{name}-none"), format!("{name}-full"));
@@ -96,8 +89,7 @@ async fn what_the_broker_refuses_a_user_is_said() {
         &["set_permissions", "-p", "/", &full, ".*", ".*", ".*"],
         &["set_user_limits", &full, r#"{"max-connections": 0}"#],
     ] {
-        let words = [&["rabbitmqctl"], words].concat();
-        broker.command(&words).await.unwrap();
+        rabbitmqctl(words).await;
     }
     let own = world.amqp_url.rsplit_once('/').unwrap().0.to_owned();
     for (url, row) in [
@@ -121,7 +113,6 @@ async fn what_the_broker_refuses_a_user_is_said() {
         said_of(world, &url, row).await;
     }
     for user in [no_rights, full] {
-        let words = ["rabbitmqctl", "delete_user", &user];
-        broker.command(&words).await.unwrap();
+        rabbitmqctl(&["delete_user", &user]).await;
     }
 }

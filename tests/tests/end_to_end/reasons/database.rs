@@ -6,9 +6,8 @@ use tests::client::{ClientService, Reply};
 use tests::tls::Authority;
 use tests::world::World;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 
-use super::{HTTP, REDIS, SMTP, assert_said, encrypted, silent, stranger};
+use super::{HTTP, REDIS, SMTP, assert_said, encrypted, place, serve, silent, stranger};
 use crate::binaries::started;
 
 /// `janitor` with this address of the database says what the row does.
@@ -20,26 +19,19 @@ async fn said_of(world: &World, url: &str, row: &str) {
     assert_said(world, "janitor", "database", &flags, (place(url), row)).await;
 }
 
-/// Host and port in a URL.
-fn place(url: &str) -> &str {
-    let (_, place) = url.rsplit_once('@').unwrap();
-    place.split('/').next().unwrap()
-}
-
 /// A PostgreSQL that refuses everybody with this error.
 async fn refusing(code: &str, message: &str) -> u16 {
     let fields = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0\0");
     let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
     let error = [b"E", &length[..], fields.as_bytes()].concat();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
+    serve(move |mut stream| {
+        let error = error.clone();
+        async move {
             drop(stream.read(&mut [0; 1_024]).await);
             drop(stream.write_all(&error).await);
         }
-    });
-    port
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

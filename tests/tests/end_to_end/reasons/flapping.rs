@@ -2,12 +2,11 @@
 
 use tests::client::{ClientService, Reply, post_ids};
 use tests::processes::{Process, address_in, output};
-use tests::servers::Servers;
 use tests::wait::eventually;
 use tests::world::World;
 
 use crate::binaries::{flags, replaced, started};
-use crate::privileges::Users;
+use crate::privileges::{Users, rabbitmqctl};
 
 /// How often the log says that the dependency went down, and that it came up.
 fn turns(process: &Process, dependency: &str) -> (usize, usize) {
@@ -37,24 +36,12 @@ async fn a_broker_that_takes_nothing_from_the_user_is_down_once_and_heals() {
     let world = &mut World::new().await;
     let users = Users::create(world).await;
     world.broker.declare().await;
-    let broker = &Servers::shared().unwrap().broker;
-    let url = users.amqp_url("ingest");
-    let user = url.split(['/', ':']).nth(3).unwrap().to_owned();
+    let user = users.broker_user("ingest");
     let may_write = async |what: &str| {
-        let words = [
-            "rabbitmqctl",
-            "set_permissions",
-            "-p",
-            "/",
-            &user,
-            "^$",
-            what,
-            ".*",
-        ];
-        broker.command(&words).await.unwrap();
+        rabbitmqctl(&["set_permissions", "-p", "/", &user, "^$", what, ".*"]).await;
     };
     may_write("^$").await;
-    let (proxy, url) = tests::world::proxied(&url).await;
+    let (proxy, url) = tests::world::proxied(&users.amqp_url("ingest")).await;
     let mut own = flags(world, "ingest");
     own.push("--publish-timeout=200ms".to_owned());
     let mut ingest = Process::started("ingest", &replaced(own, &[format!("--amqp-url={url}")]));
@@ -78,24 +65,12 @@ async fn a_queue_that_the_user_may_not_read_is_down_once_and_heals() {
     let world = &mut World::new().await;
     let users = Users::create(world).await;
     world.broker.declare().await;
-    let broker = &Servers::shared().unwrap().broker;
-    let url = users.amqp_url("janitor");
-    let user = url.split(['/', ':']).nth(3).unwrap().to_owned();
+    let user = users.broker_user("janitor");
     let may_read = async |what: &str| {
-        let words = [
-            "rabbitmqctl",
-            "set_permissions",
-            "-p",
-            "/",
-            &user,
-            "^$",
-            ".*",
-            what,
-        ];
-        broker.command(&words).await.unwrap();
+        rabbitmqctl(&["set_permissions", "-p", "/", &user, "^$", ".*", what]).await;
     };
     may_read("^$").await;
-    let (proxy, url) = tests::world::proxied(&url).await;
+    let (proxy, url) = tests::world::proxied(&users.amqp_url("janitor")).await;
     let own = replaced(flags(world, "janitor"), &[format!("--amqp-url={url}")]);
     let mut janitor = Process::started("janitor", &own);
     janitor

@@ -13,7 +13,7 @@ use tests::tls::{Authority, Speaks, TlsProxy};
 use tests::wait::eventually;
 use tests::world::World;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::binaries::{flags, replaced};
 
@@ -35,7 +35,8 @@ fn says(text: &str, row: &str) -> bool {
     })
 }
 
-/// A binary with these flags, in place of its own, says of `dependency` what the row does. It names `place` before it.
+/// A binary, some of whose flags are replaced by these, says what the row does as the reason of `dependency`, and names `place`
+/// before it.
 async fn assert_said(
     world: &World,
     binary: &str,
@@ -60,51 +61,55 @@ async fn assert_said(
     assert!(!log.contains("hidden-word"), "{log}");
 }
 
-/// A server that sends `answer` once it has read a line, or anything at all, and closes.
-async fn stranger(answer: &'static [u8], waits_for_a_line: bool) -> u16 {
+/// A server that does this with each connection. Returns its port.
+async fn serve<F>(handle: impl Fn(TcpStream) -> F + Send + 'static) -> u16
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                while let Ok(byte) = stream.read_u8().await {
-                    if byte == b'\n' || !waits_for_a_line {
-                        drop(stream.write_all(answer).await);
-                        drop(stream.shutdown().await);
-                        // Closed with bytes unread, the connection would be reset, and the answer lost.
-                        drop(stream.read_to_end(&mut Vec::new()).await);
-                        break;
-                    }
-                }
-            });
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(handle(stream));
         }
     });
     port
+}
+
+/// A server that sends `answer` once it has read a line, or anything at all, and closes.
+async fn stranger(answer: &'static [u8], waits_for_a_line: bool) -> u16 {
+    serve(move |mut stream| async move {
+        while let Ok(byte) = stream.read_u8().await {
+            if byte == b'\n' || !waits_for_a_line {
+                drop(stream.write_all(answer).await);
+                drop(stream.shutdown().await);
+                // Closed with bytes unread, the connection would be reset, and the answer lost.
+                drop(stream.read_to_end(&mut Vec::new()).await);
+                break;
+            }
+        }
+    })
+    .await
 }
 
 /// A server that resets connections: it closes them with a part of what was sent unread.
 async fn resetting() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            drop(stream.read_u8().await);
-        }
-    });
-    port
+    serve(|mut stream| async move { drop(stream.read_u8().await) }).await
 }
 
 /// A server that takes connections and says nothing.
 async fn silent() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        let mut taken = Vec::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            taken.push(stream);
-        }
-    });
-    port
+    serve(|stream| async move {
+        let _open = stream;
+        std::future::pending::<()>().await;
+    })
+    .await
+}
+
+/// Host and port in a URL.
+fn place(url: &str) -> &str {
+    let (_, place) = url.rsplit_once('@').unwrap();
+    place.split('/').next().unwrap()
 }
 
 /// A server that speaks TLS from the first byte, with a certificate of an authority that nobody knows.
